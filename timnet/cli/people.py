@@ -1,0 +1,120 @@
+"""Commands for people: try it, check it, see what a run would do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from timnet.cli.common import app, bar, read_text, say, workers
+from timnet.errors import ArtifactError, ParameterError, TimnetError
+from timnet.workspace import Workspace
+
+
+@app.command()
+def parity(
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus of the paper.")],
+    weights: Annotated[Path, typer.Option(help="ZIP of the authors' weights.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The corpus' recordings, in place of data/<corpus>.")
+    ] = None,
+) -> None:
+    """Score the authors' weights on features extracted here, against the paper's figures."""
+    from timnet import corpora
+    from timnet import features as extraction
+    from timnet import manifest as listing
+    from timnet import parity as check
+
+    recipe = corpora.corpus(corpus)
+    settings = check.settings(recipe)
+    folder = data or Workspace(Path()).corpus(corpus)
+    with bar("manifest", recipe.utterances) as advance:
+        manifest = listing.build(recipe, folder, advance)
+    with bar("features", len(manifest)) as advance:
+        table = extraction.extract(manifest, folder, settings, workers(), advance)
+    result = check.parity(recipe, table, weights)
+    say(f"{corpus}: {result.correct} of {len(table)} utterances recognised")
+    say(f"ours        UAR {result.uar:.2f} %  WAR {result.war:.2f} %")
+    say(f"the paper   UAR {result.paper[0]:.2f} %  WAR {result.paper[1]:.2f} %")
+    if not result.holds:
+        raise ArtifactError(
+            f"{corpus}: these are not the paper's figures. Check that the recordings are the "
+            "originals (timnet validate) and that the weights are this corpus'."
+        )
+    say("the same figures, confusion matrix included")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the demo's workspace lies.")] = Path("demo"),
+) -> None:
+    """Run the whole pipeline on a synthetic corpus, in a workspace of its own."""
+    if not (folder / ".git").exists():
+        _set_up_demo(Path(), folder)
+    else:
+        say(f"going on in {folder}/ (delete it to start anew)")
+    workspace = Workspace(folder)
+    _run(folder, sys.executable, "-m", "dvc", "repro")
+    say("\n" + read_text(workspace.tables / "single-corpus.md"))
+    say(f"The tables lie in {workspace.tables}/, all that belongs to a run in")
+    say(f"{folder / 'results' / 'runs'}/<run>/. Change {workspace.params} and run `timnet demo`")
+    say("again: only what depends on the change is done anew.")
+
+
+def _set_up_demo(source: Path, folder: Path) -> None:
+    """A clone of the project whose only corpus is the synthetic one.
+
+    A clone, since stages depend on the project's own files and results name its commit; apart,
+    since DVC wants all recordings of data.dvc and the checkout is to stay as it is.
+    """
+    from timnet.corpora import demo as corpus
+
+    if folder.exists():
+        raise ParameterError(f"{folder} exists and is no demo workspace; name another folder.")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _run(source, "git", "clone", "--quiet", "--no-hardlinks", ".", str(partial.absolute()))
+    for path in _changed_files(source):
+        if (source / path).is_file():
+            (partial / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, partial / path)
+        else:
+            (partial / path).unlink(missing_ok=True)
+    for name in ("data.dvc", "dvc.lock"):
+        (partial / name).unlink(missing_ok=True)
+    shutil.rmtree(partial / "results", ignore_errors=True)
+    workspace = Workspace(partial)
+    shutil.copyfile(str(files("timnet").joinpath("demo.yaml")), workspace.params)
+    with bar("generate demo", corpus.CORPUS.utterances) as advance:
+        corpus.generate(workspace.corpus("demo"), progress=advance)
+    _run(partial, sys.executable, "-m", "dvc", "add", "--quiet", "data")
+    _run(partial, "git", "add", "--all")
+    author = ("-c", "user.name=timnet demo", "-c", "user.email=demo@localhost")
+    _run(partial, "git", *author, "commit", "--quiet", "--message", "Set up the demo")
+    partial.rename(folder)
+
+
+def _changed_files(source: Path) -> list[str]:
+    """Files that differ from the commit, or that git does not know and does not ignore."""
+    changed = _output(source, "git", "diff", "--name-only", "-z", "--relative", "HEAD")
+    new = _output(source, "git", "ls-files", "-z", "--others", "--exclude-standard")
+    return [name for name in (changed + new).split("\0") if name]
+
+
+def _run(folder: Path, *command: str) -> None:
+    """Run a program in `folder`, with this environment's own programs first on the path."""
+    programs = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"}
+    status = subprocess.run(command, cwd=folder, env=environment).returncode
+    if status:
+        raise TimnetError(f"`{' '.join(command)}` ended with {status} in {folder or '.'}")
+
+
+def _output(folder: Path, *command: str) -> str:
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,252 @@
+"""One command a stage of dvc.yaml: stage = command = function of the library."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from timnet.cli.common import (
+    app,
+    as_json,
+    bar,
+    copy_file,
+    open_workspace,
+    read_text,
+    say,
+    timed,
+    workers,
+)
+from timnet.workspace import write_text
+
+STAGES = "Stages, as `dvc repro` calls them"
+
+CorpusName = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus of params.yaml.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run of params.yaml.")]
+
+
+@app.command(rich_help_panel=STAGES)
+def manifest(corpus: CorpusName) -> None:
+    """List a corpus: utterance, speaker, emotion, headers and hash of every recording."""
+    from timnet import corpora, schemas
+    from timnet import manifest as stage
+
+    workspace, params = open_workspace()
+    recipe = corpora.corpus(params.corpus(corpus))
+    with timed(workspace, f"manifest@{corpus}"), bar(corpus, recipe.utterances) as advance:
+        table = stage.build(recipe, workspace.corpus(corpus), advance)
+        schemas.write(table, workspace.manifest(corpus), schemas.MANIFEST)
+    say(f"{corpus}: {len(table)} utterances, {len(set(table['speaker'].to_pylist()))} speakers")
+
+
+@app.command(rich_help_panel=STAGES)
+def validate(corpus: CorpusName) -> None:
+    """Check a manifest against the contract of its corpus; stop at what is wrong."""
+    from timnet import corpora, schemas
+    from timnet import validate as stage
+
+    workspace, params = open_workspace()
+    recipe = corpora.corpus(params.corpus(corpus))
+    with timed(workspace, f"validate@{corpus}"):
+        table = schemas.read(workspace.manifest(corpus), schemas.MANIFEST)
+        summary = stage.validate(recipe, table, workspace.data_docs(corpus))
+        stage.refuse(summary)
+        write_text(workspace.validation(corpus), as_json(summary))
+    failed = [check["message"] for check in summary["checks"] if not check["passed"]]
+    for message in failed:
+        say(f"{corpus}: warning: {message}")
+    say(f"{corpus}: {len(summary['checks'])} checks, {len(failed)} warnings")
+
+
+@app.command(rich_help_panel=STAGES)
+def publish(corpus: CorpusName) -> None:
+    """Put the summary of a validation where git keeps it."""
+    workspace, params = open_workspace()
+    source = workspace.validation(params.corpus(corpus))
+    write_text(workspace.published_validation(corpus), read_text(source))
+
+
+@app.command(rich_help_panel=STAGES)
+def features(
+    name: Annotated[str, typer.Argument(metavar="SET", help="A feature set of params.yaml.")],
+) -> None:
+    """Extract the MFCC of a corpus at a signal length."""
+    from timnet import features as stage
+    from timnet import schemas
+
+    workspace, params = open_workspace()
+    wanted = params.feature_set(name)
+    settings = stage.FeatureSettings(wanted.signal_length, params.features.resampler)
+    table = schemas.read(workspace.manifest(wanted.corpus), schemas.MANIFEST)
+    folder = workspace.corpus(wanted.corpus)
+    with timed(workspace, f"features@{name}"), bar(name, len(table)) as advance:
+        result = stage.extract(table, folder, settings, workers(), advance)
+        stage.write(result, workspace.features(name))
+    say(f"{name}: {len(table)} utterances x {settings.frames} frames x {settings.coefficients}")
+
+
+@app.command(rich_help_panel=STAGES)
+def folds(run: RunName) -> None:
+    """Say which utterance is tested in which fold."""
+    from timnet import corpora, schemas
+    from timnet import folds as stage
+
+    workspace, params = open_workspace()
+    settings = params.run(run)
+    table = schemas.read(workspace.manifest(settings.corpus), schemas.MANIFEST)
+    if settings.folds.protocol == "random":
+        split = stage.random_folds(len(table), settings.folds.number, settings.folds.seed)
+    else:
+        split = stage.speaker_folds(table["speaker"].to_pylist(), corpora.corpus(settings.corpus))
+    schemas.write(stage.table(table["utterance"], split), workspace.folds(run), schemas.FOLDS)
+    say(f"{run}: {split.max() + 1} folds of {settings.folds.protocol}")
+
+
+@app.command(rich_help_panel=STAGES)
+def train(run: RunName) -> None:
+    """Train every fold and seed of a run; stopped, it goes on where it was."""
+    import torch
+
+    from timnet import corpora, features, provenance, schemas
+    from timnet import train as stage
+    from timnet.stack import TrainSettings
+
+    workspace, params = open_workspace()
+    settings = params.run(run)
+    device = os.environ.get("TIMNET_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    training = TrainSettings(**params.train.model_dump(), tabs=settings.network.tabs)
+    source = workspace.features(settings.features)
+    split = schemas.read(workspace.folds(run), schemas.FOLDS)
+    record = {
+        "commit": provenance.commit(workspace.root),
+        "corpus": settings.corpus,
+        "device": device,
+        "device_name": provenance.device_name(device),
+        "features": features.read(source)[1],
+        "folds": settings.folds.model_dump(exclude_none=True),
+        "seeds": settings.seeds,
+        "train": {**params.train.model_dump(), **settings.network.model_dump()},
+        "utterances": len(split),
+        "versions": provenance.versions(),
+    }
+    with timed(workspace, f"train@{run}"), _training_progress(run, training.epochs) as report:
+        result = stage.train(
+            source,
+            split,
+            corpora.corpus(settings.corpus).labels,
+            training,
+            settings.seeds,
+            settings.folds.protocol == "random",
+            workspace.checkpoints(run),
+            device,
+            workers(),
+            report,
+        )
+        stage.write(result, workspace.training(run), as_json(record))
+    shutil.rmtree(workspace.checkpoints(run))
+
+
+@contextmanager
+def _training_progress(run: str, epochs: int) -> Iterator[Callable[[Any], None]]:
+    """One line: epochs done of all parts, loss, accuracy, time left. In a log, now and then."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>5.1f} %"),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    done: dict[int, int] = {}
+    told = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(run, total=None, figures="")
+
+        def report(message: Any) -> None:
+            nonlocal told
+            done[message.part] = message.epoch
+            total = message.parts * epochs
+            figures = f"loss {message.loss:.3f}, test accuracy {100 * message.accuracy:.1f} %"
+            progress.update(task, total=total, completed=sum(done.values()), figures=figures)
+            if not console.is_terminal and time.monotonic() - told > 30:
+                told = time.monotonic()
+                say(f"{run}: {sum(done.values())} of {total} fold-epochs, {figures}")
+
+        yield report
+
+
+@app.command(rich_help_panel=STAGES)
+def score(run: RunName) -> None:
+    """Compute UAR, WAR and confusion matrices of a run and put them where git keeps them."""
+    import polars as pl
+
+    from timnet import corpora, schemas
+    from timnet import score as stage
+
+    workspace, params = open_workspace()
+    settings = params.run(run)
+    labels = corpora.corpus(settings.corpus).labels
+    source, target = workspace.training(run), workspace.run_results(run)
+    predictions = schemas.read(source / "predictions.parquet")
+    scored = list(stage.parts(predictions, labels, settings.folds.protocol))
+    summary = stage.summary(scored)
+    for name in ("predictions.parquet", "history.parquet", "run.json"):
+        copy_file(source / name, target / name)
+    by_fold = pl.DataFrame(
+        {
+            "protocol": part.protocol,
+            "seed": part.seed,
+            "fold": part.fold,
+            "utterances": int(part.confusion.sum()),
+            "uar": round(part.uar, 4),
+            "war": round(part.war, 4),
+        }
+        for part in scored
+        if part.fold is not None
+    )
+    write_text(target / "folds.csv", by_fold.write_csv())
+    write_text(target / "confusion.csv", stage.confusion_rows(scored, labels).write_csv())
+    write_text(target / "predicted.csv", stage.predicted_rows(predictions, labels).write_csv())
+    write_text(target / "metrics.json", as_json(summary))
+    for protocol, figures in summary.items():
+        say(f"{run}: {protocol}: UAR {figures['uar']:.2f} %, WAR {figures['war']:.2f} %")
+
+
+@app.command(rich_help_panel=STAGES)
+def tables() -> None:
+    """Put the paper's figures beside ours, as Markdown and CSV."""
+    from timnet import tables as stage
+
+    workspace, params = open_workspace()
+    runs = []
+    for name, run in params.runs.items():
+        folder = workspace.run_results(name)
+        record = json.loads(read_text(folder / "run.json"))
+        figures = json.loads(read_text(folder / "metrics.json"))
+        seeds = len(record["seeds"])
+        runs.append(
+            stage.ScoredRun(
+                name, run.corpus, record["utterances"], seeds, figures, record["commit"]
+            )
+        )
+    table = stage.single_corpus(runs)
+    text = stage.markdown(table, "Single corpus", stage.protocol_notes(table))
+    write_text(workspace.tables / "single-corpus.md", text)
+    write_text(workspace.tables / "single-corpus.csv", table.write_csv())
+    say(text)

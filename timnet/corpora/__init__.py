@@ -1,0 +1,32 @@
+"""The registry of corpora: one recipe a file, one line here."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from timnet.corpora import casia, demo, emodb, emovo, iemocap, ravdess, savee
+from timnet.corpora.corpus import Corpus
+from timnet.errors import CorpusError
+
+CORPORA: dict[str, Corpus] = {
+    recipe.CORPUS.id: recipe.CORPUS
+    for recipe in (casia, demo, emodb, emovo, iemocap, ravdess, savee)
+}
+
+
+def corpus(name: str, data: Path | None = None) -> Corpus:
+    """The recipe named `name`, or one's own corpus in `data/<name>` (see `timnet.own`).
+
+    Raises:
+        CorpusError: neither.
+    """
+    if name in CORPORA:
+        return CORPORA[name]
+    if data is not None and (data / name / "corpus.json").exists():
+        from timnet import own  # which imports this module
+
+        return own.load(data / name)
+    near = difflib.get_close_matches(name, CORPORA, 1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise CorpusError(f"no corpus {name!r}; known are {', '.join(sorted(CORPORA))}.{hint}")

@@ -1,0 +1,168 @@
+"""The record that describes a corpus, and what recipes share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from timnet.errors import CorpusError, listing
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+EMOTIONS = (
+    "angry",
+    "boredom",
+    "calm",
+    "disgust",
+    "fear",
+    "happy",
+    "neutral",
+    "sad",
+    "surprise",
+)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording and what its name or label file says of it."""
+
+    id: str  # canonical: the same whatever form the archive has
+    path: str  # below the corpus' folder, with forward slashes
+    speaker: str
+    emotion: str  # one of EMOTIONS
+    sentence: str | None = None
+
+
+@dataclass(frozen=True)
+class Download:
+    """An archive that anyone may fetch, and what is published of its bytes."""
+
+    url: str
+    file: str  # its name, on disk and at a mirror
+    size: int | None = None  # bytes
+    md5: str | None = None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All that the project knows of a corpus before it has seen a file of it."""
+
+    id: str
+    title: str
+    language: str
+    licence: str
+    citation: str
+    source: str  # where a person gets it
+    speakers: dict[str, str]  # speaker -> "female" or "male"
+    counts: dict[str, int]  # emotion -> utterances; its keys are the labels
+    read: Callable[[Path], list[Utterance]]
+    sample_rates: tuple[int, ...]
+    channels: tuple[int, ...]
+    seconds: tuple[float, float]  # shortest and longest utterance that is believed
+    # who is tested together when speakers are left out; empty: each speaker alone
+    speaker_groups: tuple[tuple[str, ...], ...] = ()
+    # sentence about a known fault of the originals -> the utterances that have it
+    quirks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    download: Download | None = None  # None: a person has to ask for it
+    terms: str = ""  # how to get a corpus that cannot be downloaded, and what one agrees to
+    keep: tuple[str, ...] = ("*.wav",)  # files of an archive that belong to it: ends of paths
+    # first folder below data/<corpus>: what an archive wraps around it is stripped
+    top: tuple[str, ...] = ()
+    # sample rates and samples of all utterances -> which altered copy these are the marks of
+    tampered: Callable[[Sequence[int], Sequence[int]], str | None] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The emotions in the order of their indices: alphabetical, as in the paper's code."""
+        return tuple(sorted(self.counts))
+
+    @property
+    def utterances(self) -> int:
+        return sum(self.counts.values())
+
+
+def natural_key(name: str) -> list[str | int]:
+    """Key of the natural order of names: digits count as numbers, `a2` before `a10`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def read_names(
+    folder: Path, pattern: str, parse: Callable[[Path], Utterance | None], grammar: str
+) -> list[Utterance]:
+    """Utterances of a corpus whose file names carry speaker and emotion.
+
+    Args:
+        folder: where the corpus lies.
+        pattern: glob of its recordings below `folder`.
+        parse: gives the utterance of a path relative to `folder`, None if no rule fits.
+        grammar: the rule in words, for the error message.
+
+    Raises:
+        CorpusError: no recording at all; names that fit no rule; two files with one id;
+            Git LFS pointers in place of recordings.
+    """
+    paths = sorted(path.relative_to(folder) for path in folder.glob(pattern))
+    if not paths:
+        raise CorpusError(f"{folder}: no recordings match {pattern}. Expected names: {grammar}.")
+    refuse_pointers(folder, paths)
+    parsed = {path: parse(path) for path in paths}
+    unknown = [path.as_posix() for path, utterance in parsed.items() if utterance is None]
+    renamed = [name for name in unknown if _appended(Path(name), parse)]
+    if renamed:
+        raise CorpusError(
+            f"{folder}: {len(renamed)} file name(s) have a word appended: {listing(renamed)}. "
+            f"This is a renamed copy; expected names: {grammar}. Folds follow the original "
+            "names: get the original archive, or take the word off again."
+        )
+    if unknown:
+        raise CorpusError(
+            f"{folder}: {len(unknown)} file name(s) fit no rule: {listing(unknown)}. "
+            f"Expected names: {grammar}. Remove what does not belong to the corpus, "
+            "or restore the original names."
+        )
+    utterances = [utterance for utterance in parsed.values() if utterance is not None]
+    seen: dict[str, str] = {}
+    for utterance in utterances:
+        if utterance.id in seen:
+            raise CorpusError(
+                f"{folder}: {seen[utterance.id]} and {utterance.path} are both utterance "
+                f"{utterance.id}. Keep one copy of each recording."
+            )
+        seen[utterance.id] = utterance.path
+    return utterances
+
+
+def refuse_pointers(folder: Path, paths: Iterable[Path]) -> None:
+    """Refuse Git LFS pointers (text of about 130 bytes) that stand where recordings should.
+
+    Raises:
+        CorpusError: names them.
+    """
+    pointers = []
+    for path in paths:
+        file = folder / path
+        if file.stat().st_size < 1024 and file.read_bytes().startswith(LFS_POINTER):
+            pointers.append(path.as_posix())
+    if pointers:
+        raise CorpusError(
+            f"{folder}: {len(pointers)} file(s) are Git LFS pointers, not recordings: "
+            f"{listing(pointers)}. The copy was cloned without its contents: run `git lfs pull` "
+            "there, or get the original archive."
+        )
+
+
+def same_length(
+    sample_rates: Sequence[int], samples: Sequence[int], seconds: float, tolerance: float
+) -> float:
+    """Share of the utterances that last `seconds`, give or take `tolerance` seconds."""
+    pairs = zip(sample_rates, samples, strict=True)
+    same = sum(abs(n - seconds * rate) <= tolerance * rate for rate, n in pairs)
+    return same / max(len(samples), 1)
+
+
+def _appended(path: Path, parse: Callable[[Path], Utterance | None]) -> bool:
+    """Whether `path` has a word after what would be a good name: `03a01Fa_happy.wav`."""
+    stem, separator, word = path.stem.rpartition("_")
+    return bool(separator and word.isalpha() and parse(path.with_name(stem + path.suffix)))

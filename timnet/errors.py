@@ -1,0 +1,36 @@
+"""What can go wrong through a user's doing, under one root.
+
+Every message says what is wrong, where, what was expected and what to do; the command line
+prints it without a traceback and exits with 1.
+"""
+
+
+class TimnetError(Exception):
+    """Root of all errors that a user can mend."""
+
+
+class ParameterError(TimnetError, ValueError):
+    """A value in params.yaml or on the command line is missing, misspelt or out of range."""
+
+
+class CorpusError(TimnetError, ValueError):
+    """A corpus is missing, incomplete or not what its recipe describes."""
+
+
+class AudioError(TimnetError, ValueError):
+    """Recordings that cannot be read as sound, or hold no usable signal."""
+
+
+class ArtifactError(TimnetError, ValueError):
+    """A file of the pipeline is missing, damaged or was made with other settings."""
+
+
+class TrainingError(TimnetError, RuntimeError):
+    """Training cannot start or go on."""
+
+
+def listing(names, limit=5):
+    """`a, b, c and 7 more`: the first names, sorted as given, and how many are left out."""
+    names = [str(name) for name in names]
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

@@ -1,0 +1,191 @@
+"""params.yaml: read once, at the command line, and checked as a whole."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from timnet.corpora import corpus as corpus_of
+from timnet.errors import ParameterError
+from timnet.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+SignalLength = Annotated[int, Field(ge=2048, le=10_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class FeatureSet(_Section):
+    corpus: str
+    signal_length: SignalLength
+
+
+class Features(_Section):
+    resampler: Literal[(EXACT_RESAMPLER, *SOXR_RESAMPLERS)]  # type: ignore[valid-type]
+    sets: dict[Name, FeatureSet]
+
+
+class Train(_Section):
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    batch_size: Annotated[int, Field(ge=2, le=65_536)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    beta1: Share
+    beta2: Share
+    epsilon: Annotated[float, Field(gt=0, le=1)]
+    label_smoothing: Share
+    dropout: Share
+    precision: Literal["fp32", "bf16"]
+    compiled: bool
+
+
+class Folds(_Section):
+    protocol: Literal["random", "speaker"]
+    number: Annotated[int, Field(ge=2, le=1000)] | None = None
+    seed: Seed | None = None
+
+    @model_validator(mode="after")
+    def _fits_protocol(self) -> Folds:
+        given = [name for name in ("number", "seed") if getattr(self, name) is not None]
+        if self.protocol == "random" and len(given) < 2:
+            raise ValueError("protocol random needs number and seed")
+        if self.protocol == "speaker" and given:
+            raise ValueError("protocol speaker takes its folds from the recipe, no number or seed")
+        return self
+
+
+class Network(_Section):
+    tabs: Annotated[int, Field(ge=1, le=16)]
+
+
+class Run(_Section):
+    corpus: str
+    signal_length: SignalLength
+    folds: Folds
+    network: Network
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+
+    @property
+    def features(self) -> str:
+        """Name of the feature set that the run reads."""
+        return f"{self.corpus}-{self.signal_length}"
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Run:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ from each other")
+        return self
+
+
+class Params(_Section):
+    corpora: list[str]
+    features: Features
+    train: Train
+    runs: dict[Name, Run]
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Params:
+        for corpus in self.corpora:
+            corpus_of(corpus)
+        for name, features in self.features.sets.items():
+            if name != f"{features.corpus}-{features.signal_length}":
+                raise ValueError(
+                    f"features.sets.{name}: this set is named "
+                    f"{features.corpus}-{features.signal_length}"
+                )
+            if features.corpus not in self.corpora:
+                raise ValueError(
+                    f"features.sets.{name}: add {features.corpus} to corpora, or drop the set"
+                )
+        for name, run in self.runs.items():
+            if run.features not in self.features.sets:
+                raise ValueError(
+                    f"runs.{name}: reads features {run.features}, which are not in features.sets; "
+                    f"add `{run.features}: {{corpus: {run.corpus}, "
+                    f"signal_length: {run.signal_length}}}` there"
+                )
+        return self
+
+    def run(self, name: str) -> Run:
+        """The run named `name`; ParameterError if there is none."""
+        return _named("run", name, self.runs)
+
+    def feature_set(self, name: str) -> FeatureSet:
+        return _named("feature set", name, self.features.sets)
+
+    def corpus(self, name: str) -> str:
+        return _named("corpus", name, dict(zip(self.corpora, self.corpora, strict=True)))
+
+
+def _named(kind: str, name: str, known: dict):
+    if name in known:
+        return known[name]
+    raise ParameterError(
+        f"no {kind} {name!r} in params.yaml; it has {', '.join(known) or 'none'}."
+        f"{_suggestion(name, known)}"
+    )
+
+
+def _suggestion(name: str, known) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def read(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ParameterError: no such file, not YAML, or values that are missing, misspelt or out of
+            range; all of them are named at once.
+    """
+    try:
+        content = YAML(typ="safe").load(path)
+    except FileNotFoundError:
+        raise ParameterError(
+            f"{path}: no such file. Run timnet in the root of the project, where params.yaml lies."
+        ) from None
+    except YAMLError as error:
+        raise ParameterError(f"{path}: not valid YAML: {error}") from None
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        lines = [f"  - {_complaint(problem)}" for problem in error.errors()]
+        raise ParameterError("\n".join([f"{path}: correct these settings:", *lines])) from None
+
+
+def _complaint(problem: dict) -> str:
+    """One of pydantic's findings in words: where, what, what was expected."""
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        return f"{where}: missing"
+    if problem["type"] == "extra_forbidden":
+        fields = _fields(problem["loc"][:-1])
+        known = f" Known here: {', '.join(fields)}." if fields else ""
+        return f"{where}: not a setting.{_suggestion(str(problem['loc'][-1]), fields)}{known}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, got {problem['input']!r}"
+
+
+def _fields(location: tuple) -> list[str]:
+    """The settings that exist at a place of params.yaml."""
+    sections: dict[tuple, type[BaseModel]] = {
+        (): Params,
+        ("features",): Features,
+        ("train",): Train,
+    }
+    if location in sections:
+        return list(sections[location].model_fields)
+    if location[:1] == ("runs",):
+        below = {(): Run, ("folds",): Folds, ("network",): Network}.get(tuple(location[2:]))
+        return list(below.model_fields) if below else []
+    return list(FeatureSet.model_fields) if location[:2] == ("features", "sets") else []

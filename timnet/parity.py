@@ -1,0 +1,99 @@
+"""The external anchor: the authors' weights on features extracted here give the paper's figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from timnet import features, folds, keras, metrics, tables
+from timnet.corpora.corpus import Corpus
+from timnet.errors import ArtifactError, ParameterError
+from timnet.features import FeatureSettings
+from timnet.network import pad_channels
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the authors' networks say, each of the fold that it was not trained on."""
+
+    logits: np.ndarray  # (utterances, K) float32, in the manifest's order
+    confusion: np.ndarray  # (K, K) counts
+    paper: tuple[float, float]  # UAR and WAR as printed, percent
+    paper_confusion: np.ndarray | None  # row-normalised whole percents, where known
+
+    @property
+    def correct(self) -> int:
+        return int(self.confusion.trace())
+
+    @property
+    def uar(self) -> float:
+        return 100 * metrics.uar(self.confusion)
+
+    @property
+    def war(self) -> float:
+        return 100 * metrics.war(self.confusion)
+
+    @property
+    def holds(self) -> bool:
+        """Whether ours are the paper's figures, to the last digit that tells utterances apart."""
+        one = 100 / self.confusion.sum()  # an utterance more or less, in points of WAR
+        agree = abs(self.war - self.paper[1]) < one / 2 and abs(self.uar - self.paper[0]) < one / 2
+        rows = 100 * self.confusion / self.confusion.sum(1, keepdims=True)
+        return agree and (
+            self.paper_confusion is None
+            # printed in whole percent
+            or bool((np.floor(rows + 0.5) == self.paper_confusion).all())
+        )
+
+
+def settings(corpus: Corpus) -> FeatureSettings:
+    """Features as the paper has them for a corpus.
+
+    Raises:
+        ParameterError: the paper has no figures for the corpus.
+    """
+    lengths = tables.paper()["signal_length"]
+    if corpus.id not in lengths:
+        raise ParameterError(
+            f"the paper has no figures for {corpus.id}; it has them for {', '.join(lengths)}."
+        )
+    return FeatureSettings(lengths[corpus.id])
+
+
+def parity(corpus: Corpus, table: pa.Table, weights: Path) -> Parity:
+    """Score the authors' weights on features of a corpus.
+
+    Args:
+        corpus: its recipe.
+        table: features of all its utterances under `settings`.
+        weights: the authors' archive, a network a fold.
+
+    Raises:
+        ArtifactError: an archive that does not fit the corpus.
+    """
+    network = keras.read_networks(weights)
+    if network.classes != len(corpus.labels):
+        raise ArtifactError(
+            f"{weights}: networks for {network.classes} emotions, while {corpus.id} has "
+            f"{len(corpus.labels)}. Give the archive of {corpus.id}."
+        )
+    paper = tables.paper()
+    values = pad_channels(torch.from_numpy(features.array(table)), network.width)
+    fold_of = folds.random_folds(len(table), network.networks, paper["fold_seed"][corpus.id])
+    logits = np.zeros((len(table), network.classes), np.float32)
+    for fold in range(network.networks):
+        test = np.flatnonzero(fold_of == fold)
+        batch = values[test].transpose(0, 1)[None]
+        logits[test] = network(batch, rows=slice(fold, fold + 1))[0][0].numpy()
+    truth = np.array([corpus.labels.index(emotion) for emotion in table["emotion"].to_pylist()])
+    printed = paper["figure_s3_confusion"].get(corpus.id)
+    return Parity(
+        logits,
+        metrics.confusion_matrix(truth, logits.argmax(1), network.classes),
+        tuple(paper["table_1_single_corpus"][corpus.id]["TIM-Net"]),
+        np.array(printed["rows"]) if printed else None,
+    )

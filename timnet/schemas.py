@@ -1,0 +1,130 @@
+"""The tables that stages hand to each other: one declared schema each, checked on every write
+and read.
+
+All are Parquet. Columns named `utterance` hold canonical ids; rows of one utterance order
+everywhere: that of the manifest, (label index, natural order of the file name).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from timnet.errors import ArtifactError
+
+MANIFEST = pa.schema(
+    [
+        pa.field("utterance", pa.string(), nullable=False),
+        pa.field("speaker", pa.string(), nullable=False),
+        pa.field("emotion", pa.string(), nullable=False),
+        pa.field("sentence", pa.string()),
+        pa.field("path", pa.string(), nullable=False),  # below the corpus' folder
+        pa.field("sample_rate", pa.int32(), nullable=False),  # Hz
+        pa.field("channels", pa.int32(), nullable=False),
+        pa.field("samples", pa.int64(), nullable=False),  # a channel
+        pa.field("sha256", pa.string(), nullable=False),  # of the file's bytes
+    ]
+)
+
+FOLDS = pa.schema(
+    [
+        pa.field("utterance", pa.string(), nullable=False),
+        pa.field("fold", pa.int32(), nullable=False),  # the fold that tests it, from 0
+    ]
+)
+
+HISTORY = pa.schema(
+    [
+        pa.field("fold", pa.int32(), nullable=False),
+        pa.field("seed", pa.int32(), nullable=False),  # the model's seed
+        pa.field("epoch", pa.int32(), nullable=False),  # from 1
+        pa.field("train_loss", pa.float32(), nullable=False),  # mean over utterances, smoothed
+        pa.field("train_accuracy", pa.float32(), nullable=False),
+        pa.field("test_loss", pa.float32(), nullable=False),
+        pa.field("test_accuracy", pa.float32(), nullable=False),
+    ]
+)
+
+
+def features(size: int) -> pa.Schema:
+    """Features of a corpus at one signal length; `size` = frames x coefficients."""
+    return pa.schema(
+        [
+            pa.field("utterance", pa.string(), nullable=False),
+            pa.field("speaker", pa.string(), nullable=False),
+            pa.field("emotion", pa.string(), nullable=False),
+            pa.field("frames", pa.int32(), nullable=False),
+            pa.field("mfcc", pa.list_(pa.float32(), size), nullable=False),  # (frames, 39), flat
+        ]
+    )
+
+
+def predictions(classes: int, channels: int) -> pa.Schema:
+    """What each network said of each test utterance; logits in the order of the labels."""
+    return pa.schema(
+        [
+            pa.field("utterance", pa.string(), nullable=False),
+            pa.field("fold", pa.int32(), nullable=False),
+            pa.field("seed", pa.int32(), nullable=False),
+            pa.field("epoch_kind", pa.string(), nullable=False),  # "last" or "best_on_test"
+            pa.field("epoch", pa.int32(), nullable=False),  # from 1
+            pa.field("emotion", pa.string(), nullable=False),  # the true label
+            pa.field("logits", pa.list_(pa.float32(), classes), nullable=False),
+            pa.field("fused", pa.list_(pa.float32(), channels), nullable=False),  # eq. (6)
+        ]
+    )
+
+
+def write(table: pa.Table, path: Path, schema: pa.Schema, **options) -> None:
+    """Write `table` atomically: `path` holds the old file or the whole new one, never a part.
+
+    Two calls with equal tables give equal bytes.
+    """
+    check(table.schema, schema, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(table, partial, compression="zstd", **options)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
+    """Read a table and refuse one that is damaged or has other columns than `schema`.
+
+    Raises:
+        ArtifactError: no such file, not Parquet, or another schema.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path}: no such file. Run `dvc repro`, or the stage that writes it."
+        ) from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(
+            f"{path}: not a readable Parquet file ({error}). Delete it and run `dvc repro`."
+        ) from None
+    if schema is not None:
+        check(table.schema, schema, path)
+    return table
+
+
+def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
+    if actual.equals(expected, check_metadata=False):
+        return
+    wrong = [
+        f"{name}: {actual.field(name).type if name in actual.names else 'missing'}"
+        f" (expected {expected.field(name).type})"
+        for name in expected.names
+        if name not in actual.names or actual.field(name).type != expected.field(name).type
+    ]
+    wrong += [f"{name}: not expected" for name in actual.names if name not in expected.names]
+    raise ArtifactError(
+        f"{path}: columns differ from the declared schema: {'; '.join(wrong) or 'nullability'}. "
+        "Delete the file and run `dvc repro`."
+    )

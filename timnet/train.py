@@ -1,0 +1,359 @@
+"""Training of a run: every fold and seed, spread over processes, stoppable at any moment.
+
+Each part of the stack is trained by `timnet.stack.train_stack` and leaves one checkpoint, which
+after the last epoch is its result. A run that was killed goes on from there, to the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from timnet import features as feature_files
+from timnet import schemas
+from timnet.errors import ArtifactError, TrainingError
+from timnet.stack import (
+    Scores,
+    Split,
+    State,
+    TrainSettings,
+    fresh_state,
+    load_state,
+    save_state,
+    train_stack,
+)
+
+CHECKPOINT_SECONDS = 30
+# Epochs allocate and free the same few megabytes over and over. Kept by the process, they cost
+# no page faults, which otherwise take half of the time.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One epoch of one part has ended."""
+
+    part: int
+    parts: int
+    epoch: int
+    loss: float  # training loss, mean over the part's networks
+    accuracy: float  # on the test folds, likewise
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What training leaves: tables of `schemas`, and weights by name, a row a network."""
+
+    history: pa.Table
+    predictions: pa.Table
+    weights: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one process trains together; plain values and paths, so that it travels cheaply."""
+
+    number: int
+    parts: int
+    features: Path
+    labels: tuple[str, ...]
+    splits: list[Split]
+    settings: TrainSettings
+    device: str
+    checkpoint: Path
+    fingerprint: str
+
+
+def train(
+    features: Path,
+    folds: pa.Table,
+    labels: tuple[str, ...],
+    settings: TrainSettings,
+    seeds: list[int],
+    keep_best: bool,
+    checkpoints: Path,
+    device: str = "cpu",
+    workers: int = 1,
+    report: Callable[[Progress], None] | None = None,
+) -> TrainedRun:
+    """Train and test every fold of a run under every seed.
+
+    Args:
+        features: file of `timnet.features`.
+        folds: table of `schemas.FOLDS` over the same utterances.
+        labels: the emotions in the order of their indices.
+        keep_best: also give the predictions of the epoch that was best ON THE TEST FOLD.
+        checkpoints: folder for this run's checkpoints; removing it is the caller's business.
+        device: "cpu" (a network a process: measured fastest, for it stays in the cache) or
+            "cuda" (all networks in one stack).
+        workers: processes on the CPU, one thread each.
+        report: called after every epoch of every part.
+
+    Raises:
+        ArtifactError: features, folds or a checkpoint do not fit each other.
+        TrainingError: stopped by a signal (run again to continue), a worker died, or a loss is
+            not finite.
+    """
+    table, record = feature_files.read(features)
+    utterances = table["utterance"].to_pylist()
+    if utterances != folds["utterance"].to_pylist():
+        raise ArtifactError(
+            f"{features}: its utterances are not those of the folds. Run `dvc repro`."
+        )
+    assignment = folds["fold"].to_numpy()
+    splits = [
+        Split(fold, seed, np.flatnonzero(assignment != fold), np.flatnonzero(assignment == fold))
+        for seed in seeds
+        for fold in range(assignment.max() + 1)
+    ]
+    groups = [splits] if device == "cuda" else [[split] for split in splits]
+    identity = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
+    identity.update(json.dumps([asdict(settings), labels, device]).encode())
+    identity.update(assignment.tobytes())
+    parts = [
+        _Part(
+            number,
+            len(groups),
+            features,
+            labels,
+            group,
+            settings,
+            device,
+            checkpoints / f"{group[0].seed}-{group[0].fold}-{len(group)}.pt",
+            identity.hexdigest(),
+        )
+        for number, group in enumerate(groups)
+    ]
+    _train_parts(parts, min(workers, len(parts)), report)
+    states = [_finished(part, table) for part in parts]
+    return TrainedRun(
+        _history(splits, states),
+        _predictions(splits, states, table, labels, keep_best),
+        _weights(splits, states),
+    )
+
+
+def write(run: TrainedRun, folder: Path, record: str) -> None:
+    """Write a trained run: history, predictions, weights, and `record` as run.json.
+
+    Equal runs give equal bytes. The folder appears whole or not at all.
+    """
+    partial = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    schemas.write(run.history, partial / "history.parquet", schemas.HISTORY)
+    schemas.write(run.predictions, partial / "predictions.parquet", run.predictions.schema)
+    np.savez(partial / "weights.npz", **run.weights)
+    (partial / "run.json").write_text(record, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _train_parts(
+    parts: list[_Part], workers: int, report: Callable[[Progress], None] | None
+) -> None:
+    """Train all parts in processes; on a signal let them write their checkpoints first."""
+    context = get_context("spawn")
+    stop, messages = context.Event(), context.SimpleQueue()
+    with (
+        _environment({**ALLOCATOR, "OMP_NUM_THREADS": "1"}),
+        _on_signal(stop.set) as received,
+        ProcessPoolExecutor(workers, context, _start, (stop, messages, os.getpid())) as pool,
+    ):
+        futures: list[Future] = [pool.submit(_train_part, part) for part in parts]
+        try:
+            while wait(futures, timeout=0.2).not_done:
+                while not messages.empty():
+                    message = messages.get()
+                    if report:
+                        report(message)
+            for future in futures:
+                future.result()
+        except BrokenProcessPool:
+            raise TrainingError(
+                "a training process died, for want of memory perhaps. What it had trained is "
+                "kept: run the command again to go on, with fewer workers if need be."
+            ) from None
+        except BaseException:
+            stop.set()
+            raise
+    if received:
+        raise TrainingError(
+            f"stopped by {signal.Signals(received[0]).name}; checkpoints are written. "
+            "Run the command again to go on from there."
+        )
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables for the processes that are started meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _on_signal(act: Callable[[], None]) -> Iterator[list[int]]:
+    """Call `act` on SIGINT or SIGTERM in place of dying; yields the list of signals received."""
+    received: list[int] = []
+
+    def handle(number: int, _frame: object) -> None:
+        received.append(number)
+        act()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(stop, messages, parent: int) -> None:
+    """Set up a worker; signals are the parent's business, its death is noticed."""
+    global _stop, _messages, _parent
+    _stop, _messages, _parent = stop, messages, parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+
+def _train_part(part: _Part) -> None:
+    """Train one part from its checkpoint, or from the start, to its last epoch or a stop."""
+    table, _ = feature_files.read(part.features)
+    saved = time.monotonic()
+
+    def resume(state: State) -> None:
+        if part.checkpoint.exists():
+            load_state(state, part.checkpoint, part.fingerprint)
+
+    def checkpoint(state: State) -> None:
+        nonlocal saved
+        stopping = _stop.is_set() or os.getppid() != _parent
+        done = state.epoch == part.settings.epochs
+        if stopping or done or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save_state(state, part.checkpoint, part.fingerprint)
+            saved = time.monotonic()
+        loss, _, _, accuracy = state.history[-1].mean(0)
+        _messages.put(Progress(part.number, part.parts, state.epoch, float(loss), float(accuracy)))
+        if stopping:
+            raise _Stopped
+
+    if _stop.is_set():
+        return
+    try:
+        train_stack(
+            feature_files.array(table),
+            _label_indices(table, part.labels),
+            part.splits,
+            len(part.labels),
+            part.settings,
+            part.device,
+            checkpoint,
+            resume,
+        )
+    except _Stopped:
+        return
+
+
+class _Stopped(Exception):
+    """Raised inside a worker after its checkpoint is written."""
+
+
+def _label_indices(table: pa.Table, labels: tuple[str, ...]) -> np.ndarray:
+    order = {label: index for index, label in enumerate(labels)}
+    return np.array([order[emotion] for emotion in table["emotion"].to_pylist()])
+
+
+def _finished(part: _Part, table: pa.Table) -> State:
+    """The final state of a part, from its last checkpoint."""
+    frames = table["frames"][0].as_py()
+    channels = table["mfcc"].type.list_size // frames
+    state = fresh_state(part.splits, len(part.labels), channels, part.settings, "cpu")
+    load_state(state, part.checkpoint, part.fingerprint)
+    return state
+
+
+def _history(splits: list[Split], states: list[State]) -> pa.Table:
+    """Rows of `schemas.HISTORY`, by network and epoch."""
+    values = np.concatenate([np.stack(state.history, 1) for state in states])  # networks epochs 4
+    networks, epochs, _ = values.shape
+    columns = [
+        np.repeat(np.array([split.fold for split in splits], np.int32), epochs),
+        np.repeat(np.array([split.seed for split in splits], np.int32), epochs),
+        np.tile(np.arange(1, epochs + 1, dtype=np.int32), networks),
+        *values.reshape(-1, 4).T.astype(np.float32),
+    ]
+    return pa.table([pa.array(column) for column in columns], schema=schemas.HISTORY)
+
+
+def _predictions(
+    splits: list[Split],
+    states: list[State],
+    table: pa.Table,
+    labels: tuple[str, ...],
+    keep_best: bool,
+) -> pa.Table:
+    """Rows of `schemas.predictions`, by seed, kind of epoch and utterance."""
+    rows = []
+    kinds: dict[str, list[Scores | None]] = {"last": [s for state in states for s in state.last]}
+    if keep_best:
+        kinds["best_on_test"] = [s for state in states for s in state.best]
+    for kind, scores in kinds.items():
+        for split, score in zip(splits, scores, strict=True):
+            assert score is not None
+            for row, utterance in enumerate(split.test):
+                rows.append((split.seed, kind, utterance, split.fold, score, row))
+    rows.sort(key=lambda row: row[:3])
+    utterances, emotions = table["utterance"].to_pylist(), table["emotion"].to_pylist()
+    logits = np.stack([score.logits[row].numpy() for *_, score, row in rows])
+    fused = np.stack([score.fused[row].numpy() for *_, score, row in rows])
+    return pa.table(
+        [
+            pa.array([utterances[utterance] for _, _, utterance, *_ in rows]),
+            pa.array([fold for _, _, _, fold, _, _ in rows], pa.int32()),
+            pa.array([seed for seed, *_ in rows], pa.int32()),
+            pa.array([kind for _, kind, *_ in rows]),
+            pa.array([score.epoch for *_, score, _ in rows], pa.int32()),
+            pa.array([emotions[utterance] for _, _, utterance, *_ in rows]),
+            pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1]),
+            pa.FixedSizeListArray.from_arrays(pa.array(fused.ravel()), fused.shape[1]),
+        ],
+        schema=schemas.predictions(logits.shape[1], fused.shape[1]),
+    )
+
+
+def _weights(splits: list[Split], states: list[State]) -> dict[str, np.ndarray]:
+    """Weights of the last epoch by name, a row a network, with its fold and seed."""
+    networks = [
+        state.network.arrays(row) for state in states for row in range(state.network.networks)
+    ]
+    weights = {
+        name: torch.stack([arrays[name] for arrays in networks]).numpy() for name in networks[0]
+    }
+    weights["fold"] = np.array([split.fold for split in splits], np.int32)
+    weights["seed"] = np.array([split.seed for split in splits], np.int32)
+    return weights

@@ -1,0 +1,281 @@
+"""The contract of a corpus, checked on its manifest before any feature is computed.
+
+The contract is a Great Expectations suite built from the `Corpus` record. Its Data Docs are for
+people; what later stages depend on is the summary, which holds no times, run ids or paths of the
+machine: the same manifest gives the same JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from timnet.corpora.corpus import Corpus, natural_key
+from timnet.errors import CorpusError, listing
+
+# Importing Great Expectations takes seconds, so the functions that need it do it.
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Check -> its severity ("error" stops the pipeline) and how its failure reads.
+CHECKS = {
+    "utterances": ("error", "{observed} utterances; expected {expected}"),
+    "unique ids": ("error", "one id for more than one file: {offenders}"),
+    "all classes": ("error", "missing classes: {offenders}; expected {expected}"),
+    "class counts": ("error", "utterances of a class: {offenders}"),
+    "known emotions": ("error", "unknown emotions: {offenders}; expected {expected}"),
+    "all speakers": ("error", "missing speakers: {offenders}; expected {expected}"),
+    "known speakers": ("error", "unknown speakers: {offenders}; expected {expected}"),
+    "sample rates": ("warning", "sample rates in Hz: {offenders}; expected {expected}"),
+    "channels": ("error", "channels: {offenders}; expected {expected}"),
+    "documented channels": ("warning", "documented channels: {offenders}; expected {expected}"),
+    "seconds": (
+        "error",
+        "durations in s: {offenders}; expected {expected[min]} to {expected[max]}",
+    ),
+    "unique content": ("error", "identical content: {offenders}"),
+    "documented copies": ("warning", "documented identical content: {offenders}"),
+}
+
+
+def validate(corpus: Corpus, manifest: pa.Table, docs: Path | None) -> dict[str, Any]:
+    """Check `manifest` (schema `timnet.schemas.MANIFEST`) against the contract of `corpus`.
+
+    A broken contract is reported, not raised: see `refuse`.
+
+    Args:
+        docs: folder of the Data Docs, replaced with all that it held; None builds none.
+
+    Returns:
+        corpus, utterances, speakers: id and numbers found.
+        passed: no check of severity "error" failed.
+        checks: each with check (its name), severity, passed, expected, observed (sample rates
+            in Hz) and, if it failed, a message naming the offenders.
+        quirks: each documented fault (quirk), the utterances here that it names (utterances)
+            and those of them whose channels or content are unusual in this manifest (seen).
+    """
+    frame = _frame(corpus, manifest)
+    contract, observed = _contract(corpus), _observed(corpus, frame)
+    failed = _run(corpus.id, contract, frame, docs)
+    checks = []
+    for name, (severity, message) in CHECKS.items():
+        expected, found = contract[name][0], observed[name]
+        check = {"check": name, "severity": severity, "passed": name not in failed}
+        check |= {"expected": expected, "observed": found}
+        if name in failed:
+            check["message"] = message.format(
+                expected=listing(expected, 10) if isinstance(expected, list) else expected,
+                observed=found,
+                offenders=_offenders(expected, found, failed[name]),
+            )
+        checks.append(check)
+    return {
+        "corpus": corpus.id,
+        "utterances": len(frame),
+        "speakers": frame["speaker"].nunique(),
+        "passed": all(check["passed"] or check["severity"] == "warning" for check in checks),
+        "checks": checks,
+        "quirks": _quirks(corpus, frame),
+    }
+
+
+def refuse(summary: dict[str, Any]) -> None:
+    """Stop at a corpus that breaks its contract; warnings alone do not stop it.
+
+    Raises:
+        CorpusError: checks of severity "error" failed; names every one of them.
+    """
+    broken = [
+        f"  - {check['message']}\n"
+        for check in summary["checks"]
+        if check["severity"] == "error" and not check["passed"]
+    ]
+    if broken:
+        raise CorpusError(
+            f"corpus {summary['corpus']} is not what its recipe describes:\n{''.join(broken)}"
+            "Restore the original recordings, remove what does not belong to the corpus, then "
+            "run `dvc repro` again."
+        )
+
+
+def _frame(corpus: Corpus, manifest: pa.Table) -> pd.DataFrame:
+    """The manifest with three columns more: seconds, and what the quirks excuse."""
+    frame = manifest.to_pandas()
+    frame["seconds"] = (frame["samples"] / frame["sample_rate"]).round(3)
+    frame["documented"] = frame["utterance"].isin(set().union(*corpus.quirks.values()))
+    # Equal files are excused only if a quirk lists exactly them: one copy more is a leak.
+    listed = {frozenset(utterances) for utterances in corpus.quirks.values()}
+    copies = {sha256: frozenset(ids) for sha256, ids in frame.groupby("sha256")["utterance"]}
+    excused = {sha256 for sha256, ids in copies.items() if ids in listed}
+    frame["listed_copy"] = frame["sha256"].isin(excused)
+    return frame
+
+
+def _contract(corpus: Corpus) -> dict[str, tuple]:
+    """Check -> what is expected, for the summary, and the expectations that decide it."""
+    import great_expectations.expectations as gx
+    from great_expectations.expectations.row_conditions import Column
+
+    rows, unique = gx.ExpectTableRowCountToEqual, gx.ExpectColumnValuesToBeUnique
+    among, has_all = gx.ExpectColumnValuesToBeInSet, gx.ExpectColumnDistinctValuesToContainSet
+    between = gx.ExpectColumnValuesToBeBetween
+
+    total, labels, speakers = corpus.utterances, list(corpus.labels), _sorted(corpus.speakers)
+    counts = {label: corpus.counts[label] for label in labels}
+    # Data Docs leave the condition out, so the description tells whose rows are counted.
+    classes = [
+        rows(
+            value=count,
+            row_condition=Column("emotion") == label,
+            description=f"{count} utterances of class {label}",
+        )
+        for label, count in counts.items()
+    ]
+    rates, channels = sorted(corpus.sample_rates), sorted(corpus.channels)
+    low, high = corpus.seconds
+    plain, documented = (Column("documented") == flag for flag in (False, True))
+    other, listed = (Column("listed_copy") == flag for flag in (False, True))
+    return {
+        "utterances": (total, rows(value=total)),
+        "unique ids": (total, unique(column="utterance")),
+        "all classes": (labels, has_all(column="emotion", value_set=labels)),
+        "class counts": (counts, *classes),
+        "known emotions": (labels, among(column="emotion", value_set=labels)),
+        "all speakers": (speakers, has_all(column="speaker", value_set=speakers)),
+        "known speakers": (speakers, among(column="speaker", value_set=speakers)),
+        "sample rates": (rates, among(column="sample_rate", value_set=rates)),
+        "channels": (
+            channels,
+            among(column="channels", value_set=channels, row_condition=plain),
+        ),
+        "documented channels": (
+            channels,
+            among(column="channels", value_set=channels, row_condition=documented),
+        ),
+        "seconds": (
+            {"min": low, "max": high},
+            between(column="seconds", min_value=low, max_value=high),
+        ),
+        "unique content": (0, unique(column="sha256", row_condition=other)),
+        "documented copies": (0, unique(column="sha256", row_condition=listed)),
+    }
+
+
+def _observed(corpus: Corpus, frame: pd.DataFrame) -> dict[str, Any]:
+    """Check -> what the manifest has in place of what is expected."""
+    labels, speakers = _sorted(frame["emotion"]), _sorted(frame["speaker"])
+    copies = frame["sha256"].duplicated(keep=False)
+    return {
+        "utterances": len(frame),
+        "unique ids": frame["utterance"].nunique(),
+        "all classes": labels,
+        "class counts": {label: int((frame["emotion"] == label).sum()) for label in corpus.labels},
+        "known emotions": labels,
+        "all speakers": speakers,
+        "known speakers": speakers,
+        "sample rates": sorted(set(frame["sample_rate"])),
+        "channels": sorted(set(frame["channels"][~frame["documented"]])),
+        "documented channels": sorted(set(frame["channels"][frame["documented"]])),
+        "seconds": {"min": float(frame["seconds"].min()), "max": float(frame["seconds"].max())},
+        "unique content": int((copies & ~frame["listed_copy"]).sum()),
+        "documented copies": int((copies & frame["listed_copy"]).sum()),
+    }
+
+
+def _run(
+    name: str, contract: dict[str, tuple], frame: pd.DataFrame, docs: Path | None
+) -> dict[str, dict[str, Any]]:
+    """Run the suite and build its Data Docs; failed check -> the result that failed it."""
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+    from great_expectations.expectations.metadata_types import FailureSeverity
+
+    suite = []
+    for check, (_, *expectations) in contract.items():
+        critical = CHECKS[check][0] == "error"
+        for expectation in expectations:
+            expectation.severity = FailureSeverity("critical" if critical else "warning")
+            expectation.meta = {"check": check}
+        suite += expectations
+    with tempfile.TemporaryDirectory() as project:
+        context = gx.get_context(mode="file", project_root_dir=project)
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        asset = context.data_sources.add_pandas("manifest").add_dataframe_asset(name)
+        batch = asset.add_batch_definition_whole_dataframe("whole")
+        stored = context.suites.add(gx.ExpectationSuite(name, expectations=suite))
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=name, data=batch, suite=stored)
+        )
+        outcome = definition.run(
+            batch_parameters={"dataframe": frame},
+            result_format={
+                "result_format": "COMPLETE",
+                "unexpected_index_column_names": ["utterance", "path"],
+                "return_unexpected_index_query": False,
+            },
+        )
+        if docs is not None:
+            context.build_data_docs()
+            _publish(Path(project, "gx/uncommitted/data_docs/local_site"), docs)
+    results: list[Any] = [result.to_json_dict() for result in outcome.results if not result.success]
+    return {result["expectation_config"]["meta"]["check"]: result for result in results}
+
+
+def _offenders(expected: Any, observed: Any, result: dict[str, Any]) -> str:
+    """What a failed expectation found, in words: wrong values and what has them."""
+    column = result["expectation_config"]["kwargs"].get("column")
+    if column is None:  # rows were counted, of the corpus or of each class
+        counts = expected if isinstance(expected, dict) else {}
+        return ", ".join(
+            f"{label} {observed[label]} (expected {count})"
+            for label, count in counts.items()
+            if observed[label] != count
+        )
+    if "partial_missing_list" in result["result"]:  # it is cut, and in no order
+        return listing([name for name in expected if name not in observed])
+    # Where ids are not unique, or the file is to be listened to, its path says more.
+    name = "path" if column in ("utterance", "seconds") else "utterance"
+    found: dict[str, list[str]] = {}
+    for row in result["result"]["unexpected_index_list"]:
+        found.setdefault(row[column], []).append(row[name])
+    if column == "sha256":
+        return listing([f"({listing(names)})" for names in found.values()])
+    return listing([f"{value} ({listing(names)})" for value, names in found.items()])
+
+
+def _quirks(corpus: Corpus, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Documented faults of utterances in the manifest."""
+    odd = frame["sha256"].duplicated(keep=False)
+    odd |= ~frame["channels"].isin(frame["channels"].mode()[:1])
+    here, seen = set(frame["utterance"]), set(frame["utterance"][odd])
+    return [
+        {
+            "quirk": quirk,
+            "utterances": _sorted(here.intersection(utterances)),
+            "seen": _sorted(seen.intersection(utterances)),
+        }
+        for quirk, utterances in corpus.quirks.items()
+        if here.intersection(utterances)
+    ]
+
+
+def _publish(site: Path, docs: Path) -> None:
+    """Put the folder `site` in place of `docs`, which is never seen half-written."""
+    partial = docs.with_name(f".{docs.name}.{os.getpid()}.tmp")
+    docs.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copytree(site, partial)
+        shutil.rmtree(docs, ignore_errors=True)
+        os.replace(partial, docs)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    return sorted(set(names), key=natural_key)

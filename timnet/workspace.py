@@ -1,0 +1,72 @@
+"""Where everything lies below the project's root: one place that knows."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of a checkout: data (DVC), build (DVC's cache), results (git)."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def corpus(self, corpus: str) -> Path:
+        return self.data / corpus
+
+    def manifest(self, corpus: str) -> Path:
+        return self.root / "build" / "manifest" / f"{corpus}.parquet"
+
+    def validation(self, corpus: str) -> Path:
+        return self.root / "build" / "validation" / f"{corpus}.json"
+
+    def data_docs(self, corpus: str) -> Path:
+        return self.root / "build" / "data-docs" / corpus
+
+    def features(self, name: str) -> Path:
+        return self.root / "build" / "features" / f"{name}.parquet"
+
+    def folds(self, run: str) -> Path:
+        return self.root / "build" / "folds" / f"{run}.parquet"
+
+    def training(self, run: str) -> Path:
+        return self.root / "build" / "train" / run
+
+    def checkpoints(self, run: str) -> Path:
+        """Outside the outputs of the stage, since DVC deletes those before it runs."""
+        return self.root / "build" / "checkpoints" / run
+
+    def times(self, name: str) -> Path:
+        """How long a stage took here; known to no other stage."""
+        return self.root / "build" / "times" / f"{name}.json"
+
+    def run_results(self, run: str) -> Path:
+        return self.root / "results" / "runs" / run
+
+    def published_validation(self, corpus: str) -> Path:
+        return self.root / "results" / "validation" / f"{corpus}.json"
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "results" / "tables"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
