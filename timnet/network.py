@@ -197,6 +197,9 @@ class TIMNet(nn.Module):
         compiled: train with compiled kernels; needs a C++ compiler (on a GPU, Triton).
     """
 
+    running_mean: Tensor
+    running_variance: Tensor
+
     def __init__(
         self,
         networks: int,

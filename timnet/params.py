@@ -157,7 +157,7 @@ def read(path: Path) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        lines = [f"  - {_complaint(problem)}" for problem in error.errors()]
+        lines = [f"  - {_complaint(dict(problem))}" for problem in error.errors()]
         raise ParameterError("\n".join([f"{path}: correct these settings:", *lines])) from None
 
 
@@ -186,6 +186,7 @@ def _fields(location: tuple) -> list[str]:
     if location in sections:
         return list(sections[location].model_fields)
     if location[:1] == ("runs",):
-        below = {(): Run, ("folds",): Folds, ("network",): Network}.get(tuple(location[2:]))
-        return list(below.model_fields) if below else []
+        below: dict[tuple, type[BaseModel]] = {(): Run, ("folds",): Folds, ("network",): Network}
+        section = below.get(tuple(location[2:]))
+        return list(section.model_fields) if section else []
     return list(FeatureSet.model_fields) if location[:2] == ("features", "sets") else []

@@ -91,8 +91,8 @@ def confusion_rows(scored: list[Part], labels: tuple[str, ...]) -> pl.DataFrame:
     """The pooled confusion matrices in long form: protocol, actual, predicted, utterances."""
     rows = []
     for protocol in dict.fromkeys(part.protocol for part in scored):
-        pooled = sum(
-            part.confusion for part in scored if part.fold is None and part.protocol == protocol
+        pooled = np.sum(
+            [p.confusion for p in scored if p.fold is None and p.protocol == protocol], axis=0
         )
         for actual, counts in zip(labels, pooled, strict=True):
             for predicted, count in zip(labels, counts, strict=True):

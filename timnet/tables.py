@@ -44,7 +44,10 @@ def single_corpus(runs: list[ScoredRun]) -> pl.DataFrame:
     }
     rows = []
     for run in runs:
-        for protocol, figures in run.metrics.items():
+        for protocol in MEANING:
+            if protocol not in run.metrics:
+                continue
+            figures = run.metrics[protocol]
             theirs = printed[protocol].get(run.corpus, {}).get("TIM-Net") or (None, None)
             rows.append(
                 {
@@ -78,7 +81,7 @@ def _spread(figures: dict[str, float], name: str) -> str:
 
 
 def markdown(table: pl.DataFrame, title: str, notes: list[str]) -> str:
-    """A Markdown table whose columns align in plain text too, figures to the right."""
+    """A page with a table whose columns align in plain text too, figures to the right."""
     columns = [[name, *table[name].to_list()] for name in table.columns]
     widths = [max(map(len, column)) for column in columns]
     right = [_is_figures(column[1:]) for column in columns]

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -158,7 +159,7 @@ def write(run: TrainedRun, folder: Path, record: str) -> None:
     partial.mkdir(parents=True)
     schemas.write(run.history, partial / "history.parquet", schemas.HISTORY)
     schemas.write(run.predictions, partial / "predictions.parquet", run.predictions.schema)
-    np.savez(partial / "weights.npz", **run.weights)
+    np.savez(partial / "weights.npz", allow_pickle=False, **run.weights)
     (partial / "run.json").write_text(record, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -231,7 +232,13 @@ def _on_signal(act: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _start(stop, messages, parent: int) -> None:
+# of a worker, from its parent
+_stop: Any
+_messages: Any
+_parent: int
+
+
+def _start(stop: Any, messages: Any, parent: int) -> None:
     """Set up a worker; signals are the parent's business, its death is noticed."""
     global _stop, _messages, _parent
     _stop, _messages, _parent = stop, messages, parent

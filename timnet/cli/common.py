@@ -62,7 +62,8 @@ def workers() -> int:
     """Processes to spread work over: TIMNET_WORKERS, or the cores that this process may use."""
     given = os.environ.get("TIMNET_WORKERS")
     if given is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
     if not given.isdigit() or int(given) < 1:
         raise ParameterError(f"TIMNET_WORKERS is {given!r}; give a whole number of processes.")
     return int(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -55,16 +56,26 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where the demo's workspace lies.")] = Path("demo"),
 ) -> None:
     """Run the whole pipeline on a synthetic corpus, in a workspace of its own."""
+    from timnet.corpora import demo as corpus
+    from timnet.score import MEANING
+
     if not (folder / ".git").exists():
         _set_up_demo(Path(), folder)
     else:
         say(f"going on in {folder}/ (delete it to start anew)")
     workspace = Workspace(folder)
     _run(folder, sys.executable, "-m", "dvc", "repro")
-    say("\n" + read_text(workspace.tables / "single-corpus.md"))
-    say(f"The tables lie in {workspace.tables}/, all that belongs to a run in")
-    say(f"{folder / 'results' / 'runs'}/<run>/. Change {workspace.params} and run `timnet demo`")
-    say("again: only what depends on the change is done anew.")
+    say("")
+    for run in ("demo-random", "demo-speaker"):
+        figures = json.loads(read_text(workspace.run_results(run) / "metrics.json"))
+        for protocol, values in figures.items():
+            say(f"UAR {values['uar']:6.2f} %   {protocol:9}  {MEANING[protocol]}")
+    say(
+        f"chance {100 / len(corpus.CORPUS.labels):3.0f} %   on {corpus.CORPUS.utterances} utterances"
+    )
+    say(f"\nThe table lies in {workspace.tables}/, all that belongs to a run in")
+    say(f"{folder / 'results' / 'runs'}/. Change {workspace.params} and run `timnet demo` again:")
+    say("only what depends on the change is done anew.")
 
 
 def _set_up_demo(source: Path, folder: Path) -> None:

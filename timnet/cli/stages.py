@@ -100,8 +100,9 @@ def folds(run: RunName) -> None:
     workspace, params = open_workspace()
     settings = params.run(run)
     table = schemas.read(workspace.manifest(settings.corpus), schemas.MANIFEST)
-    if settings.folds.protocol == "random":
-        split = stage.random_folds(len(table), settings.folds.number, settings.folds.seed)
+    number, seed = settings.folds.number, settings.folds.seed
+    if number is not None and seed is not None:
+        split = stage.random_folds(len(table), number, seed)
     else:
         split = stage.speaker_folds(table["speaker"].to_pylist(), corpora.corpus(settings.corpus))
     schemas.write(stage.table(table["utterance"], split), workspace.folds(run), schemas.FOLDS)
@@ -246,7 +247,8 @@ def tables() -> None:
             )
         )
     table = stage.single_corpus(runs)
-    text = stage.markdown(table, "Single corpus", stage.protocol_notes(table))
+    shown = table.drop("WAR over folds", "utterances", "seeds")  # the CSV has all
+    text = stage.markdown(shown, "Single corpus", stage.protocol_notes(table))
     write_text(workspace.tables / "single-corpus.md", text)
     write_text(workspace.tables / "single-corpus.csv", table.write_csv())
     say(text)
