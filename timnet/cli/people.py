@@ -60,7 +60,7 @@ def demo(
     from timnet.score import MEANING
 
     if not (folder / ".git").exists():
-        _set_up_demo(Path(), folder)
+        set_up_demo(Path(), folder)
     else:
         say(f"going on in {folder}/ (delete it to start anew)")
     workspace = Workspace(folder)
@@ -70,15 +70,14 @@ def demo(
         figures = json.loads(read_text(workspace.run_results(run) / "metrics.json"))
         for protocol, values in figures.items():
             say(f"UAR {values['uar']:6.2f} %   {protocol:9}  {MEANING[protocol]}")
-    say(
-        f"chance {100 / len(corpus.CORPUS.labels):3.0f} %   on {corpus.CORPUS.utterances} utterances"
-    )
+    recipe = corpus.CORPUS
+    say(f"chance {100 / len(recipe.labels):3.0f} %   on {recipe.utterances} utterances")
     say(f"\nThe table lies in {workspace.tables}/, all that belongs to a run in")
     say(f"{folder / 'results' / 'runs'}/. Change {workspace.params} and run `timnet demo` again:")
     say("only what depends on the change is done anew.")
 
 
-def _set_up_demo(source: Path, folder: Path) -> None:
+def set_up_demo(source: Path, folder: Path) -> None:
     """A clone of the project whose only corpus is the synthetic one.
 
     A clone, since stages depend on the project's own files and results name its commit; apart,

@@ -1,8 +1,9 @@
 """CASIA: four Chinese actors read fifty texts in six emotions.
 
-Provenance: Institute of Automation, Chinese Academy of Sciences, "CASIA Chinese Emotional Corpus";
-the free part of it: the 50 texts numbered 201 to 250, 1200 of 9600 utterances.
-Licence: by agreement with the Chinese Linguistic Data Consortium; research only.
+Provenance: Institute of Automation, Chinese Academy of Sciences; J. Tao, F. Liu, M. Zhang, H. Jia,
+"Design of Speech Corpus for Mandarin Text to Speech", Blizzard Challenge Workshop 2008. The paper
+uses the 50 texts numbered 201 to 250, 1200 of 9600 utterances.
+Licence: by agreement with the Chinese Linguistic Data Consortium.
 Names: SPEAKER/EMOTION/TEXT.wav, e.g. `liuchanhg/angry/201.wav` (`liuchanhg` is the archive's own
 spelling). The case of the folders differs from copy to copy. Text numbers repeat in every folder,
 so the canonical id is SPEAKER-EMOTION-TEXT in lower case, `liuchanhg-angry-201`; files of that
@@ -51,8 +52,8 @@ CORPUS = Corpus(
     id="casia",
     title="CASIA",
     language="Chinese",
-    licence="research licence of the Chinese Linguistic Data Consortium",
-    citation="Institute of Automation, Chinese Academy of Sciences, 2005",
+    licence="licence of the Chinese Linguistic Data Consortium",
+    citation="Tao et al., Blizzard Challenge Workshop 2008",
     source="http://www.chineseldc.org/resource_info.php?rid=76",
     speakers=SPEAKERS,
     counts=dict.fromkeys(EMOTIONS, 200),
@@ -61,8 +62,8 @@ CORPUS = Corpus(
     channels=(1,),
     seconds=(0.3, 10.0),
     terms=(
-        "The Chinese Linguistic Data Consortium gives it to those who sign its licence "
-        "(research only, no redistribution; a fee may apply)."
+        "The Chinese Linguistic Data Consortium distributes it to those who sign its licence "
+        "agreement; its page has the terms."
     ),
     top=tuple(SPEAKERS),
 )

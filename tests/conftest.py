@@ -1,0 +1,113 @@
+"""What several test modules need: real recordings, a small workspace, a Prefect server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+os.environ["DVC_NO_ANALYTICS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"  # in small products threads only wait for each other
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real recordings and the authors' weights, outside the project."""
+    folder = Path(os.environ.get("TIMNET_SHARED", ROOT.parent / "shared"))
+    if not (folder / "corpora" / "restore.py").exists():
+        pytest.skip(f"no real recordings in {folder}; TIMNET_SHARED names another place")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def restored(shared: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A function that restores a corpus' original WAV files and gives their folder."""
+    if shutil.which("flac") is None:
+        pytest.skip("the program flac is not installed: apt-get install flac")
+    folders: dict[str, Path] = {}
+
+    def restore(corpus: str) -> Path:
+        if corpus not in folders:
+            folders[corpus] = tmp_path_factory.mktemp("recordings") / corpus
+            script = shared / "corpora" / "restore.py"
+            subprocess.run([sys.executable, script, corpus, folders[corpus]], check=True)
+        return folders[corpus]
+
+    return restore
+
+
+def run(folder: Path, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a program as a user would, this environment's own programs first on the path."""
+    programs = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run(
+        [str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    if check and result.returncode:
+        raise AssertionError(f"{command} ended with {result.returncode}:\n{result.stderr}")
+    return result
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    """Replace text that must be there."""
+    text = path.read_text()
+    assert old in text, f"{old!r} is not in {path}"
+    path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's workspace after `dvc repro`, with training cut to one epoch of small networks.
+
+    Shared by tests: copy it (`workspace`) before changing anything.
+    """
+    from timnet.cli.people import set_up_demo
+
+    folder = tmp_path_factory.mktemp("reproduced") / "demo"
+    set_up_demo(ROOT, folder)
+    edit(folder / "params.yaml", "epochs: 22", "epochs: 1")
+    edit(folder / "params.yaml", "tabs: 5", "tabs: 2")
+    edit(folder / "params.yaml", "batch_size: 8", "batch_size: 64")
+    run(folder, "dvc", "repro")
+    run(folder, "git", "config", "user.name", "test")
+    run(folder, "git", "config", "user.email", "test@localhost")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "Reproduce")
+    return folder
+
+
+@pytest.fixture
+def workspace(reproduced: Path, tmp_path: Path) -> Path:
+    """A copy of the reproduced workspace that a test may change."""
+    return Path(shutil.copytree(reproduced, tmp_path / "workspace", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def prefect_api(tmp_path_factory):
+    """URL of a Prefect server on loopback, whose files lie in a temporary folder.
+
+    Flows started in this process use it, and so do processes started from here.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DO_NOT_TRACK", "1")
+        from prefect import settings
+        from prefect.testing.utilities import prefect_test_harness
+
+        chosen = {
+            settings.PREFECT_HOME: tmp_path_factory.mktemp("prefect"),
+            settings.PREFECT_SERVER_ANALYTICS_ENABLED: False,
+        }
+        with (
+            settings.temporary_settings(chosen),
+            prefect_test_harness(server_startup_timeout=60),
+        ):
+            url = settings.PREFECT_API_URL.value()
+            patch.setenv("PREFECT_HOME", str(chosen[settings.PREFECT_HOME]))
+            patch.setenv("PREFECT_API_URL", url)
+            yield url

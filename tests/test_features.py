@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from timnet import features, schemas
+from timnet.errors import ArtifactError, AudioError, ParameterError
+from timnet.features import FeatureSettings
+from timnet.resample import resample
+
+SETTINGS = FeatureSettings(44100)
+
+
+def tone(seconds: float, rate: int, pitch: float = 220.0) -> np.ndarray:
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(int(pitch)).normal(size=len(time))
+    return (0.3 * np.sin(2 * np.pi * pitch * time) + 0.01 * noise).astype(np.float32)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> tuple[pa.Table, Path]:
+    """Six recordings and their manifest."""
+    rows = []
+    for index in range(6):
+        name = f"a{index}.wav"
+        soundfile.write(tmp_path / name, tone(0.8 + index / 5, 16000, 200 + 20 * index), 16000)
+        rows.append(
+            {
+                "utterance": f"a{index}",
+                "speaker": "s",
+                "emotion": "sad",
+                "sentence": None,
+                "path": name,
+                "sample_rate": 16000,
+                "channels": 1,
+                "samples": 16000,
+                "sha256": str(index),
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=schemas.MANIFEST), tmp_path
+
+
+def test_mfcc_are_librosa_s_on_the_exact_resampling() -> None:
+    signal = tone(1.5, 48000)
+    mono = features.centre(resample(signal, 48000, 22050), 44100)
+    expected = librosa.feature.mfcc(y=mono, sr=22050, n_mfcc=39, pad_mode="reflect").T
+    actual = features.mfcc(signal, 48000, SETTINGS)
+    assert actual.shape == (SETTINGS.frames, 39) == (87, 39)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+def test_stereo_is_the_mean_of_its_channels() -> None:
+    left, right = tone(1, 22050, 300), tone(1, 22050, 500)
+    stereo = features.mfcc(np.stack((left, right), 1), 22050, SETTINGS)
+    np.testing.assert_allclose(
+        stereo, features.mfcc((left + right) / 2, 22050, SETTINGS), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("samples", "left", "right"), ((7, 1, 2), (8, 1, 1), (10, 0, 0)))
+def test_padding_puts_the_odd_sample_to_the_right(samples: int, left: int, right: int) -> None:
+    padded = features.centre(np.ones(samples, np.float32), 10)
+    assert padded.tolist() == [0] * left + [1] * samples + [0] * right
+
+
+@pytest.mark.parametrize(("samples", "first"), ((11, 0), (12, 1), (13, 1)))
+def test_cropping_keeps_the_middle(samples: int, first: int) -> None:
+    assert features.centre(np.arange(samples), 10).tolist() == list(range(first, first + 10))
+
+
+def test_two_extractions_give_the_same_bytes(corpus, tmp_path: Path) -> None:
+    manifest, folder = corpus
+    done: list[int] = []
+    for name in ("one.parquet", "two.parquet"):
+        table = features.extract(manifest, folder, SETTINGS, 2, done.append)
+        features.write(table, tmp_path / name)
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    assert sum(done) == 12
+    table, record = features.read(tmp_path / "one.parquet")
+    assert features.array(table).shape == (6, 87, 39)
+    assert record["settings"]["signal_length"] == 44100
+    assert record == features.fingerprint(manifest, SETTINGS)
+
+
+def test_all_bad_recordings_are_named_at_once(corpus) -> None:
+    manifest, folder = corpus
+    (folder / "a1.wav").write_bytes(b"not sound at all")
+    soundfile.write(folder / "a2.wav", np.zeros(0), 16000)
+    soundfile.write(folder / "a4.wav", np.full(9000, np.nan), 16000, subtype="FLOAT")
+    with pytest.raises(AudioError) as error:
+        features.extract(manifest, folder, SETTINGS, 1)
+    message = str(error.value)
+    assert "3 of 6 recordings give no features" in message
+    assert "a1.wav (" in message
+    assert "a2.wav (no samples)" in message
+    assert "a4.wav (samples that are not finite numbers)" in message
+
+
+def test_a_file_without_fingerprint_is_refused(corpus, tmp_path: Path) -> None:
+    schemas.write(corpus[0], tmp_path / "x.parquet", schemas.MANIFEST)
+    with pytest.raises(ArtifactError, match="no fingerprint, so not a features file"):
+        features.read(tmp_path / "x.parquet")
+
+
+def test_an_unknown_resampler_is_refused() -> None:
+    with pytest.raises(ParameterError, match="'kaiser_fast' is not known; choose one of kaiser_b"):
+        FeatureSettings(44100, "kaiser_fast")

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.model_selection import KFold
+
+from timnet import folds
+from timnet.corpora import CORPORA
+from timnet.errors import CorpusError, ParameterError
+
+
+def test_random_folds_are_the_paper_s() -> None:
+    actual = folds.random_folds(588, 10, 1)
+    for fold, (_, test) in enumerate(KFold(10, shuffle=True, random_state=1).split(range(588))):
+        assert np.flatnonzero(actual == fold).tolist() == test.tolist()
+
+
+def test_more_folds_than_utterances_are_refused() -> None:
+    with pytest.raises(ParameterError, match="10 folds need at least as many utterances; there ar"):
+        folds.random_folds(9, 10, 1)
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_no_speaker_stands_on_both_sides(name: str) -> None:
+    corpus = CORPORA[name]
+    speakers = [speaker for speaker in corpus.speakers for _ in range(3)]
+    assignment = folds.speaker_folds(speakers, corpus)
+    for fold in range(assignment.max() + 1):
+        test = {s for s, f in zip(speakers, assignment, strict=True) if f == fold}
+        train = {s for s, f in zip(speakers, assignment, strict=True) if f != fold}
+        assert test
+        assert not test & train
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    {"casia": 4, "savee": 4, "emovo": 6, "emodb": 10, "iemocap": 5, "ravdess": 6}.items(),
+)
+def test_number_of_speaker_folds(name: str, number: int) -> None:
+    corpus = CORPORA[name]
+    assert len(set(folds.speaker_folds(list(corpus.speakers), corpus))) == number
+
+
+def test_an_unknown_speaker_is_named() -> None:
+    with pytest.raises(CorpusError, match="emovo: speakers f9 are in no fold; known are f1, f2"):
+        folds.speaker_folds(["f1", "f9"], CORPORA["emovo"])

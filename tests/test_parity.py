@@ -1,0 +1,73 @@
+"""The anchor of the whole project: the authors' weights on features extracted here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run
+
+from timnet import features, manifest, parity
+from timnet.corpora import CORPORA
+from timnet.errors import ArtifactError, ParameterError
+
+EMOVO = CORPORA["emovo"]
+LOGITS = Path(__file__).parent / "reference" / "emovo-logits.npy"  # of the first exact run
+
+
+@pytest.fixture(scope="module")
+def table(restored):
+    """Features of EMOVO as the paper has them."""
+    folder = restored("emovo")
+    rows = manifest.build(EMOVO, folder)
+    return features.extract(rows, folder, parity.settings(EMOVO), 2)
+
+
+def test_emovo_is_the_paper_s_to_the_last_utterance(table, shared: Path) -> None:
+    result = parity.parity(EMOVO, table, shared / "reference" / "EMOVO_1.zip")
+    assert result.correct == 541
+    assert (round(result.uar, 2), round(result.war, 2)) == (92.01, 92.01)
+    assert result.holds
+    # the closest call among the winners is 5e-4
+    np.testing.assert_allclose(result.logits, np.load(LOGITS), atol=1e-3)
+
+
+def test_one_utterance_less_does_not_hold(table, shared: Path) -> None:
+    result = parity.parity(EMOVO, table, shared / "reference" / "EMOVO_1.zip")
+    result.confusion[0, 0] -= 1
+    result.confusion[0, 3] += 1
+    assert not result.holds
+
+
+def test_the_command_says_so(restored, shared: Path, tmp_path: Path) -> None:
+    weights = shared / "reference" / "EMOVO_1.zip"
+    said = run(
+        tmp_path, "timnet", "parity", "emovo", "--weights", weights, "--data", restored("emovo")
+    ).stdout
+    assert "541 of 588 utterances recognised" in said
+    assert "the same figures, confusion matrix included" in said
+
+
+def test_weights_of_another_corpus_are_refused(table, shared: Path) -> None:
+    with pytest.raises(ArtifactError, match="networks for 7 emotions, while ravdess has 8"):
+        parity.parity(CORPORA["ravdess"], table, shared / "reference" / "EMOVO_1.zip")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    ((None, "no such file. Give the ZIP"), (b"PK nothing", "not a ZIP archive of the authors'")),
+)
+def test_what_is_no_archive_of_weights_is_refused(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    path = tmp_path / "weights.zip"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=message):
+        parity.keras.read_networks(path)
+
+
+def test_a_corpus_without_figures_is_refused() -> None:
+    with pytest.raises(ParameterError, match="the paper has no figures for demo; it has them for"):
+        parity.settings(CORPORA["demo"])

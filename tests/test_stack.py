@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from timnet.errors import ArtifactError, TrainingError
+from timnet.stack import Split, State, TrainSettings, load_state, save_state, train_stack
+
+SETTINGS = TrainSettings(epochs=3, batch_size=8, tabs=3, compiled=False)
+CLASSES = 3
+
+
+def material(utterances: int = 47) -> tuple[np.ndarray, np.ndarray]:
+    """Features whose level tells the label, with noise, (utterances, 20, 39)."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, CLASSES, utterances)
+    features = rng.normal(labels[:, None, None], 2, (utterances, 20, 39))
+    return features.astype(np.float32), labels
+
+
+def splits(folds: int = 3, seed: int = 0, utterances: int = 47) -> list[Split]:
+    """Folds of 16, 16 and 15 of 47, so that training parts differ by one."""
+    fold_of = np.arange(utterances) % folds
+    return [
+        Split(fold, seed, np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold))
+        for fold in range(folds)
+    ]
+
+
+def weights(state: State, row: int) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in state.network.arrays(row).values()])
+
+
+def test_a_fold_in_a_stack_trains_as_the_fold_alone() -> None:
+    # 50 steps and more
+    settings = TrainSettings(epochs=13, batch_size=8, tabs=3, compiled=False)
+    parts = [*splits(), *splits(seed=1)]
+    together = train_stack(*material(), parts, CLASSES, settings)
+    for row, part in enumerate(parts):
+        alone = train_stack(*material(), [part], CLASSES, settings)
+        ours = np.stack(together.history)[:, row]
+        np.testing.assert_allclose(ours, np.stack(alone.history)[:, 0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(weights(together, row), weights(alone, 0), rtol=1e-3, atol=1e-5)
+
+
+def test_folds_of_very_different_size_train_as_alone() -> None:
+    """As when speakers are left out: some networks have no batch left while others go on."""
+    fold_of = np.repeat([0, 1, 2], [5, 12, 30])
+    parts = [
+        Split(fold, 0, np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold))
+        for fold in range(3)
+    ]
+    together = train_stack(*material(), parts, CLASSES, SETTINGS)
+    assert together.steps.tolist() == [18, 15, 9]
+    for row, part in enumerate(parts):
+        alone = train_stack(*material(), [part], CLASSES, SETTINGS)
+        np.testing.assert_allclose(
+            np.stack(together.history)[:, row], np.stack(alone.history)[:, 0], rtol=1e-5, atol=1e-6
+        )
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    first, second = (train_stack(*material(), splits(), CLASSES, SETTINGS) for _ in range(2))
+    assert np.array_equal(np.stack(first.history), np.stack(second.history))
+    assert torch.equal(weights(first, 1), weights(second, 1))
+
+
+def test_another_seed_gives_another_network() -> None:
+    first, second = (
+        train_stack(*material(), splits(seed=seed), CLASSES, SETTINGS) for seed in (0, 1)
+    )
+    assert not torch.equal(weights(first, 0), weights(second, 0))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epoch", (1, 2))
+def test_a_stopped_training_ends_in_the_same_bits(tmp_path: Path, epoch: int) -> None:
+    undisturbed = train_stack(*material(), splits(), CLASSES, SETTINGS)
+
+    def checkpoint(state: State) -> None:
+        save_state(state, tmp_path / "state.pt", "print")
+        if state.epoch == epoch:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_stack(*material(), splits(), CLASSES, SETTINGS, checkpoint=checkpoint)
+    resumed = train_stack(
+        *material(),
+        splits(),
+        CLASSES,
+        SETTINGS,
+        resume=lambda state: load_state(state, tmp_path / "state.pt", "print"),
+    )
+    assert np.array_equal(np.stack(undisturbed.history), np.stack(resumed.history))
+    for row in range(3):
+        assert torch.equal(weights(undisturbed, row), weights(resumed, row))
+        assert torch.equal(undisturbed.best[row].logits, resumed.best[row].logits)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    state = train_stack(*material(), splits(), CLASSES, TrainSettings(1, 8, tabs=3, compiled=False))
+    save_state(state, path, "one")
+    with pytest.raises(ArtifactError, match="this checkpoint is of other parameters, data or code"):
+        load_state(state, path, "other")
+    path.write_bytes(b"cut off")
+    with pytest.raises(ArtifactError, match="not a readable checkpoint"):
+        load_state(state, path, "one")
+
+
+def test_the_best_epoch_on_the_test_fold_is_the_first_of_equals() -> None:
+    settings = TrainSettings(epochs=8, batch_size=8, tabs=3, compiled=False)
+    state = train_stack(*material(), splits(), CLASSES, settings)
+    accuracies = np.stack(state.history)[:, :, 3]
+    assert [scores.epoch for scores in state.best] == (accuracies.argmax(0) + 1).tolist()
+    assert [scores.epoch for scores in state.last] == [8, 8, 8]
+
+
+def test_label_smoothing_touches_training_alone() -> None:
+    state = train_stack(*material(), splits(), CLASSES, SETTINGS)
+    _, labels = material()
+    for row, split in enumerate(splits()):
+        logits = state.last[row].logits
+        expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels[split.test]))
+        assert state.history[-1][row, 2] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_loss_that_is_not_finite_names_fold_epoch_and_step() -> None:
+    features, labels = material()
+    features[46, 3, 2] = np.nan  # in the training parts of folds 0 and 2, tested in fold 1
+    with pytest.raises(
+        TrainingError, match=r"fold [02], seed 0: the loss is not finite at epoch 1"
+    ):
+        train_stack(features, labels, splits(), CLASSES, SETTINGS)
+
+
+def test_it_learns() -> None:
+    settings = TrainSettings(epochs=25, batch_size=8, tabs=3, compiled=False)
+    state = train_stack(*material(), splits(), CLASSES, settings)
+    loss = np.stack(state.history)[:, :, 0].mean(1)
+    assert loss[-1] < 0.7 * loss[0]
+
+
+def test_bf16_follows_fp32() -> None:
+    settings = TrainSettings(epochs=6, batch_size=8, tabs=3, precision="bf16", compiled=False)
+    other = TrainSettings(epochs=6, batch_size=8, tabs=3, compiled=False)
+    low = train_stack(*material(), splits(), CLASSES, settings)
+    full = train_stack(*material(), splits(), CLASSES, other)
+    losses = [np.stack(state.history)[-1, :, 0].mean() for state in (low, full)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)

@@ -1,0 +1,114 @@
+"""Training of a run in processes of its own: killed, stopped, resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import edit, run
+
+
+@pytest.fixture
+def longer(workspace: Path) -> Path:
+    """A workspace whose next training takes long enough to be disturbed."""
+    edit(workspace / "params.yaml", "epochs: 1", "epochs: 12")
+    edit(workspace / "params.yaml", "batch_size: 64", "batch_size: 16")
+    return workspace
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", "from timnet.cli import main; main()", "train", "demo-random"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_checkpoint(folder: Path) -> None:
+    """Until one fold is done, so that another is under way."""
+    checkpoints = folder / "build" / "checkpoints" / "demo-random"
+    for _ in range(1200):
+        if list(checkpoints.glob("*.pt")):
+            return
+        time.sleep(0.1)
+    raise AssertionError("no checkpoint appeared")
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "build/train/demo-random").iterdir()}
+
+
+def processes(group: int) -> list[str]:
+    """Command lines of a process group that still run."""
+    listing = subprocess.run(["ps", "-o", "stat=,args=", "-g", str(group)], capture_output=True)
+    lines = listing.stdout.decode().splitlines()
+    return [line for line in lines if not line.startswith("Z")]
+
+
+@pytest.mark.slow
+def test_killed_and_stopped_it_ends_in_the_same_bytes(longer: Path, tmp_path: Path) -> None:
+    run(longer, "timnet", "train", "demo-random")
+    undisturbed = outputs(longer)
+    assert not (longer / "build/checkpoints/demo-random").exists()
+
+    process = start(longer)  # kill -9: workers notice that their parent is gone
+    wait_for_checkpoint(longer)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    for _ in range(100):
+        if not processes(process.pid):
+            break
+        time.sleep(0.1)
+    assert not processes(process.pid)
+
+    process = start(longer)  # SIGTERM: checkpoints are written first
+    time.sleep(6)
+    os.kill(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "stopped by SIGTERM; checkpoints are written. Run the command again" in said
+    assert "Traceback" not in said
+
+    run(longer, "timnet", "train", "demo-random")
+    assert outputs(longer) == undisturbed
+
+
+def test_a_checkpoint_of_other_parameters_is_refused(workspace: Path) -> None:
+    checkpoints = workspace / "build" / "checkpoints" / "demo-random"
+    checkpoints.mkdir(parents=True)
+    import numpy as np
+
+    from timnet.stack import Split, TrainSettings, fresh_state, save_state
+
+    split = Split(0, 0, np.arange(4), np.arange(4))
+    settings = TrainSettings(tabs=2, compiled=False)
+    save_state(fresh_state([split], 4, 39, settings, "cpu"), checkpoints / "0-0-1.pt", "other")
+    result = run(workspace, "timnet", "train", "demo-random", check=False)
+    assert result.returncode == 1
+    assert "this checkpoint is of other parameters, data or code. Delete it to" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_what_training_leaves(reproduced: Path) -> None:
+    folder = reproduced / "results" / "runs"
+    random = pq.read_table(folder / "demo-random" / "predictions.parquet").to_pydict()
+    # each utterance is tested once for each kind of epoch, in the manifest's order
+    manifest = pq.read_table(reproduced / "build/manifest/demo.parquet").to_pydict()
+    for kind in ("last", "best_on_test"):
+        rows = [i for i, k in enumerate(random["epoch_kind"]) if k == kind]
+        assert [random["utterance"][i] for i in rows] == manifest["utterance"]
+        assert [random["emotion"][i] for i in rows] == manifest["emotion"]
+    speaker = pq.read_table(folder / "demo-speaker" / "predictions.parquet").to_pydict()
+    assert set(speaker["epoch_kind"]) == {"last"}
+    assert len(speaker["utterance"]) == 240
+    history = pq.read_table(folder / "demo-speaker" / "history.parquet").to_pydict()
+    assert sorted(history["fold"]) == list(range(6))

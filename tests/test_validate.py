@@ -1,0 +1,210 @@
+"""The contract of EMOVO on manifests made up from its record; no recording is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from itertools import cycle
+
+import pyarrow as pa
+import pytest
+
+from timnet.corpora.emovo import CORPUS
+from timnet.errors import CorpusError
+from timnet.schemas import MANIFEST
+from timnet.validate import refuse, validate
+
+RATE = 48000  # Hz
+
+
+def rows():
+    """588 rows in the right counts; ids such as `sad-f1-0`, 2.0 s each."""
+    return [
+        {
+            "utterance": f"{emotion}-{speaker}-{index // 6}",
+            "speaker": speaker,
+            "emotion": emotion,
+            "sentence": None,
+            "path": f"{speaker}/{emotion}-{speaker}-{index // 6}.wav",
+            "sample_rate": RATE,
+            "channels": 2,
+            "samples": 2 * RATE,
+            "sha256": f"content of {emotion}-{speaker}-{index // 6}",
+        }
+        for emotion in CORPUS.labels
+        for index, speaker in zip(range(CORPUS.counts[emotion]), cycle(CORPUS.speakers))
+    ]
+
+
+def check(rows, corpus=CORPUS, docs=None):
+    return validate(corpus, pa.Table.from_pylist(rows, schema=MANIFEST), docs)
+
+
+def failed(summary, severity):
+    return {
+        check["check"]: check["message"]
+        for check in summary["checks"]
+        if not check["passed"] and check["severity"] == severity
+    }
+
+
+def change(**values):
+    """A defect of the first row of `rows`, `angry-f1-0`."""
+    return lambda rows: [rows[0] | values, *rows[1:]]
+
+
+def without(**values):
+    ((column, value),) = values.items()
+    return lambda rows: [row for row in rows if row[column] != value]
+
+
+def test_whole_corpus_passes_twice_alike_and_leaves_its_docs_alone(tmp_path, monkeypatch, capfd):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    docs = tmp_path / "reports" / "docs"
+    docs.mkdir(parents=True)
+    (docs / "stale.html").touch()
+
+    summary = check(rows(), docs=docs)
+
+    assert summary["passed"] and not failed(summary, "error") and not failed(summary, "warning")
+    assert (summary["corpus"], summary["utterances"], summary["speakers"]) == ("emovo", 588, 6)
+    refuse(summary)
+    assert json.dumps(check(rows())) == json.dumps(summary)
+    assert "emovo" in (docs / "index.html").read_text()
+    assert not (docs / "stale.html").exists()
+    assert [path.name for path in docs.parent.iterdir()] == ["docs"]
+    assert not list(scratch.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("defect", "words"),
+    [
+        pytest.param(
+            without(utterance="sad-m3-13"),
+            ["587 utterances; expected 588", "utterances of a class: sad 83 (expected 84)"],
+            id="utterance missing",
+        ),
+        pytest.param(
+            without(emotion="fear"),
+            ["504 utterances; expected 588", "missing classes: fear;", "fear 0 (expected 84)"],
+            id="class missing",
+        ),
+        pytest.param(
+            without(speaker="m2"),
+            ["missing speakers: m2; expected f1, f2, f3, m1, m2, m3", "sad 70 (expected"],
+            id="speaker missing",
+        ),
+        pytest.param(
+            lambda rows: [row | {"speaker": "f1"} for row in rows],
+            ["missing speakers: f2, f3, m1, m2, m3;"],
+            id="speakers missing",
+        ),
+        pytest.param(
+            change(speaker="x9"), ["unknown speakers: x9 (angry-f1-0);"], id="speaker unknown"
+        ),
+        pytest.param(
+            change(emotion="calm"),
+            ["unknown emotions: calm (angry-f1-0);", "angry 83 (expected 84)"],
+            id="emotion unknown",
+        ),
+        pytest.param(
+            change(emotion="sad"),
+            ["utterances of a class: angry 83 (expected 84), sad 85 (expected 84)"],
+            id="label moved",
+        ),
+        pytest.param(
+            change(sha256="content of sad-m1-2"),
+            ["identical content: (angry-f1-0, sad-m1-2)"],
+            id="content twice",
+        ),
+        pytest.param(
+            change(samples=RATE // 4),
+            ["durations in s: 0.25 (f1/angry-f1-0.wav); expected 1.0 to 15.0"],
+            id="too short",
+        ),
+        pytest.param(
+            change(samples=20 * RATE),
+            ["durations in s: 20.0 (f1/angry-f1-0.wav); expected 1.0 to 15.0"],
+            id="too long",
+        ),
+        pytest.param(
+            change(channels=3), ["channels: 3 (angry-f1-0); expected 1, 2"], id="three channels"
+        ),
+        pytest.param(
+            change(utterance="angry-f2-0"),
+            ["one id for more than one file: angry-f2-0 (f1/angry-f1-0.wav, f2/angry-f2-0.wav)"],
+            id="id twice",
+        ),
+    ],
+)
+def test_defect_is_refused_by_name(defect, words):
+    summary = check(defect(rows()))
+    assert not summary["passed"]
+    with pytest.raises(CorpusError) as error:
+        refuse(summary)
+    message = str(error.value)
+    for expected in ["corpus emovo is not", *words, "Restore the original"]:
+        assert expected in message
+    assert not failed(summary, "warning")
+
+
+def test_many_defects_make_one_message_and_readable_docs(tmp_path, caplog):
+    """Great Expectations logs what it cannot render: no records, a whole page."""
+    broken = [
+        row | {"samples": 1, "sha256": "same", "speaker": "x1", "emotion": "odd", "channels": 9}
+        for row in rows()[:100]
+    ]
+    summary = check(broken, docs=tmp_path / "docs")
+    assert len(failed(summary, "error")) == 9
+    with pytest.raises(CorpusError, match=r"x1 \(angry-f1-0, .* and 95 more\)"):
+        refuse(summary)
+    assert not caplog.records
+
+
+def test_another_sample_rate_only_warns():
+    summary = check(change(sample_rate=24000)(rows()))
+    assert summary["passed"]
+    refuse(summary)
+    assert failed(summary, "warning") == {
+        "sample rates": "sample rates in Hz: 24000 (angry-f1-0); expected 48000"
+    }
+
+
+def test_listed_quirks_pass_as_warnings():
+    pair, mono, soft = ("angry-f1-0", "sad-m1-2"), ("fear-f3-1", "absent"), ("sad-f1-0",)
+    corpus = dataclasses.replace(
+        CORPUS,
+        channels=(2,),
+        quirks={"one pair is identical": pair, "mono": mono, "soft": soft, "all hiss": ()},
+    )
+    copied = [
+        row
+        | ({"sha256": "same"} if row["utterance"] in pair else {})
+        | ({"channels": 1} if row["utterance"] in mono else {})
+        for row in rows()
+    ]
+    summary = check(copied, corpus)
+    refuse(summary)
+    assert failed(summary, "warning") == {
+        "documented channels": "documented channels: 1 (fear-f3-1); expected 2",
+        "documented copies": "documented identical content: (angry-f1-0, sad-m1-2)",
+    }
+    assert summary["quirks"] == [
+        {"quirk": "one pair is identical", "utterances": [*pair], "seen": [*pair]},
+        {"quirk": "mono", "utterances": ["fear-f3-1"], "seen": ["fear-f3-1"]},
+        {"quirk": "soft", "utterances": ["sad-f1-0"], "seen": []},
+    ]
+
+
+def test_a_quirk_excuses_exactly_the_copies_that_it_lists():
+    listed = ("angry-f1-0", "angry-f2-0", "angry-f3-0")
+    corpus = dataclasses.replace(CORPUS, quirks={"three files are identical": listed})
+    for copies in (listed[:2], (*listed, "angry-m1-0")):
+        copied = [
+            row | ({"sha256": "same"} if row["utterance"] in copies else {}) for row in rows()
+        ]
+        with pytest.raises(CorpusError, match=rf"identical content: \({', '.join(copies)}\)"):
+            refuse(check(copied, corpus))

@@ -1,0 +1,230 @@
+"""What a `dvc repro` would do, and whether data/ is what data.dvc says: asked of DVC itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from timnet.cli.common import app, open_workspace, say, workers
+from timnet.errors import ArtifactError, TimnetError
+from timnet.params import Params
+from timnet.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class DataChange:
+    """How the recordings of a corpus differ from what data.dvc says."""
+
+    corpus: str
+    missing: int = 0
+    changed: int = 0
+    new: int = 0
+
+    def __str__(self) -> str:
+        parts = [
+            f"{count} file{'s' if count > 1 else ''} {state}"
+            for state in ("missing", "changed", "new")
+            if (count := getattr(self, state))
+        ]
+        return f"{self.corpus}: {', '.join(parts) or 'not the committed files'}"
+
+
+def data_changes(root: Path) -> list[DataChange]:
+    """Corpora whose recordings in data/ are not those of data.dvc."""
+    status = json.loads(_dvc(root, "data", "status", "--granular", "--json"))
+    changes = status.get("uncommitted", {})
+    if "data/" not in changes.get("modified", []) + changes.get("deleted", []):
+        return []
+    if "data/" in status.get("not_in_cache", []):
+        return _changes_by_lock(root)
+    renamed = changes.get("renamed", [])
+    paths = {
+        "missing": changes.get("deleted", []) + [pair["old"] for pair in renamed],
+        "changed": changes.get("modified", []),
+        "new": changes.get("added", []) + [pair["new"] for pair in renamed],
+    }
+    counts: dict[str, dict[str, int]] = {}
+    for state, names in paths.items():
+        for name in names:
+            folder, _, file = name.removeprefix("data/").partition("/")
+            if name.startswith("data/") and not name.endswith("/"):
+                corpus = counts.setdefault(folder if file else "in no corpus", {})
+                corpus[state] = corpus.get(state, 0) + 1
+    return [DataChange(corpus, **states) for corpus, states in sorted(counts.items())]
+
+
+def _changes_by_lock(root: Path) -> list[DataChange]:
+    """The same by dvc.lock's counts, for a clone whose cache does not know the single files."""
+    committed: dict[str, int] = {}
+    for stage in _lock(root).values():
+        for dependency in stage.get("deps", []):
+            if dependency["path"].startswith("data/"):
+                committed[dependency["path"].removeprefix("data/")] = dependency["nfiles"]
+    data = root / "data"
+    present = {
+        folder.name: sum(path.is_file() for path in folder.rglob("*"))
+        for folder in (data.iterdir() if data.is_dir() else ())
+        if folder.is_dir()
+    }
+    result = []
+    for corpus in sorted({*committed, *present}):
+        expected, actual = committed.get(corpus, 0), present.get(corpus, 0)
+        if expected != actual or not expected:
+            missing, new = max(expected - actual, 0), max(actual - expected, 0)
+            result.append(DataChange(corpus, missing=missing, new=new))
+    return result or [DataChange(corpus) for corpus in sorted(committed)]
+
+
+def refuse_data_changes(root: Path) -> None:
+    """Stop where data/ is not what data.dvc says.
+
+    DVC itself does not: `dvc repro` rewrites data.dvc to whatever it finds.
+
+    Raises:
+        ArtifactError: with each corpus that differs.
+    """
+    changes = data_changes(root)
+    if changes:
+        lines = "\n".join(f"  - {change}" for change in changes)
+        raise ArtifactError(
+            f"data/ is not what data.dvc says:\n{lines}\n"
+            "Put the committed recordings in place (`dvc pull`, or the original archives). If "
+            "what is there is meant to be the new state, say so with `dvc add data`, or go on "
+            "once with --allow-data-changes."
+        )
+
+
+@app.command()
+def status(
+    allow_data_changes: Annotated[
+        bool, typer.Option(help="Go on where data/ is not what data.dvc says.")
+    ] = False,
+) -> None:
+    """Say what `dvc repro` would do for each run, why, and what it would cost."""
+    from rich.console import Console
+    from rich.table import Table
+
+    workspace, params = open_workspace()
+    if not allow_data_changes:
+        refuse_data_changes(workspace.root)
+    table = Table("run", "stale", "because", "time", "disk", box=None, pad_edge=False)
+    stale, causes = _stale(workspace.root)
+    for run in params.runs:
+        own = [name for name in _stages_of(run, params) if name in stale]
+        reasons = dict.fromkeys(cause for name in own for cause in causes.get(name, ()))
+        table.add_row(
+            run,
+            ", ".join(name.split("@")[0] for name in own) or "nothing",
+            "\n".join(reasons),
+            _time(workspace, own) if own else "",
+            _disk(workspace.root, own) if own else "",
+        )
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if any(name.startswith("train@") for name in stale):
+        say(f"\ntraining would run on {_device()}")
+
+
+def _stages_of(run: str, params: Params) -> list[str]:
+    """The stages that lead to a run's metrics, in their order."""
+    settings = params.run(run)
+    return [
+        f"manifest@{settings.corpus}",
+        f"validate@{settings.corpus}",
+        f"features@{settings.features}",
+        *(f"{stage}@{run}" for stage in ("folds", "train", "score")),
+    ]
+
+
+def _stale(root: Path) -> tuple[set[str], dict[str, list[str]]]:
+    """Stages that would run, and for those where it begins, why."""
+    from dvc.repo import Repo
+
+    changes = json.loads(_dvc(root, "status", "--json"))
+    with Repo(str(root)) as repo:
+        graph = repo.index.graph
+        made = {out.def_path for stage in graph for out in stage.outs if stage.cmd}
+        follow = {
+            stage.addressing: [other.addressing for other in graph.predecessors(stage)]
+            for stage in graph
+        }
+    known = _lock(root)
+    causes = {}
+    for name, entries in changes.items():
+        stage = name.split("@")[0]
+        reasons = [reason for entry in entries for reason in _reasons(entry, made, stage)]
+        causes[name] = reasons if name in known else [f"{stage} never ran"]
+    stale, queue = set(), [name for name in changes if name in follow]
+    while queue:
+        name = queue.pop()
+        if name not in stale:
+            stale.add(name)
+            queue += follow[name]
+    return stale, causes
+
+
+def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
+    """One finding of `dvc status` in words; what merely follows from another stage is left out."""
+    if isinstance(entry, str):
+        return [entry]  # such as "changed command", "always changed"
+    result = []
+    for path, change in entry.get("changed deps", {}).items():
+        if isinstance(change, dict):  # parameters
+            result += [f"{name} {state}" for name, state in change.items()]
+        elif path not in made:
+            result.append(f"{path} {change}")
+    states = dict.fromkeys(entry.get("changed outs", {}).values())
+    result += [f"output of {stage} {state}" for state in states]
+    return result
+
+
+def _time(workspace: Workspace, stages: list[str]) -> str:
+    """What the stages took when they last ran here."""
+    seconds, unknown = 0.0, False
+    for stage in stages:
+        try:
+            record = json.loads(workspace.times(stage).read_text(encoding="utf-8"))
+            seconds += record["seconds"]
+        except FileNotFoundError:
+            unknown |= stage.startswith("train@")  # nothing else takes long
+    text = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+    return "no run here yet" if unknown else f"about {text}"
+
+
+def _disk(root: Path, stages: list[str]) -> str:
+    """What the stages' outputs took when they were last locked."""
+    lock = _lock(root)
+    known = [out["size"] for name in stages for out in lock.get(name, {}).get("outs", [])]
+    return f"{sum(known) / 1e6:.1f} MB" if known else ""
+
+
+def _device() -> str:
+    import torch
+
+    device = os.environ.get("TIMNET_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda":
+        return f"the GPU, {torch.cuda.get_device_name()}"
+    return f"the CPU in {workers()} processes (no GPU that torch can use)"
+
+
+def _lock(root: Path) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+
+    path = root / "dvc.lock"
+    content = YAML(typ="safe").load(path) if path.exists() else {}
+    return content.get("stages", {})
+
+
+def _dvc(root: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
+    )
+    if result.returncode:
+        raise TimnetError(f"`dvc {' '.join(arguments)}` failed: {result.stderr.strip()}")
+    return result.stdout

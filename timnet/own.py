@@ -1,0 +1,280 @@
+"""One's own recordings as a corpus, without writing code: a folder with a table of labels.
+
+The table is a CSV file with the columns path (below the table's folder), speaker and emotion, and
+if one likes sentence and sex ("female" or "male"), e.g.
+
+    path,speaker,emotion
+    anna/0001.wav,anna,happy
+
+`take` copies what it lists to `data/<name>/`, beside it the table as `labels.csv` and the contract
+that was found, `corpus.json`: classes and counts, speakers, rates, channels, durations. From then
+on the contract stands: a file more or less, or another label, is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from timnet.acquire import workplace
+from timnet.corpora import CORPORA
+from timnet.corpora.corpus import EMOTIONS, Corpus, Utterance, refuse_pointers
+from timnet.download import Progress, refuse_space, write_json
+from timnet.errors import CorpusError, listing
+
+CONTRACT = "corpus.json"
+LABELS = "labels.csv"
+REQUIRED = ("path", "speaker", "emotion")
+OPTIONAL = ("sentence", "sex")
+SEXES = ("female", "male", "unknown")
+
+_FIELDS = ("speakers", "counts", "sample_rates", "channels", "seconds")
+
+
+def take(
+    table: Path,
+    name: str,
+    data: Path,
+    scratch: Path | None = None,
+    progress: Progress | None = None,
+) -> Corpus:
+    """Make the recordings that `table` lists the corpus `name`, in `data/<name>`.
+
+    If `table` lies in that folder already, nothing is copied and the contract is written there.
+
+    Args:
+        scratch, progress: as in `timnet.acquire.acquire`.
+
+    Raises:
+        CorpusError: a table without its columns, rows that are wrong, recordings that are missing
+            or not sound, or another corpus of that name.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        raise CorpusError(f"{name!r} is no name for a corpus: lower-case letters, digits, dashes.")
+    if name in CORPORA:
+        raise CorpusError(f"{name!r} is the name of a recipe. Choose another one.")
+    rows = _rows(table)
+    folder = data / name
+    with workplace(name, data, scratch) as work:
+        if (folder / CONTRACT).exists():
+            return _refuse_change(table, rows, folder)
+        contract = _contract(name, table.parent, rows)
+        if table.resolve().parent == folder.resolve():
+            if table.name != LABELS:
+                shutil.copyfile(table, folder / LABELS)
+            read(folder)  # recordings that the table forgets
+            write_json(folder / CONTRACT, contract)
+            return load(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise CorpusError(
+                f"{folder} is there already and has no {CONTRACT}. Put the table into it, or move "
+                "the folder away."
+            )
+        ready = work / "unpacked"
+        _copy(table, rows, ready, progress)
+        write_json(ready / CONTRACT, contract)
+        os.replace(ready, folder)
+    return load(folder)
+
+
+def load(folder: Path) -> Corpus:
+    """The corpus whose contract was frozen in `folder`.
+
+    Raises:
+        CorpusError: no contract there, or not one that `take` wrote.
+    """
+    path = folder / CONTRACT
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        fields = {key: content[key] for key in _FIELDS}
+        return Corpus(
+            id=content["id"],
+            title=content["title"],
+            language=content["language"],
+            licence=content["licence"],
+            citation=content["citation"],
+            source=content["source"],
+            read=read,
+            speakers=dict(fields["speakers"]),
+            counts=dict(fields["counts"]),
+            sample_rates=tuple(fields["sample_rates"]),
+            channels=tuple(fields["channels"]),
+            seconds=(float(fields["seconds"][0]), float(fields["seconds"][1])),
+        )
+    except FileNotFoundError:
+        raise CorpusError(
+            f"{path}: no such file, so {folder.name} is no corpus. Make it one with "
+            f"`timnet acquire {folder.name} --csv TABLE`."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise CorpusError(
+            f"{path}: not a contract ({type(error).__name__}: {error}). Restore it, or delete it "
+            f"and run `timnet acquire {folder.name} --csv {folder / LABELS}`."
+        ) from None
+
+
+def read(folder: Path) -> list[Utterance]:
+    """The utterances that the table in `folder` lists.
+
+    Raises:
+        CorpusError: the table is wrong, a recording is missing, or one is there that it does not
+            list.
+    """
+    table = folder / LABELS
+    rows = _rows(table)
+    listed = {row["path"] for row in rows}
+    suffixes = {PurePosixPath(path).suffix for path in listed}
+    found = (path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
+    names = (path.relative_to(folder).as_posix() for path in found)
+    extra = sorted(name for name in names if name not in listed)
+    if extra:
+        raise CorpusError(
+            f"{folder}: {len(extra)} recording(s) are not in {LABELS}: {listing(extra)}. The "
+            f"corpus is frozen: remove them, or delete {CONTRACT}, list them and take it anew."
+        )
+    return [
+        Utterance(_id(row["path"]), row["path"], row["speaker"], row["emotion"], row["sentence"])
+        for row in rows
+    ]
+
+
+def _id(path: str) -> str:
+    """`anna/0001.wav` -> `anna-0001`."""
+    return PurePosixPath(path).with_suffix("").as_posix().replace("/", "-")
+
+
+def _rows(table: Path) -> list[dict[str, Any]]:
+    """The rows of a table, every one of them checked."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            columns = [column.strip() for column in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            raw = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(
+            f"{table}: cannot be read as a table ({error}). Expected CSV in UTF-8."
+        ) from None
+    lacking = [column for column in REQUIRED if column not in columns]
+    if lacking:
+        raise CorpusError(
+            f"{table}: no column {', '.join(lacking)}; it has {', '.join(columns) or 'none'}. "
+            f"Expected a first line {','.join(REQUIRED)}, separated by commas."
+        )
+    if not raw:
+        raise CorpusError(f"{table}: no rows. Expected one a recording.")
+    rows, faults, seen = [], [], dict[str, int]()
+    for number, line in enumerate(raw, 2):
+        row = {key: (line.get(key) or "").strip() or None for key in (*REQUIRED, *OPTIONAL)}
+        fault = _fault(row, table.parent)
+        if not fault and (first := seen.setdefault(_id(row["path"] or ""), number)) != number:
+            fault = f"{row['path']} gives the same utterance as line {first}"
+        if fault:
+            faults.append(f"line {number}: {fault}")
+        rows.append(row)
+    if faults:
+        raise CorpusError(
+            f"{table}: {len(faults)} row(s) are wrong: {listing(faults)}. Nothing was taken."
+        )
+    refuse_pointers(table.parent, (Path(str(row["path"])) for row in rows))
+    return rows
+
+
+def _fault(row: dict[str, str | None], folder: Path) -> str | None:
+    empty = [column for column in REQUIRED if not row[column]]
+    if empty:
+        return f"no {' and no '.join(empty)}"
+    path, emotion = str(row["path"]), str(row["emotion"])
+    if "\\" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        return f"path {path!r} is not below the table's folder, with forward slashes"
+    if not (folder / path).is_file():
+        return f"no file {folder / path}"
+    if not re.fullmatch(r"[a-z][a-z-]*", emotion):
+        return f"emotion {emotion!r} is no lower-case word such as {', '.join(EMOTIONS)}"
+    if row["sex"] not in (None, *SEXES):
+        return f"sex {row['sex']!r} is none of {', '.join(SEXES)}"
+    return None
+
+
+def _contract(name: str, folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is there, in the words of a `Corpus` record."""
+    sexes: dict[str, set[str]] = {}
+    for row in rows:
+        sexes.setdefault(row["speaker"], set()).add(row["sex"] or "unknown")
+    unclear = sorted(speaker for speaker, found in sexes.items() if len(found) > 1)
+    if unclear:
+        raise CorpusError(f"{folder}: more than one sex for speaker(s) {listing(unclear)}.")
+    counts = Counter(row["emotion"] for row in rows)
+    if len(counts) < 2:
+        raise CorpusError(f"{folder}: all recordings are {next(iter(counts))}; expected classes.")
+    rates, channels, seconds = zip(*_headers(folder, (row["path"] for row in rows)), strict=True)
+    return {
+        "id": name,
+        "title": name,
+        "language": "unknown",
+        "licence": "unknown",
+        "citation": "none",
+        "source": "one's own recordings",
+        "speakers": {speaker: found.pop() for speaker, found in sorted(sexes.items())},
+        "counts": dict(sorted(counts.items())),
+        "sample_rates": sorted(set(rates)),
+        "channels": sorted(set(channels)),
+        "seconds": [math.floor(min(seconds) * 100) / 100, math.ceil(max(seconds) * 100) / 100],
+    }
+
+
+def _headers(folder: Path, paths: Iterable[str]) -> list[tuple[int, int, float]]:
+    """(sample rate, channels, seconds) of each recording."""
+    import soundfile
+
+    def header(path: str) -> tuple[int, int, float] | str:
+        try:
+            info = soundfile.info(folder / path)
+        except soundfile.LibsndfileError as error:
+            return f"{path} ({error.error_string})"
+        if not info.frames:
+            return f"{path} (no samples)"
+        return info.samplerate, info.channels, info.frames / info.samplerate
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(header, paths))
+    broken = [fault for fault in found if isinstance(fault, str)]
+    if broken:
+        raise CorpusError(
+            f"{folder}: {len(broken)} file(s) are not sound: {listing(broken)}. Restore them, or "
+            "take them out of the table."
+        )
+    return [fault for fault in found if not isinstance(fault, str)]
+
+
+def _refuse_change(table: Path, rows: list[dict[str, Any]], folder: Path) -> Corpus:
+    """The frozen corpus, if `table` still says what it was made from."""
+    if rows != _rows(folder / LABELS):
+        raise CorpusError(
+            f"{folder} was made from another table than {table}, and its contract is frozen. "
+            f"Take the table as a corpus of another name, or move {folder} away first."
+        )
+    return load(folder)
+
+
+def _copy(table: Path, rows: list[dict[str, Any]], target: Path, progress: Progress | None) -> None:
+    sizes = {row["path"]: (table.parent / row["path"]).stat().st_size for row in rows}
+    target.mkdir()
+    refuse_space(target, sum(sizes.values()))
+    done = 0
+    for path, size in sizes.items():
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(table.parent / path, target / path)
+        done += size
+        if progress:
+            progress("copy", done, sum(sizes.values()))
+    shutil.copyfile(table, target / LABELS)

@@ -1,0 +1,334 @@
+"""Take the files of a corpus out of an archive or a folder that nobody vouches for.
+
+Names that leave the folder, links, devices and bombs are refused before anything of them is
+written; `__MACOSX`, `._*` and the like are left behind, and so is all that a recipe does not keep.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import fnmatch
+import gzip
+import lzma
+import os
+import re
+import shutil
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from timnet.download import HEAD, Progress, archive_kind, refuse_space
+from timnet.errors import CorpusError
+
+CHUNK = 1 << 18  # bytes
+BROKEN = (  # what the readers raise at bytes that make no sense
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    LookupError,
+    OverflowError,
+)
+LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an honest archive stays below; IEMOCAP's full release has some 10^5 members, 25 GB."""
+
+    bytes: int = 100_000_000_000  # unpacked, kept or not
+    ratio: float = 100.0  # unpacked to packed; speech gives 1.2 to 3
+    harmless: int = 50_000_000  # bytes below which no ratio is suspicious
+    members: int = 1_000_000
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    keep: tuple[str, ...] = ("*.wav",),
+    limits: Limits = Limits(),
+    progress: Progress | None = None,
+) -> list[str]:
+    """Unpack what `keep` names from `archive` (zip or tar) into the new folder `folder`.
+
+    Args:
+        keep: globs of the ends of paths, `*` within one part; case does not matter.
+
+    Returns:
+        Paths written, below `folder`.
+
+    Raises:
+        CorpusError: not an archive that can be read, encrypted, damaged, unsafe, a bomb, or
+            without anything to keep. `folder` may hold a part then.
+        OSError: no space, or another trouble of the disk.
+    """
+    with archive.open("rb") as file:
+        kind = archive_kind(file.read(HEAD))
+    if kind is None:
+        raise CorpusError(f"{archive}: not an archive. Expected zip or tar, or a folder.")
+    if kind in ("RAR", "7z"):
+        raise CorpusError(
+            f"{archive}: a {kind} archive, which is not read here. Unpack it and pass the folder."
+        )
+    folder.mkdir(parents=True)
+    sieve = _Sieve(archive, keep, limits)
+    try:
+        if kind == "zip":
+            _unzip(archive, folder, sieve, progress)
+        else:
+            _untar(archive, kind, folder, sieve, progress)
+    except CorpusError:
+        raise
+    except BROKEN as error:
+        raise _damaged(archive, error) from None
+    except NotImplementedError as error:  # a compression that zipfile does not know
+        raise CorpusError(
+            f"{archive}: {error}. Unpack it with another program and pass the folder."
+        ) from None
+    except OSError as error:
+        if error.errno is None:  # from gzip and bz2, not from the system
+            raise _damaged(archive, error) from None
+        raise
+    sieve.refuse_empty()
+    return sieve.kept
+
+
+def copy(
+    source: Path,
+    folder: Path,
+    keep: tuple[str, ...] = ("*.wav",),
+    progress: Progress | None = None,
+) -> list[str]:
+    """Copy what `keep` names from the folder `source` into the new folder `folder`.
+
+    Files are copied, never linked: what is later done to `folder` does not reach the originals.
+
+    Raises:
+        CorpusError: nothing to keep.
+        OSError: no space, or another trouble of the disk.
+    """
+    folder.mkdir(parents=True)
+    sieve = _Sieve(source, keep, Limits())
+    for parent, _, names in _walk(source):
+        for name in names:
+            sieve.admit((parent / name).relative_to(source).as_posix())
+    sieve.refuse_empty()
+    sizes = {path: (source / path).stat().st_size for path in sieve.kept}
+    refuse_space(folder, sum(sizes.values()))
+    done = 0
+    for path, size in sizes.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, target)
+        done += size
+        if progress:
+            progress("copy", done, sum(sizes.values()))
+    return sieve.kept
+
+
+def root(paths: list[str], top: tuple[str, ...]) -> str:
+    """The folders that an archive wraps around a corpus: `x/y` in `x/y/Actor_01/z.wav`.
+
+    Args:
+        paths: of its files.
+        top: globs of the first folder that belongs to the corpus.
+    """
+    parents = [path.rpartition("/")[0] for path in paths]
+    common = os.path.commonpath(parents) if all(parents) else ""
+    wrapping = []
+    for part in PurePosixPath(common).parts:
+        if any(fnmatch.fnmatchcase(part.lower(), pattern.lower()) for pattern in top):
+            break
+        wrapping.append(part)
+    return "/".join(wrapping)
+
+
+class _Sieve:
+    """Decides which members are written, and refuses the archive for any that is unsafe."""
+
+    def __init__(self, origin: Path, keep: tuple[str, ...], limits: Limits) -> None:
+        self.origin = origin
+        self.keep = [(pattern.count("/") + 1, pattern.lower()) for pattern in keep]
+        self.patterns = keep
+        self.limits = limits
+        self.kept: list[str] = []
+        self.seen: set[str] = set()
+        self.left: Counter[str] = Counter()
+
+    def refuse(self, name: str, reason: str) -> CorpusError:
+        return CorpusError(
+            f"{self.origin}: member {name!r} {reason}. An archive of recordings has no need of "
+            "that: get it from the corpus' own source."
+        )
+
+    def admit(self, name: str) -> str | None:
+        """The path below the folder at which to write a file, None if it is not kept."""
+        path = self.safe(name)
+        if path.name in LITTER or path.name.startswith("._") or "__MACOSX" in path.parts:
+            return None
+        text = path.as_posix()
+        parts = text.lower().split("/")
+        wanted = any(
+            len(parts) >= n and fnmatch.fnmatchcase("/".join(parts[-n:]), pattern)
+            for n, pattern in self.keep
+        )
+        if not wanted:
+            self.left[path.suffix.lower() or "no suffix"] += 1
+            return None
+        if text in self.seen:
+            raise self.refuse(name, "comes twice")
+        self.seen.add(text)
+        self.kept.append(text)
+        return text
+
+    def safe(self, name: str) -> PurePosixPath:
+        """The name as a path; backslashes of Windows archives are separators."""
+        plain = name.replace("\\", "/")
+        path = PurePosixPath(plain)
+        if plain.startswith("/") or re.match(r"[A-Za-z]:", plain):
+            raise self.refuse(name, "has an absolute path")
+        if ".." in path.parts:
+            raise self.refuse(name, "leaves the folder with `..`")
+        if not path.parts or re.search(r"[\x00-\x1f]", plain):
+            raise self.refuse(name, "has no proper name")
+        return path
+
+    def check(self, members: int, size: int, packed: int) -> None:
+        """Refuse a bomb: `size` bytes so far, or declared, from `packed` bytes."""
+        limits = self.limits
+        if members > limits.members:
+            raise CorpusError(
+                f"{self.origin}: more than {limits.members:,} members: this is no corpus."
+            )
+        if size > limits.bytes or (size > limits.harmless and size > limits.ratio * packed):
+            raise CorpusError(
+                f"{self.origin}: {packed:,} bytes unpack to {size:,} or more, which speech never "
+                "does: a decompression bomb. Nothing of it is used."
+            )
+
+    def refuse_empty(self) -> None:
+        if not self.kept:
+            found = ", ".join(f"{count} {suffix}" for suffix, count in self.left.most_common(5))
+            raise CorpusError(
+                f"{self.origin}: holds nothing of the corpus ({', '.join(self.patterns)}); it has "
+                f"{found or 'no files'}. Recordings are needed, not features made from them."
+            )
+
+
+def _unzip(archive: Path, folder: Path, sieve: _Sieve, progress: Progress | None) -> None:
+    with zipfile.ZipFile(archive) as file:
+        infos = file.infolist()
+        declared = sum(info.file_size for info in infos)
+        sieve.check(len(infos), declared, archive.stat().st_size)
+        wanted = {}
+        for info in infos:
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise sieve.refuse(info.filename, "is a link or a device")
+            if info.flag_bits & 1:
+                raise CorpusError(
+                    f"{archive}: {info.filename} is encrypted. Unpack it with its password and "
+                    "pass the folder."
+                )
+            if info.filename.endswith("/"):
+                sieve.safe(info.filename)
+            elif path := sieve.admit(info.filename):
+                wanted[path] = info
+        total = sum(info.file_size for info in wanted.values())
+        refuse_space(folder, total)
+        done = 0
+        for path, info in wanted.items():
+            with file.open(info) as member:
+                done += _write(member, folder / path, sieve)
+            if progress:
+                progress("unpack", done, total)
+
+
+def _untar(
+    archive: Path, kind: str, folder: Path, sieve: _Sieve, progress: Progress | None
+) -> None:
+    packed = archive.stat().st_size
+    with contextlib.ExitStack() as stack:
+        raw: Any = stack.enter_context(archive.open("rb"))
+        if kind != "tar":
+            openers: dict[str, Any] = {"gzip": gzip, "bzip2": bz2, "xz": lzma}
+            raw = stack.enter_context(openers[kind].open(raw))
+        metered = _Metered(raw, sieve, packed)
+        file = stack.enter_context(tarfile.open(fileobj=metered, mode="r:"))  # type: ignore[call-overload]
+        for members, info in enumerate(file, 1):
+            sieve.check(members, info.offset_data + info.size, packed)
+            if not (info.isreg() or info.isdir()) or info.issparse():
+                raise sieve.refuse(info.name, "is a link or a device, or has holes")
+            if info.isdir():
+                sieve.safe(info.name)
+            elif path := sieve.admit(info.name):
+                refuse_space(folder, info.size)
+                member = file.extractfile(info)
+                assert member is not None  # of a regular file
+                _write(member, folder / path, sieve)
+            file.members.clear()  # of 10^5 members, none is needed again
+            if progress:
+                progress("unpack", metered.tell(), None)
+        while metered.read(CHUNK):  # to the end, where the checksum stands
+            pass
+
+
+class _Metered:
+    """A decompressed stream that ends a bomb while it is read, before memory or disk fill up."""
+
+    def __init__(self, stream: Any, sieve: _Sieve, packed: int) -> None:
+        self.stream, self.sieve, self.packed = stream, sieve, packed
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= 64 * CHUNK:  # a header that claims to be huge
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        data = self.stream.read(size)
+        self.sieve.check(0, self.stream.tell(), self.packed)
+        return data
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        self.sieve.check(0, position, self.packed)
+        return self.stream.seek(position, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+
+def _write(member: IO[bytes], target: Path, sieve: _Sieve) -> int:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:
+            shutil.copyfileobj(member, file, CHUNK)
+            return file.tell()
+    except (FileExistsError, NotADirectoryError):
+        raise sieve.refuse(target.name, "stands where another one does") from None
+
+
+def _damaged(archive: Path, error: Exception) -> CorpusError:
+    return CorpusError(
+        f"{archive}: damaged or cut short ({error or type(error).__name__}). Get it again."
+    )
+
+
+def _walk(source: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`os.walk` in a fixed order, through links to folders but in no circle."""
+    seen = set()
+    for parent, folders, names in os.walk(source, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield Path(parent), folders, sorted(names)
