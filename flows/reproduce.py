@@ -14,7 +14,7 @@ Each stage of dvc.yaml is one task run of its name, after the stages that it dep
 A failed stage does not stop those that do not need it; the flow fails if any stage did.
 """
 
-from __future__ import annotations
+# Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import argparse
 import os

@@ -198,6 +198,11 @@ def test_plan_is_dvcs_graph(new):
         plan(new, ["scoer", "tables"])
 
 
+def test_a_served_flow_knows_its_types():
+    # Prefect pickles it without the module's imports, so that no annotation may be a string
+    assert not [a for a in reproduce.fn.__annotations__.values() if isinstance(a, str)]
+
+
 def test_first_run(first):
     seen = on_server(first.root, tasks=5)
     assert first.state.is_completed() and seen.state.is_completed()

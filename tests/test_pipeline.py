@@ -37,6 +37,11 @@ def test_a_second_run_does_nothing(workspace: Path) -> None:
     assert run(workspace, "git", "status", "--porcelain").stdout == ""
 
 
+def test_recordings_are_dvc_s(reproduced: Path) -> None:
+    (out,) = YAML(typ="safe").load(reproduced / "data.dvc")["outs"]
+    assert (out["path"], out["nfiles"]) == ("data", 240)
+
+
 def test_a_new_fold_seed_runs_folds_and_what_follows(workspace: Path) -> None:
     edit(workspace / "params.yaml", "number: 5, seed: 1", "number: 5, seed: 2")
     again = ran(run(workspace, "dvc", "repro").stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,9 @@ import soundfile
 from timnet import schemas
 from timnet.corpora.corpus import Corpus, Utterance, natural_key
 from timnet.errors import AudioError, CorpusError, listing
+
+# libsndfile reads a file that was cut off without complaint, but notes it
+_CUT = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 
 
 def build(corpus: Corpus, folder: Path, progress: Callable[[int], None] | None = None) -> pa.Table:
@@ -60,11 +64,14 @@ def _row(folder: Path, utterance: Utterance) -> dict | str:
     path = folder / utterance.path
     try:
         content = path.read_bytes()
-        info = soundfile.info(path)
+        info = soundfile.info(path, verbose=True)
     except (OSError, soundfile.SoundFileError) as error:
         return f"{utterance.path} ({_reason(error, path)})"
     if info.frames == 0 or info.samplerate == 0:
         return f"{utterance.path} ({info.frames} samples at {info.samplerate} Hz)"
+    if cut := _CUT.search(info.extra_info):
+        announced, held = cut.groups()
+        return f"{utterance.path} (cut off: {held} bytes of sound where {announced} are announced)"
     return {
         "utterance": utterance.id,
         "speaker": utterance.speaker,

@@ -93,8 +93,6 @@ class Params(_Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
-        for corpus in self.corpora:
-            corpus_of(corpus)
         for name, features in self.features.sets.items():
             if name != f"{features.corpus}-{features.signal_length}":
                 raise ValueError(
@@ -145,6 +143,7 @@ def read(path: Path) -> Params:
     Raises:
         ParameterError: no such file, not YAML, or values that are missing, misspelt or out of
             range; all of them are named at once.
+        CorpusError: a corpus that is neither a recipe nor one's own in data/.
     """
     try:
         content = YAML(typ="safe").load(path)
@@ -155,10 +154,13 @@ def read(path: Path) -> Params:
     except YAMLError as error:
         raise ParameterError(f"{path}: not valid YAML: {error}") from None
     try:
-        return Params.model_validate(content)
+        params = Params.model_validate(content)
     except ValidationError as error:
         lines = [f"  - {_complaint(dict(problem))}" for problem in error.errors()]
         raise ParameterError("\n".join([f"{path}: correct these settings:", *lines])) from None
+    for corpus in params.corpora:
+        corpus_of(corpus, path.parent / "data")
+    return params
 
 
 def _complaint(problem: dict) -> str:

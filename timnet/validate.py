@@ -75,6 +75,10 @@ def validate(corpus: Corpus, manifest: pa.Table, docs: Path | None) -> dict[str,
                 offenders=_offenders(expected, found, failed[name]),
             )
         checks.append(check)
+    if corpus.tampered:
+        mark = corpus.tampered(frame["sample_rate"].tolist(), frame["samples"].tolist())
+        check = {"check": "original recordings", "severity": "error", "passed": mark is None}
+        checks.append(check | ({"message": mark} if mark else {}))
     return {
         "corpus": corpus.id,
         "utterances": len(frame),

@@ -38,7 +38,7 @@ def manifest(corpus: CorpusName) -> None:
     from timnet import manifest as stage
 
     workspace, params = open_workspace()
-    recipe = corpora.corpus(params.corpus(corpus))
+    recipe = corpora.corpus(params.corpus(corpus), workspace.data)
     with timed(workspace, f"manifest@{corpus}"), bar(corpus, recipe.utterances) as advance:
         table = stage.build(recipe, workspace.corpus(corpus), advance)
         schemas.write(table, workspace.manifest(corpus), schemas.MANIFEST)
@@ -52,7 +52,7 @@ def validate(corpus: CorpusName) -> None:
     from timnet import validate as stage
 
     workspace, params = open_workspace()
-    recipe = corpora.corpus(params.corpus(corpus))
+    recipe = corpora.corpus(params.corpus(corpus), workspace.data)
     with timed(workspace, f"validate@{corpus}"):
         table = schemas.read(workspace.manifest(corpus), schemas.MANIFEST)
         summary = stage.validate(recipe, table, workspace.data_docs(corpus))
@@ -104,7 +104,9 @@ def folds(run: RunName) -> None:
     if number is not None and seed is not None:
         split = stage.random_folds(len(table), number, seed)
     else:
-        split = stage.speaker_folds(table["speaker"].to_pylist(), corpora.corpus(settings.corpus))
+        split = stage.speaker_folds(
+            table["speaker"].to_pylist(), corpora.corpus(settings.corpus, workspace.data)
+        )
     schemas.write(stage.table(table["utterance"], split), workspace.folds(run), schemas.FOLDS)
     say(f"{run}: {split.max() + 1} folds of {settings.folds.protocol}")
 
@@ -140,7 +142,7 @@ def train(run: RunName) -> None:
         result = stage.train(
             source,
             split,
-            corpora.corpus(settings.corpus).labels,
+            corpora.corpus(settings.corpus, workspace.data).labels,
             training,
             settings.seeds,
             settings.folds.protocol == "random",
@@ -202,7 +204,7 @@ def score(run: RunName) -> None:
 
     workspace, params = open_workspace()
     settings = params.run(run)
-    labels = corpora.corpus(settings.corpus).labels
+    labels = corpora.corpus(settings.corpus, workspace.data).labels
     source, target = workspace.training(run), workspace.run_results(run)
     predictions = schemas.read(source / "predictions.parquet")
     scored = list(stage.parts(predictions, labels, settings.folds.protocol))

@@ -1,0 +1,42 @@
+# make demo    the whole pipeline on a synthetic corpus, in demo/
+# make test    the tests that take seconds;  make test-slow  those that take minutes
+# make check   style and types
+# make clean   what can be made again;       make clean-all  and the environment, demo and cache
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: venv demo test test-slow check clean clean-all
+
+venv: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: venv
+	timnet demo demo
+
+test: venv
+	pytest -m "not slow"
+
+test-slow: venv
+	pytest -m slow
+
+check: venv
+	ruff check .
+	ruff format --check .
+	mypy
+
+clean:
+	rm -rf build/acquire build/data-docs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
+
+clean-all: clean
+	rm -rf .venv demo build .dvc/cache .dvc/tmp

@@ -1,0 +1,163 @@
+"""Commands about corpora: get them, and see what is here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from timnet.cli.common import app, bar, say
+from timnet.errors import CorpusError, ParameterError, TimnetError
+from timnet.workspace import Workspace
+
+
+@app.command()
+def acquire(
+    names: Annotated[list[str], typer.Argument(metavar="CORPUS...", help="What to bring.")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="An archive or a folder that you have.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="An archive's address, in place of ours.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Table of your own recordings: path, speaker, emotion.")
+    ] = None,
+    add: Annotated[bool, typer.Option(help="Let DVC take data/ over at the end.")] = True,
+) -> None:
+    """Bring corpora to data/, whole or not at all, and put them under DVC.
+
+    TIMNET_MIRROR may name the address of an institute's own copies.
+    """
+    from timnet import acquire as stage
+    from timnet import corpora, own
+
+    workspace = Workspace(Path())
+    if len(names) > 1 and (source or url or csv):
+        raise ParameterError("--from, --url and --csv take one corpus at a time.")
+    mirror = os.environ.get("TIMNET_MIRROR")
+    for name in names:
+        with _transfer(name) as progress:
+            if csv is not None:
+                recipe = own.take(csv, name, workspace.data, progress=progress)
+                say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
+                continue
+            recipe = corpora.corpus(name, workspace.data)
+            if name == "demo":
+                _generate(workspace)
+                continue
+            got = stage.acquire(recipe, workspace.data, source, url, mirror, progress=progress)
+            found = "already there, " if got.found else ""
+            say(f"{name}: {found}{got.utterances} utterances in {got.folder}")
+    if add:
+        command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
+        if subprocess.run(command).returncode:
+            raise TimnetError("`dvc add data` failed; see above.")
+        say("data.dvc is up to date: commit it with git")
+
+
+def _generate(workspace: Workspace) -> None:
+    from timnet.corpora import demo
+
+    with bar("generate demo", demo.CORPUS.utterances) as advance:
+        demo.generate(workspace.corpus("demo"), progress=advance)
+    say(f"demo: {demo.CORPUS.utterances} utterances in {workspace.corpus('demo')}")
+
+
+@contextmanager
+def _transfer(name: str) -> Iterator[Any]:
+    """Bars for what `timnet.acquire` reports: bytes downloaded, unpacked, copied."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(f"{name}: {what}")
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield report
+
+
+@app.command()
+def corpora(
+    name: Annotated[str | None, typer.Argument(metavar="[CORPUS]", help="One, in full.")] = None,
+) -> None:
+    """Show which corpora are here, complete or not, and where the rest comes from."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from timnet import acquire as stage
+    from timnet import corpora as registry
+
+    data = Workspace(Path()).data
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if name is not None:
+        _describe(registry.corpus(name, data), console)
+        return
+    own = sorted(path.parent.name for path in data.glob("*/corpus.json"))
+    table = Table(
+        "corpus", "language", "utterances", "here", "what to do", box=None, pad_edge=False
+    )
+    for each in [*sorted(registry.CORPORA), *own]:
+        try:
+            recipe = registry.corpus(each, data)
+            state = stage.state(recipe, data)
+            detail = "" if state.status == "complete" else state.detail
+            table.add_row(each, recipe.language, str(recipe.utterances), state.status, detail)
+        except CorpusError as error:
+            table.add_row(each, "", "", "broken", str(error))
+    console.print(table)
+
+
+def _describe(recipe: Any, console: Any) -> None:
+    """A corpus in full, as its recipe has it."""
+    from rich.table import Table
+
+    from timnet import acquire as stage
+
+    state = stage.state(recipe, Workspace(Path()).data)
+    sexes = [f"{list(recipe.speakers.values()).count(sex)} {sex}" for sex in ("female", "male")]
+    counts = ", ".join(f"{label} {recipe.counts[label]}" for label in recipe.labels)
+    folds = len(recipe.speaker_groups or recipe.speakers)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    rows = {
+        "corpus": f"{recipe.title} ({recipe.language})",
+        "here": f"{state.status}, {state.utterances} of {recipe.utterances} utterances",
+        "": state.detail,
+        "emotions": counts,
+        "speakers": f"{len(recipe.speakers)} ({', '.join(sexes)}), {folds} folds of speakers",
+        "sample rates": ", ".join(f"{rate} Hz" for rate in recipe.sample_rates),
+        "durations": f"{recipe.seconds[0]:g} to {recipe.seconds[1]:g} s",
+        "licence": recipe.licence,
+        "source": recipe.source,
+        "cite": recipe.citation,
+    }
+    for key, value in rows.items():
+        if value:
+            table.add_row(key, value)
+    for quirk, utterances in recipe.quirks.items():
+        named = f": {', '.join(utterances[:6])}" if utterances else ""
+        table.add_row("known fault", quirk + named)
+    console.print(table)
