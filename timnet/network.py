@@ -2,7 +2,9 @@
 
 Source: J. Ye, X. Wen, Y. Wei, Y. Xu, K. Liu, H. Shan, "Temporal Modeling Matters: A Novel
 Temporal Emotional Modeling Approach for Speech Emotion Recognition", ICASSP 2023
-(arXiv 2211.08233); where text and published weights disagree, the weights decide.
+(arXiv 2211.08233), in its notation: F_j what block j hands on, g_j the vector of its time scale,
+w_j that scale's learned weight, g_drf the fused vector. Where text and published weights disagree,
+the weights decide.
 
 Axes, in every shape of this file:
 
@@ -274,9 +276,10 @@ class TIMNet(nn.Module):
         scales = []
         for block in range(self.tabs):
             h, mean = self._temporal_aware_block(h, block, masks, rows)
-            # eq. (5): mean over time of forward plus backward, which need not be reversed back
+            # g_j = mean over time of (forward F_j + backward F_j); a mean over time makes it
+            # needless to reverse the backward one back
             scales.append(mean.view(s, 2, b, c).sum(1))
-        # eq. (6): the scales weighted and summed
+        # dynamic fusion: g_drf = sum over j of w_j g_j
         weight = self.scale_weight[rows].T[..., None, None]  # L S 1 1
         fused = (torch.stack(scales) * weight).sum(0)
         logits = torch.baddbmm(self.dense_bias[rows][:, None], fused, self.dense_kernel[rows])
@@ -285,9 +288,9 @@ class TIMNet(nn.Module):
     def _temporal_aware_block(
         self, x: Tensor, block: int, masks: Tensor | None, rows: slice
     ) -> tuple[Tensor, Tensor]:
-        """Eqs. (1) to (3): x times the sigmoid of two convolutions of it, and its mean over time.
+        """F_j+1 = F_j * sigmoid(two causal dilated convolutions of F_j), and its mean over time.
 
-        x (G, T, B, C) -> (G, T, B, C) and (G, B, C)
+        F_j is x (G, T, B, C) -> (G, T, B, C) and (G, B, C)
         """
         h = x
         for half in range(2):

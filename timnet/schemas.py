@@ -73,7 +73,9 @@ def predictions(classes: int, channels: int) -> pa.Schema:
             pa.field("epoch", pa.int32(), nullable=False),  # from 1
             pa.field("emotion", pa.string(), nullable=False),  # the true label
             pa.field("logits", pa.list_(pa.float32(), classes), nullable=False),
-            pa.field("fused", pa.list_(pa.float32(), channels), nullable=False),  # eq. (6)
+            pa.field(
+                "fused", pa.list_(pa.float32(), channels), nullable=False
+            ),  # g_drf, before the classifier
         ]
     )
 

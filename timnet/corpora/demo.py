@@ -76,8 +76,8 @@ class Voice(NamedTuple):
     expression: float  # factor on STRENGTH
 
 
-# Habitual loudness and voice quality differ by more than an emotion changes them: this is what
-# makes unknown speakers harder than known ones.
+# Habitual loudness and voice quality differ by about as much as an emotion changes them: this is
+# what makes unknown speakers harder than known ones.
 VOICES = {
     "s1": Voice("female", 205, 1.16, 0.0, 0.00, 0.1, 1.00),
     "s2": Voice("female", 228, 1.20, -5.0, -0.09, -0.8, 0.85),
