@@ -73,32 +73,75 @@ def test_cropping_keeps_the_middle(samples: int, first: int) -> None:
     assert features.centre(np.arange(samples), 10).tolist() == list(range(first, first + 10))
 
 
+def extract(corpus, target: Path, settings: FeatureSettings = SETTINGS, **options) -> Path:
+    features.extract(*corpus, settings, target, target.parent / "shards", 2, **options)
+    return target
+
+
 def test_two_extractions_give_the_same_bytes(corpus, tmp_path: Path) -> None:
-    manifest, folder = corpus
     done: list[int] = []
-    for name in ("one.parquet", "two.parquet"):
-        table = features.extract(manifest, folder, SETTINGS, 2, done.append)
-        features.write(table, tmp_path / name)
-    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    first = extract(corpus, tmp_path / "one.parquet", progress=done.append)
+    second = extract(corpus, tmp_path / "two.parquet", progress=done.append)
+    assert first.read_bytes() == second.read_bytes()
     assert sum(done) == 12
-    table, record = features.read(tmp_path / "one.parquet")
+    assert not (tmp_path / "shards").exists()
+    table, record = features.read(first)
+    assert table["utterance"].to_pylist() == corpus[0]["utterance"].to_pylist()
     assert features.array(table).shape == (6, 87, 39)
-    assert record["settings"]["signal_length"] == 44100
-    assert record == features.fingerprint(manifest, SETTINGS)
+    assert record == features.fingerprint(corpus[0], SETTINGS)
 
 
-def test_all_bad_recordings_are_named_at_once(corpus) -> None:
-    manifest, folder = corpus
+def test_a_stopped_extraction_goes_on_after_what_is_whole(
+    corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "SHARD", 2)
+    undisturbed = extract(corpus, tmp_path / "one.parquet").read_bytes()
+    (tmp_path / "shards" / "of-other-settings").mkdir(parents=True)
+
+    class Stop(Exception):
+        pass
+
+    def stop(_done: int) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        extract(corpus, tmp_path / "two.parquet", progress=stop)
+    assert not (tmp_path / "two.parquet").exists()
+    (shards,) = (path for path in (tmp_path / "shards").iterdir() if any(path.iterdir()))
+    whole = {path.name: path.stat().st_mtime_ns for path in shards.glob("0*.parquet")}
+    assert whole  # each of them stands; those that are there are not computed again
+    for path in corpus[1].glob("a[01].wav"):
+        path.write_bytes(b"gone") if "00000000.parquet" in whole else None
+    assert extract(corpus, tmp_path / "two.parquet").read_bytes() == undisturbed
+
+
+def test_the_resampler_matters_and_is_part_of_the_fingerprint(corpus, tmp_path: Path) -> None:
+    exact = extract(corpus, tmp_path / "exact.parquet")
+    other = extract(corpus, tmp_path / "other.parquet", FeatureSettings(44100, "soxr_hq"))
+    values = [features.array(features.read(path)[0]) for path in (exact, other)]
+    assert not np.allclose(*values, atol=0.1)
+    message = "made with other settings: resampler is 'kaiser_best_0_2_2', wanted 'soxr_hq'. Run"
+    with pytest.raises(ArtifactError, match=message):
+        features.read(exact, FeatureSettings(44100, "soxr_hq"))
+
+
+def test_all_bad_recordings_are_named_at_once(corpus, tmp_path: Path) -> None:
+    _, folder = corpus
     (folder / "a1.wav").write_bytes(b"not sound at all")
     soundfile.write(folder / "a2.wav", np.zeros(0), 16000)
+    soundfile.write(folder / "a3.wav", np.zeros((900, 200)), 16000)
     soundfile.write(folder / "a4.wav", np.full(9000, np.nan), 16000, subtype="FLOAT")
+    soundfile.write(folder / "a5.wav", np.zeros(900), 50)
     with pytest.raises(AudioError) as error:
-        features.extract(manifest, folder, SETTINGS, 1)
+        extract(corpus, tmp_path / "x.parquet")
     message = str(error.value)
-    assert "3 of 6 recordings give no features" in message
+    assert "5 of 6 recordings give no features" in message
     assert "a1.wav (" in message
     assert "a2.wav (no samples)" in message
+    assert "a3.wav (200 channels; at most 16 are believed)" in message
     assert "a4.wav (samples that are not finite numbers)" in message
+    assert "a5.wav (50 samples a second; 2000 to 384000 are believed)" in message
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def test_a_file_without_fingerprint_is_refused(corpus, tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ LOGITS = Path(__file__).parent / "reference" / "emovo-logits.npy"  # of the firs
 
 
 @pytest.fixture(scope="module")
-def table(restored):
+def table(restored, tmp_path_factory: pytest.TempPathFactory):
     """Features of EMOVO as the paper has them."""
-    folder = restored("emovo")
+    folder, target = restored("emovo"), tmp_path_factory.mktemp("features") / "emovo.parquet"
     rows = manifest.build(EMOVO, folder)
-    return features.extract(rows, folder, parity.settings(EMOVO), 2)
+    features.extract(rows, folder, parity.settings(EMOVO), target, target.parent / "shards", 2)
+    return features.read(target)[0]
 
 
 def test_emovo_is_the_paper_s_to_the_last_utterance(table, shared: Path) -> None:

@@ -8,7 +8,10 @@ everywhere: that of the manifest, (label index, natural order of the file name).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -80,16 +83,21 @@ def predictions(classes: int, channels: int) -> pa.Schema:
     )
 
 
-def write(table: pa.Table, path: Path, schema: pa.Schema, **options) -> None:
-    """Write `table` atomically: `path` holds the old file or the whole new one, never a part.
-
-    Two calls with equal tables give equal bytes.
-    """
+def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
+    """Write `table` atomically. Two calls with equal tables give equal bytes."""
     check(table.schema, schema, path)
+    with writing(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+@contextmanager
+def writing(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
+    """A writer whose file appears at the end: `path` holds the old one or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(table, partial, compression="zstd", **options)
+        with pq.ParquetWriter(partial, schema, compression="zstd", **options) as writer:
+            yield writer
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

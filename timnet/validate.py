@@ -242,7 +242,7 @@ def _offenders(expected: Any, observed: Any, result: dict[str, Any]) -> str:
             if observed[label] != count
         )
     if "partial_missing_list" in result["result"]:  # it is cut, and in no order
-        return listing([name for name in expected if name not in observed])
+        return listing([name for name in expected if name not in observed], 24)
     # Where ids are not unique, or the file is to be listened to, its path says more.
     name = "path" if column in ("utterance", "seconds") else "utterance"
     found: dict[str, list[str]] = {}

@@ -36,6 +36,10 @@ class Workspace:
     def features(self, name: str) -> Path:
         return self.root / "build" / "features" / f"{name}.parquet"
 
+    def shards(self, name: str) -> Path:
+        """Outside the outputs of the stage, as the checkpoints of training are."""
+        return self.root / "build" / "shards" / name
+
     def folds(self, run: str) -> Path:
         return self.root / "build" / "folds" / f"{run}.parquet"
 

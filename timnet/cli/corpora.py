@@ -40,24 +40,31 @@ def acquire(
     if len(names) > 1 and (source or url or csv):
         raise ParameterError("--from, --url and --csv take one corpus at a time.")
     mirror = os.environ.get("TIMNET_MIRROR")
+    failures = []
     for name in names:
-        with _transfer(name) as progress:
-            if csv is not None:
-                recipe = own.take(csv, name, workspace.data, progress=progress)
-                say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
-                continue
-            recipe = corpora.corpus(name, workspace.data)
-            if name == "demo":
-                _generate(workspace)
-                continue
-            got = stage.acquire(recipe, workspace.data, source, url, mirror, progress=progress)
-            found = "already there, " if got.found else ""
-            say(f"{name}: {found}{got.utterances} utterances in {got.folder}")
-    if add:
+        try:
+            with _transfer(name) as progress:
+                if csv is not None:
+                    recipe = own.take(csv, name, workspace.data, progress=progress)
+                    say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
+                    continue
+                recipe = corpora.corpus(name, workspace.data)
+                if name == "demo":
+                    _generate(workspace)
+                    continue
+                got = stage.acquire(recipe, workspace.data, source, url, mirror, progress=progress)
+                found = "already there, " if got.found else ""
+                say(f"{name}: {found}{got.utterances} utterances in {got.folder}")
+        except CorpusError as error:  # the others go on
+            failures.append(str(error))
+    if add and len(failures) < len(names):
         command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
         if subprocess.run(command).returncode:
-            raise TimnetError("`dvc add data` failed; see above.")
-        say("data.dvc is up to date: commit it with git")
+            failures.append("`dvc add data` failed; see above.")
+        else:
+            say("data.dvc is up to date: commit it with git")
+    if failures:
+        raise TimnetError("\n".join(failures))
 
 
 def _generate(workspace: Workspace) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -37,8 +38,10 @@ def parity(
     folder = data or Workspace(Path()).corpus(corpus)
     with bar("manifest", recipe.utterances) as advance:
         manifest = listing.build(recipe, folder, advance)
-    with bar("features", len(manifest)) as advance:
-        table = extraction.extract(manifest, folder, settings, workers(), advance)
+    with TemporaryDirectory() as scratch, bar("features", len(manifest)) as advance:
+        target, shards = Path(scratch, "features.parquet"), Path(scratch, "shards")
+        extraction.extract(manifest, folder, settings, target, shards, workers(), advance)
+        table, _ = extraction.read(target, settings)
     result = check.parity(recipe, table, weights)
     say(f"{corpus}: {result.correct} of {len(table)} utterances recognised")
     say(f"ours        UAR {result.uar:.2f} %  WAR {result.war:.2f} %")
@@ -68,8 +71,8 @@ def demo(
     say("")
     for run in ("demo-random", "demo-speaker"):
         figures = json.loads(read_text(workspace.run_results(run) / "metrics.json"))
-        for protocol, values in figures.items():
-            say(f"UAR {values['uar']:6.2f} %   {protocol:9}  {MEANING[protocol]}")
+        for protocol in (name for name in MEANING if name in figures):
+            say(f"UAR {figures[protocol]['uar']:6.2f} %   {protocol:9}  {MEANING[protocol]}")
     recipe = corpus.CORPUS
     say(f"chance {100 / len(recipe.labels):3.0f} %   on {recipe.utterances} utterances")
     say(f"\nThe table lies in {workspace.tables}/, all that belongs to a run in")

@@ -86,8 +86,8 @@ def features(
     table = schemas.read(workspace.manifest(wanted.corpus), schemas.MANIFEST)
     folder = workspace.corpus(wanted.corpus)
     with timed(workspace, f"features@{name}"), bar(name, len(table)) as advance:
-        result = stage.extract(table, folder, settings, workers(), advance)
-        stage.write(result, workspace.features(name))
+        target, shards = workspace.features(name), workspace.shards(name)
+        stage.extract(table, folder, settings, target, shards, workers(), advance)
     say(f"{name}: {len(table)} utterances x {settings.frames} frames x {settings.coefficients}")
 
 
@@ -125,13 +125,14 @@ def train(run: RunName) -> None:
     device = os.environ.get("TIMNET_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     training = TrainSettings(**params.train.model_dump(), tabs=settings.network.tabs)
     source = workspace.features(settings.features)
+    wanted = features.FeatureSettings(settings.signal_length, params.features.resampler)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     record = {
         "commit": provenance.commit(workspace.root),
         "corpus": settings.corpus,
         "device": device,
         "device_name": provenance.device_name(device),
-        "features": features.read(source)[1],
+        "features": features.read(source, wanted)[1],
         "folds": settings.folds.model_dump(exclude_none=True),
         "seeds": settings.seeds,
         "train": {**params.train.model_dump(), **settings.network.model_dump()},
