@@ -28,6 +28,7 @@ import torch
 from timnet import features as feature_files
 from timnet import schemas
 from timnet.errors import ArtifactError, TrainingError
+from timnet.processes import worker_environment
 from timnet.stack import (
     Scores,
     Split,
@@ -40,9 +41,6 @@ from timnet.stack import (
 )
 
 CHECKPOINT_SECONDS = 30
-# Epochs allocate and free the same few megabytes over and over. Kept by the process, they cost
-# no page faults, which otherwise take half of the time.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ def _train_parts(
     context = get_context("spawn")
     stop, messages = context.Event(), context.SimpleQueue()
     with (
-        _environment({**ALLOCATOR, "OMP_NUM_THREADS": "1"}),
+        worker_environment(),
         _on_signal(stop.set) as received,
         ProcessPoolExecutor(workers, context, _start, (stop, messages, os.getpid())) as pool,
     ):
@@ -201,21 +199,6 @@ def _train_parts(
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables for the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-@contextmanager
 def _on_signal(act: Callable[[], None]) -> Iterator[list[int]]:
     """Call `act` on SIGINT or SIGTERM in place of dying; yields the list of signals received."""
     received: list[int] = []
@@ -239,7 +222,7 @@ _parent: int
 
 
 def _start(stop: Any, messages: Any, parent: int) -> None:
-    """Set up a worker; signals are the parent's business, its death is noticed."""
+    """Set up a worker; a stop comes from the parent, which waits for the checkpoint."""
     global _stop, _messages, _parent
     _stop, _messages, _parent = stop, messages, parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
