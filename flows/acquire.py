@@ -1,0 +1,119 @@
+"""Corpora as a Prefect flow: all that can be had comes at the same time, then goes to DVC.
+
+    python -m flows.acquire CORPUS...
+
+Each corpus is one task run of its name: Completed if it is in data/, whole, now or before; Failed
+with what is wrong, or whom a person has to ask for it. The others go on: `dvc add data` follows if
+any is there, and the flow fails if any is not. Prefect retries nothing: `timnet.download` tries
+again, with back-off and as the server asks, from where the line was cut, and says so in the log.
+"""
+
+# Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+# Prefect reads these as it is imported.
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "timnet")  # tells of tries and waits
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import wait
+from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.reproduce import dvc
+from timnet import acquire as stage
+from timnet import corpora as registry
+from timnet.download import Progress
+from timnet.errors import TimnetError
+from timnet.workspace import Workspace
+
+EVERY = 5.0  # s between two reports of progress
+
+
+@flow(name="acquire", task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]
+def acquire(corpora: list[str], workspace: Path | str = ".", mirror: str | None = None) -> State:
+    """Bring corpora to data/ as `timnet acquire` would; `mirror` has an institute's own copies."""
+    logging.getLogger("timnet").setLevel(logging.INFO)
+    root, stop = Path(workspace).absolute(), Event()
+    futures = {name: bring.submit(root, name, mirror, stop) for name in dict.fromkeys(corpora)}
+    try:
+        wait(list(futures.values()))
+    finally:
+        stop.set()  # a signal ends this wait, but no thread
+    states = {name: future.state for name, future in futures.items()}
+    if any(map(State.is_completed, states.values())):
+        states["dvc add data"] = add_data(root, return_state=True)
+    failed = [f"{name}: {s.message}" for name, s in states.items() if not s.is_completed()]
+    if failed:
+        return Failed(message="\n".join(failed))
+    return Completed(message=f"{', '.join(futures)}: in data/, under DVC")
+
+
+@task(task_run_name="{name}", cache_policy=NO_CACHE)
+def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
+    """Bring one corpus to its place, or say why not."""
+    data, progress = Workspace(workspace).data, report(name, stop)
+    try:
+        got = stage.acquire(registry.corpus(name, data), data, mirror=mirror, progress=progress)
+    except TimnetError as error:
+        return Failed(message=str(error))
+    return Completed(message=f"{'already there, ' if got.found else ''}{got.utterances} utterances")
+
+
+@task(task_run_name="dvc add data", cache_policy=NO_CACHE)
+def add_data(workspace: Path) -> State:
+    with dvc(workspace, "--wait-for-lock", "add", "--quiet", "data") as process:
+        said, _ = process.communicate()
+    if process.returncode:
+        return Failed(message=f"`dvc add data` ended with {process.returncode}:\n{said.strip()}")
+    return Completed(message="data.dvc is up to date: commit it with git")
+
+
+def report(name: str, stop: Event) -> Progress:
+    """Progress as lines of the log and, where the end is known, as artifacts; ends at `stop`."""
+    log = get_run_logger()
+    artifacts, last = dict[str, Any](), dict[str, float]()
+
+    def progress(what: str, done: int, total: int | None) -> None:
+        if stop.is_set():
+            raise TimnetError("stopped; run again to go on from there")
+        if done != total and time.monotonic() - last.get(what, -EVERY) < EVERY:
+            return
+        last[what] = time.monotonic()
+        log.info(f"{what}: {done / 1e6:.1f} MB" + (f" of {total / 1e6:.1f}" if total else ""))
+        if total and what in artifacts:
+            update_progress_artifact(artifacts[what], progress=100 * done / total)
+        elif total:
+            artifacts[what] = create_progress_artifact(100 * done / total, key=f"{name}-{what}")
+
+    return progress
+
+
+def main() -> None:
+    """Run the flow from the command line: 0 if all corpora are there, otherwise 1."""
+    parser = argparse.ArgumentParser(prog="python -m flows.acquire")
+    parser.add_argument("corpora", nargs="+", metavar="CORPUS", help="what to bring")
+    parser.add_argument("--workspace", default=".", help="folder of data/")
+    parser.add_argument("--mirror", default=os.environ.get("TIMNET_MIRROR"), help="own copies")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        state = acquire(**vars(parser.parse_args()), return_state=True)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    if not state.is_completed():
+        sys.exit(f"acquire: {state.message}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Corpora on the command line, as users meet them: from an archive to a validated manifest."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from archives import ARCHIVES, iemocap_archive, laid_out, tarred, tree, wav, zipped
+from conftest import ROOT, run
+from ruamel.yaml import YAML
+
+from timnet import schemas
+from timnet.corpora import corpus
+
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty place to work in."""
+    path = tmp_path / "project"
+    path.mkdir()
+    return path
+
+
+def name_in_params(folder: Path, name: str) -> None:
+    """A params.yaml that has one corpus and nothing to run on it."""
+    yaml = YAML()
+    content = yaml.load(ROOT / "params.yaml")
+    content["corpora"] = [name]
+    content["features"]["sets"] = {}
+    content["runs"] = {}
+    yaml.dump(content, folder / "params.yaml")
+
+
+def failing(folder: Path, *command: str | Path) -> str:
+    """What a command that is to fail says of it."""
+    result = run(folder, "timnet", *command, check=False)
+    assert result.returncode == 1, result.stdout
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("timnet: ")
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        pytest.param("casia", zipped, marks=SLOW),
+        pytest.param("emodb", zipped, marks=SLOW),
+        pytest.param("emovo", zipped, marks=SLOW),
+        pytest.param("iemocap", tarred, marks=SLOW),
+        pytest.param("ravdess", zipped, marks=SLOW),
+        ("savee", zipped),
+    ],
+)
+def test_from_an_archive_to_a_validated_manifest(folder, tmp_path, name, pack):
+    record = corpus(name)
+    archive = pack(ARCHIVES[name](), tmp_path / f"{name}.archive")
+    acquired = run(folder, "timnet", "acquire", name, "--from", archive, "--no-add")
+    assert acquired.stdout == f"{name}: {record.utterances} utterances in data/{name}\n"
+    again = run(folder, "timnet", "acquire", name, "--from", archive, "--no-add")
+    assert again.stdout == f"{name}: already there, {record.utterances} utterances in data/{name}\n"
+
+    name_in_params(folder, name)
+    told = run(folder, "timnet", "manifest", name).stdout
+    assert told == f"{name}: {record.utterances} utterances, {len(record.speakers)} speakers\n"
+    table = schemas.read(folder / f"build/manifest/{name}.parquet", schemas.MANIFEST)
+    found = table.group_by("emotion").aggregate([("utterance", "count")]).to_pylist()
+    assert {row["emotion"]: row["utterance_count"] for row in found} == record.counts
+    assert set(table["speaker"].to_pylist()) == set(record.speakers)
+
+    validated = run(folder, "timnet", "validate", name).stdout
+    # the one thing that small sounds cannot have right, and it only warns
+    assert f"{name}: warning: sample rates in Hz: 1000 (" in validated
+    assert validated.endswith(" checks, 1 warnings\n")
+    assert run(folder, "timnet", "corpora", name).stdout.count("complete, ") == 1
+
+
+def test_acquired_recordings_are_dvc_s(folder, tmp_path):
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    source = laid_out(ARCHIVES["savee"](), tmp_path / "source")
+    said = run(folder, "timnet", "acquire", "savee", "--from", source).stdout
+    assert said.endswith("data.dvc is up to date: commit it with git\n")
+    (out,) = YAML(typ="safe").load(folder / "data.dvc")["outs"]
+    assert (out["path"], out["nfiles"]) == ("data", 480)
+    assert "up to date" in run(folder, "dvc", "status").stdout
+    before = (folder / "data.dvc").read_bytes()
+    assert "already there" in run(folder, "timnet", "acquire", "savee", "--from", source).stdout
+    assert (folder / "data.dvc").read_bytes() == before
+
+
+def test_a_corpus_that_fails_leaves_the_others_under_dvc(folder, tmp_path):
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    laid_out(ARCHIVES["savee"](top=""), folder / "data" / "savee")
+    (folder / "data" / "savee" / "AudioData").rename(tmp_path / "not part of it")
+    message = failing(folder, "acquire", "casia", "savee", "emodbb")
+    assert "casia --from PATH" in message
+    assert "no corpus 'emodbb'" in message
+    (out,) = YAML(typ="safe").load(folder / "data.dvc")["outs"]
+    assert out["nfiles"] == 480
+
+
+def test_mistakes_on_the_command_line(folder, tmp_path):
+    assert "no corpus 'emodbb'; known are casia, demo" in failing(folder, "acquire", "emodbb")
+    assert "one corpus at a time" in failing(folder, "acquire", "savee", "casia", "--from", "x")
+    assert "nowhere: no such file or folder" in failing(
+        folder, "acquire", "savee", "--from", "nowhere"
+    )
+    missing = {p: c for p, c in ARCHIVES["savee"]().items() if "/su" not in p and "/KL" not in p}
+    message = failing(folder, "acquire", "savee", "--from", zipped(missing, tmp_path / "x.zip"))
+    assert "x.zip is not the whole of savee:\n" in message
+    assert "missing classes surprise\n  - missing speakers KL\n" in message
+    assert not tree(folder / "data")
+
+
+def test_the_table_of_corpora(folder):
+    laid_out(ARCHIVES["emodb"](), folder / "data" / "emodb")
+    laid_out({"f1/dis-f1-b1.wav": b"x"}, folder / "data" / "emovo")
+    laid_out({"corpus.json": b"{"}, folder / "data" / "mine")
+    lines = run(folder, "timnet", "corpora").stdout.splitlines()
+    rows = {line.split()[0]: " ".join(line.split()) for line in lines if line[0] != " "}
+    assert list(rows)[1:] == [*sorted([*ARCHIVES, "demo"]), "mine"]
+    assert rows["emodb"] == "emodb German 535 complete"
+    assert rows["emovo"].startswith("emovo Italian 588 incomplete missing classes angry, fear,")
+    assert rows["ravdess"].startswith("ravdess English 1440 absent RAVDESS (CC BY-NC-SA 4.0)")
+    assert rows["mine"].startswith("mine broken data/mine/corpus.json: not a contract")
+    text = " ".join(" ".join(lines).split())
+    for expected in (
+        "is free to download: `timnet acquire ravdess`",
+        "Ask at http://www.chineseldc.org/resource_info.php?rid=76, then `timnet acquire casia",
+        "sign its release form (research only, no redistribution)",
+        "The University of Surrey gives it to those who register",
+    ):
+        assert expected in text
+
+
+def test_a_corpus_in_full(folder):
+    text = run(folder, "timnet", "corpora", "emodb").stdout
+    shown = {line[:12].strip(): line[12:].strip() for line in text.splitlines()}
+    assert shown["corpus"] == "EMODB (German)"
+    assert shown["here"] == "absent, 0 of 535 utterances"
+    assert shown[""] == "EMODB (free to use) is free to download: `timnet acquire emodb`."
+    assert shown["emotions"].startswith("angry 127, boredom 81, disgust 46, fear 69, happy 71")
+    assert shown["speakers"] == "10 (5 female, 5 male), 10 folds of speakers"
+    assert shown["sample rates"] == "16000 Hz"
+    assert shown["source"] == "http://emodb.bilderbar.info"
+    assert shown["cite"] == "Burkhardt et al., Interspeech 2005"
+    assert shown["known fault"].endswith("before the data: 14a07Fd, 14a07Na, 14a07Wc")
+    assert "Did you mean 'emodb'?" in failing(folder, "corpora", "emodbb")
+
+
+def test_ones_own_corpus(folder, tmp_path):
+    names = [f"{who}/{n}" for who in ("anna", "bert") for n in range(4)]
+    rows = [f"{name}.wav,{name[:4]},{('happy', 'sad')[int(name[-1]) % 2]}\n" for name in names]
+    mine = laid_out({f"{n}.wav": wav(n, 0.5, rate=8000) for n in names}, tmp_path / "recordings")
+    (mine / "table.csv").write_text("path,speaker,emotion\n" + "".join(rows))
+    said = run(folder, "timnet", "acquire", "mine", "--csv", mine / "table.csv", "--no-add")
+    assert said.stdout == "mine: 8 utterances in data/mine\n"
+    name_in_params(folder, "mine")
+    assert run(folder, "timnet", "manifest", "mine").stdout == "mine: 8 utterances, 2 speakers\n"
+    assert run(folder, "timnet", "validate", "mine").stdout.endswith(" checks, 0 warnings\n")
+    assert "complete, 8 of 8 utterances" in run(folder, "timnet", "corpora", "mine").stdout
+    # the contract stands
+    (folder / "data/mine/anna/9.wav").write_bytes(wav("new", 0.5, rate=8000))
+    assert "1 recording(s) are not in labels.csv: anna/9.wav" in failing(folder, "manifest", "mine")
+    (folder / "data/mine/anna/9.wav").unlink()
+    (folder / "data/mine/anna/0.wav").write_bytes(wav("long", 2.0, rate=8000))
+    run(folder, "timnet", "manifest", "mine")
+    assert "durations in s: 2.0 (anna/0.wav); expected 0.5 to 0.5" in failing(
+        folder, "validate", "mine"
+    )
+
+
+ABSENT_ACTORS = ", ".join(f"Actor_{n:02}" for n in range(1, 25) if n not in (1, 5, 7, 9, 20))
+
+
+@SLOW
+def test_real_emovo_passes_whole(folder, restored):
+    source = restored("emovo")
+    run(folder, "timnet", "acquire", "emovo", "--from", source, "--no-add")
+    assert tree(folder / "data" / "emovo") == tree(source)
+    name_in_params(folder, "emovo")
+    run(folder, "timnet", "manifest", "emovo")
+    told = run(folder, "timnet", "validate", "emovo").stdout
+    assert told.endswith(" checks, 0 warnings\n")
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("name", "whole", "rows", "missing"),
+    [
+        ("ravdess", 1440, 300, f"speakers: {ABSENT_ACTORS}; expected Actor_01, Actor_02, Actor_03"),
+        ("emodb", 535, 339, "classes: boredom, disgust, fear; expected angry, boredom, disgust"),
+    ],
+)
+def test_real_part_of_a_corpus_is_refused(folder, restored, name, whole, rows, missing):
+    source = restored(name)
+    message = failing(folder, "acquire", name, "--from", source)
+    assert f"missing {missing.partition(';')[0].replace(':', '')}\n" in message
+    shutil.copytree(source, folder / "data" / name)
+    name_in_params(folder, name)
+    run(folder, "timnet", "manifest", name)
+    message = failing(folder, "validate", name)
+    assert f"{rows} utterances; expected {whole}" in message
+    assert f"missing {missing}" in message
+    assert "durations" not in message and "channels" not in message
+    assert not (folder / "build" / "validation").exists()
+
+
+# A process started from here would count the memory of this one as its own until it is replaced.
+MEASURED = """
+import re
+from pathlib import Path
+from timnet.cli.common import app
+app(standalone_mode=False)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+def measured(folder: Path, *command: str) -> tuple[str, float, float]:
+    """(standard output, seconds, peak memory in MB) of a command."""
+    start = time.monotonic()
+    said = run(folder, sys.executable, "-c", "import timnet.cli" + MEASURED, *command).stdout
+    *lines, peak = said.splitlines(keepends=True)
+    return "".join(lines), time.monotonic() - start, int(peak) / 1024
+
+
+@SLOW
+def test_a_corpus_as_large_as_iemocap(folder):
+    """5,531 turns of 1 to 8 s at the true rate; times and memory are shown by `pytest -rP`."""
+    members = iemocap_archive(top="")
+    sounds = [path for path in members if path.endswith(".wav")]
+    for number, path in enumerate(sounds):
+        members[path] = wav(path, 1 + number % 71 / 10, rate=16000)
+    laid_out(members, folder / "data" / "iemocap")
+    size = sum(map(len, members.values())) / 1e6
+    name_in_params(folder, "iemocap")
+    told, seconds, peak = measured(folder, "manifest", "iemocap")
+    assert told == "iemocap: 5531 utterances, 10 speakers\n"
+    print(f"manifest of {size:.0f} MB: {seconds:.1f} s, at most {peak:.0f} MB of memory")
+    told, seconds, peak = measured(folder, "validate", "iemocap")
+    assert told.endswith(" checks, 0 warnings\n")
+    print(f"validate: {seconds:.1f} s, at most {peak:.0f} MB of memory")
