@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +23,10 @@ from timnet.cli.common import (
     timed,
     workers,
 )
-from timnet.workspace import write_text
+from timnet.workspace import Workspace, write_text
+
+if TYPE_CHECKING:
+    from timnet.params import Params
 
 STAGES = "Stages, as `dvc repro` calls them"
 
@@ -251,7 +254,24 @@ def tables() -> None:
         )
     table = stage.single_corpus(runs)
     shown = table.drop("WAR over folds", "utterances", "seeds")  # the CSV has all
-    text = stage.markdown(shown, "Single corpus", stage.protocol_notes(table))
+    notes = stage.protocol_notes(table) + _leaks(workspace, params)
+    text = stage.markdown(shown, "Single corpus", notes)
     write_text(workspace.tables / "single-corpus.md", text)
     write_text(workspace.tables / "single-corpus.csv", table.write_csv())
     say(text)
+
+
+def _leaks(workspace: Workspace, params: Params) -> list[str]:
+    """Corpora of random runs that hold a recording twice, as their validation found it."""
+    notes = []
+    for corpus in dict.fromkeys(
+        run.corpus for run in params.runs.values() if run.folds.protocol == "random"
+    ):
+        summary = json.loads(read_text(workspace.published_validation(corpus)))
+        notes += [
+            f"{corpus}: {check['message']}. Under random folds a copy may be trained on while the "
+            "other is tested: a leak, kept since the paper has it."
+            for check in summary["checks"]
+            if check["check"] == "documented copies" and not check["passed"]
+        ]
+    return notes

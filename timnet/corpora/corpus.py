@@ -143,7 +143,8 @@ def refuse_pointers(folder: Path, paths: Iterable[Path]) -> None:
     pointers = []
     for path in paths:
         file = folder / path
-        if file.stat().st_size < 1024 and file.read_bytes().startswith(LFS_POINTER):
+        small = file.is_file() and file.stat().st_size < 1024
+        if small and file.read_bytes().startswith(LFS_POINTER):
             pointers.append(path.as_posix())
     if pointers:
         raise CorpusError(
