@@ -112,3 +112,17 @@ def test_what_training_leaves(reproduced: Path) -> None:
     assert len(speaker["utterance"]) == 240
     history = pq.read_table(folder / "demo-speaker" / "history.parquet").to_pydict()
     assert sorted(history["fold"]) == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("modules", "unwanted"),
+    (
+        ("timnet.train", "polars pandas librosa scipy sklearn soundfile h5py pydantic prefect dvc"),
+        ("timnet.cli", "torch polars pandas librosa scipy sklearn soundfile prefect dvc"),
+    ),
+)
+def test_what_an_import_does_not_pay_for(modules: str, unwanted: str) -> None:
+    """A bare GPU machine has torch, numpy and pyarrow alone; `timnet --help` needs none of them."""
+    code = f"import sys, {modules}; print(*(set('{unwanted}'.split()) & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "", result.stderr

@@ -17,10 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
-from scipy.ndimage import convolve1d
-from scipy.signal import lfilter
 
 from timnet.corpora.corpus import Corpus, Utterance, read_names
 
@@ -190,6 +187,8 @@ def generate(folder: Path, seed: int = 0, progress: Callable[[int], None] | None
 def _write(path: Path, signal: Array) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # no .wav: never read as a take
     try:
+        import soundfile
+
         soundfile.write(partial, signal, SAMPLE_RATE, subtype="PCM_16", format="WAV")
         os.replace(partial, path)
     finally:
@@ -252,6 +251,8 @@ def _articulate(
     def track(targets: Array, glide: int) -> Array:
         kernel = np.hanning(glide + 2)
         steps = np.repeat(targets, lengths, axis=0)
+        from scipy.ndimage import convolve1d  # heavy, and of no use to other corpora
+
         return convolve1d(steps, kernel / kernel.sum(), axis=0, mode="nearest")
 
     return (
@@ -287,6 +288,8 @@ def _glottis(f0: Array, prosody: Prosody, rng: np.random.Generator) -> tuple[Arr
     u = np.minimum(phase % 1 / (1 - prosody.closure), 1)
     pulses = shimmer[phase.astype(int)] * np.where(u < 1, 2 * u - 3 * u**2, 0)
     decay = np.exp(-2 * np.pi * 1000 * 2**prosody.tilt / SAMPLE_RATE)
+    from scipy.signal import lfilter
+
     pulses = lfilter([1 - decay], [1, -decay], pulses)
     return pulses / pulses.std(), 27 / 4 * (u**2 - u**3)
 
