@@ -34,6 +34,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.reproduce import dvc
 from timnet import acquire as stage
 from timnet import corpora as registry
+from timnet.cli.status import refuse_loss
 from timnet.download import Progress
 from timnet.errors import TimnetError
 from timnet.workspace import Workspace
@@ -53,7 +54,7 @@ def acquire(corpora: list[str], workspace: Path | str = ".", mirror: str | None 
         stop.set()  # a signal ends this wait, but no thread
     states = {name: future.state for name, future in futures.items()}
     if any(map(State.is_completed, states.values())):
-        states["dvc add data"] = add_data(root, return_state=True)
+        states["dvc add data"] = add_data(root, corpora, return_state=True)
     failed = [f"{name}: {s.message}" for name, s in states.items() if not s.is_completed()]
     if failed:
         return Failed(message="\n".join(failed))
@@ -72,7 +73,11 @@ def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
 
 
 @task(task_run_name="dvc add data", cache_policy=NO_CACHE)
-def add_data(workspace: Path) -> State:
+def add_data(workspace: Path, brought: list[str]) -> State:
+    try:
+        refuse_loss(workspace, brought)
+    except TimnetError as error:
+        return Failed(message=str(error))
     with dvc(workspace, "--wait-for-lock", "add", "--quiet", "data") as process:
         said, _ = process.communicate()
     if process.returncode:

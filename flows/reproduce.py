@@ -185,6 +185,8 @@ def main() -> None:
     parser.add_argument("--workspace", default=".", help="folder of dvc.yaml")
     parser.add_argument("--allow-data-changes", action="store_true", help="whatever data.dvc says")
     arguments = vars(parser.parse_args())
+    if not (Path(arguments["workspace"]) / "dvc.yaml").is_file():
+        sys.exit(f"reproduce: {arguments['workspace']} has no dvc.yaml: no workspace")
     # Prefect hands a SIGTERM on to this handler, which lets it report the crash before the end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

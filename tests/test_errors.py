@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +158,21 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         "folds demo-random",
         ("241 folds need at least as many utterances; there are 240",),
     ),
+    "empty params.yaml": (
+        replace("params.yaml", lambda _: b""),
+        "tables",
+        ("params.yaml: empty; expected corpora, features, train, runs",),
+    ),
+    "predictions without their record": (
+        remove("build/train/demo-random/run.json"),
+        "score demo-random",
+        ("build/train/demo-random/run.json: no such file. Run `dvc repro`.",),
+    ),
+    "damaged record": (
+        replace("results/runs/demo-random/metrics.json", lambda content: content[:40]),
+        "tables",
+        ("results/runs/demo-random/metrics.json: not valid JSON",),
+    ),
     "broken YAML": (
         params("corpora:", "corpora: ["),
         "folds demo-random",
@@ -231,13 +245,26 @@ def snapshot(folder: Path) -> dict[str, int]:
     }
 
 
-def test_a_wrong_number_of_workers_is_refused(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "value", "command", "message"),
+    (
+        ("TIMNET_WORKERS", "two", "features demo-44100", "is 'two'; give a whole number of proce"),
+        ("TIMNET_DEVICE", "gpu", "train demo-random", "is 'gpu'; give cpu or cuda."),
+    ),
+)
+def test_a_wrong_setting_of_the_environment_is_refused(
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    command: str,
+    message: str,
 ) -> None:
-    monkeypatch.setitem(os.environ, "TIMNET_WORKERS", "two")
-    result = run(workspace, "timnet", "features", "demo-44100", check=False)
+    monkeypatch.setenv(name, value)
+    result = run(workspace, "timnet", *command.split(), check=False)
     assert result.returncode == 1
-    assert "TIMNET_WORKERS is 'two'; give a whole number of processes." in result.stderr
+    assert result.stderr.startswith(f"timnet: {name} {message}")
+    assert "Traceback" not in result.stderr
 
 
 @pytest.fixture(scope="module")

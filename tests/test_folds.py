@@ -42,6 +42,11 @@ def test_number_of_speaker_folds(name: str, number: int) -> None:
     assert len(set(folds.speaker_folds(list(corpus.speakers), corpus))) == number
 
 
+def test_a_single_speaker_cannot_be_left_out() -> None:
+    with pytest.raises(CorpusError, match="emovo: all utterances are of one speaker or group"):
+        folds.speaker_folds(["f1", "f1"], CORPORA["emovo"])
+
+
 def test_an_unknown_speaker_is_named() -> None:
     with pytest.raises(CorpusError, match="emovo: speakers f9 are in no fold; known are f1, f2"):
         folds.speaker_folds(["f1", "f9"], CORPORA["emovo"])
@@ -68,5 +73,5 @@ def test_the_identical_pair_of_ravdess_leaks_under_random_folds_alone() -> None:
     assert len(rows) == 1440
     assignment = folds.random_folds(1440, 10, 46)
     assert {int(assignment[rows.index(name)]) for name in pair} == {3, 7}
-    speakers = [f"Actor_{name[-2:]}" for name in pair]
-    assert len(set(folds.speaker_folds(speakers, corpus))) == 1
+    by_speaker = folds.speaker_folds([f"Actor_{name[-2:]}" for name in rows], corpus)
+    assert len({int(by_speaker[rows.index(name)]) for name in pair}) == 1

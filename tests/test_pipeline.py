@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from conftest import edit, run
+import pytest
 from ruamel.yaml import YAML
 
 STAGES = {"manifest", "validate", "publish", "features", "folds", "train", "score", "tables"}
@@ -48,8 +49,13 @@ def test_a_new_fold_seed_runs_folds_and_what_follows(workspace: Path) -> None:
     assert again == {"folds@demo-random", "train@demo-random", "score@demo-random", "tables"}
 
 
-def test_a_docstring_of_the_tables_does_not_retrain(workspace: Path) -> None:
+def test_a_docstring_of_the_tables_does_not_retrain(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     edit(workspace / "timnet" / "tables.py", '"""The tables', '"""All tables')
+    result = run(workspace, "timnet", "tables", check=False)
+    assert "tables.py differ from the installed timnet, so what DVC watches is not" in result.stderr
+    monkeypatch.setenv("PYTHONPATH", str(workspace))
     assert ran(run(workspace, "dvc", "repro").stdout) == {"tables"}
 
 
@@ -72,11 +78,17 @@ def test_the_table_carries_protocol_and_commit(reproduced: Path) -> None:
 def test_a_clone_without_data_rebuilds_the_tables(reproduced: Path, tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "--quiet", reproduced, clone)
-    table = clone / "results/tables/single-corpus.md"
-    before = table.read_text()
-    table.unlink()
+    results = [
+        clone / "results/tables/single-corpus.md",
+        clone / "results/runs/demo-random/metrics.json",
+        clone / "results/runs/demo-random/confusion.csv",
+    ]
+    before = [path.read_text() for path in results]
+    for path in results:
+        path.unlink()
+    run(clone, "timnet", "score", "demo-random")
     run(clone, "timnet", "tables")
-    assert table.read_text() == before
+    assert [path.read_text() for path in results] == before
 
 
 def test_metrics_diff_across_branches(workspace: Path) -> None:

@@ -37,7 +37,7 @@ def wait_for_checkpoint(folder: Path) -> None:
     """Until one fold is done, so that another is under way."""
     checkpoints = folder / "build" / "checkpoints" / "demo-random"
     for _ in range(1200):
-        if list(checkpoints.glob("*.pt")):
+        if list(checkpoints.rglob("*.pt")):
             return
         time.sleep(0.1)
     raise AssertionError("no checkpoint appeared")
@@ -82,20 +82,16 @@ def test_killed_and_stopped_it_ends_in_the_same_bytes(longer: Path, tmp_path: Pa
     assert outputs(longer) == undisturbed
 
 
-def test_a_checkpoint_of_other_parameters_is_refused(workspace: Path) -> None:
-    checkpoints = workspace / "build" / "checkpoints" / "demo-random"
-    checkpoints.mkdir(parents=True)
-    import numpy as np
-
-    from timnet.stack import Split, TrainSettings, fresh_state, save_state
-
-    split = Split(0, 0, np.arange(4), np.arange(4))
-    settings = TrainSettings(tabs=2, compiled=False)
-    save_state(fresh_state([split], 4, 39, settings, "cpu"), checkpoints / "0-0-1.pt", "other")
-    result = run(workspace, "timnet", "train", "demo-random", check=False)
-    assert result.returncode == 1
-    assert "this checkpoint is of other parameters, data or code. Delete it to" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_after_a_changed_parameter_training_starts_anew(workspace: Path) -> None:
+    """What was stopped under other settings is neither used nor in the way."""
+    stray = workspace / "build/checkpoints/demo-random/0123456789abcdef/0-0-1.pt"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"of other settings")
+    before = outputs(workspace)
+    run(workspace, "timnet", "train", "demo-random")
+    after = outputs(workspace)
+    assert {**after, "run.json": b""} == {**before, "run.json": b""}
+    assert not stray.exists()
 
 
 def test_what_training_leaves(reproduced: Path) -> None:

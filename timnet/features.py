@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from timnet import resample as resampling
 from timnet import schemas
 from timnet.errors import ArtifactError, AudioError, ParameterError, listing
 from timnet.processes import end_with, worker_environment
@@ -180,8 +181,10 @@ def extract(
 
     metadata = {FINGERPRINT: json.dumps(fingerprint(manifest, settings), sort_keys=True)}
     schema = schemas.features(settings.frames * settings.coefficients).with_metadata(metadata)
-    identity = hashlib.sha256(metadata[FINGERPRINT].encode()).hexdigest()[:16]
-    shards = shards / identity
+    identity = hashlib.sha256(metadata[FINGERPRINT].encode())
+    for source in (__file__, resampling.__file__):  # while this code is being worked on
+        identity.update(Path(source).read_bytes())
+    shards = shards / identity.hexdigest()[:16]
     work = [
         (manifest.slice(first, SHARD), shards / f"{first:08}.parquet")
         for first in range(0, len(manifest), SHARD)

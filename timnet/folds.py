@@ -38,7 +38,7 @@ def speaker_folds(speakers: list[str], corpus: Corpus) -> np.ndarray:
     """Fold that tests each utterance when speakers are left out, (utterances,) int32.
 
     Raises:
-        CorpusError: a speaker that the recipe does not know.
+        CorpusError: a speaker that the recipe does not know, or nobody to leave out.
     """
     groups = corpus.speaker_groups or tuple((speaker,) for speaker in corpus.speakers)
     fold_of = {speaker: fold for fold, group in enumerate(groups) for speaker in group}
@@ -48,7 +48,13 @@ def speaker_folds(speakers: list[str], corpus: Corpus) -> np.ndarray:
             f"{corpus.id}: speakers {', '.join(unknown)} are in no fold; "
             f"known are {', '.join(fold_of)}."
         )
-    return np.array([fold_of[speaker] for speaker in speakers], np.int32)
+    folds = np.array([fold_of[speaker] for speaker in speakers], np.int32)
+    if len(set(folds)) < 2:
+        raise CorpusError(
+            f"{corpus.id}: all utterances are of one speaker or group, so none can be left out. "
+            "Use protocol random."
+        )
+    return folds
 
 
 def table(utterances: pa.ChunkedArray, folds: np.ndarray) -> pa.Table:

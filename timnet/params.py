@@ -89,7 +89,7 @@ class Params(_Section):
     corpora: list[str]
     features: Features
     train: Train
-    runs: dict[Name, Run]
+    runs: Annotated[dict[Name, Run], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
@@ -151,8 +151,12 @@ def read(path: Path) -> Params:
         raise ParameterError(
             f"{path}: no such file. Run timnet in the root of the project, where params.yaml lies."
         ) from None
+    except OSError as error:
+        raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from None
     except YAMLError as error:
         raise ParameterError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ParameterError(f"{path}: empty; expected {', '.join(Params.model_fields)}.")
     try:
         params = Params.model_validate(content)
     except ValidationError as error:

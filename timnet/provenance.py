@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 # What decides a run's numbers besides its inputs; results and locks change while stages run.
-SOURCES = ("timnet", "params.yaml", "dvc.yaml")
+SOURCES = ("timnet", "params.yaml", "dvc.yaml", "data.dvc", "constraints.txt")
 
 
 def commit(root: Path) -> str:

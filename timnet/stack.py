@@ -8,6 +8,7 @@ Imports torch, numpy and the network alone, so that any machine with torch can r
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +134,8 @@ def train_stack(
             [
                 _test_figures(scores, targets[torch.from_numpy(split.test)])
                 for scores, split in zip(state.last, splits, strict=True)
-            ]
+            ],
+            np.float32,  # as the history keeps them, so that equals are equal
         )
         earlier = [epoch[:, 3] for epoch in state.history]
         for row, scores in enumerate(state.last):
@@ -255,21 +257,22 @@ def _not_finite(splits: list[Split], losses: Tensor, epoch: int, step: int) -> T
 def save_state(state: State, path: Path, fingerprint: str) -> None:
     """Write a checkpoint atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    torch.save(
-        {
-            "fingerprint": fingerprint,
-            "network": state.network.state_dict(),
-            "moments": state.moments,
-            "steps": state.steps,
-            "generators": [generator.get_state() for generator in state.generators],
-            "history": [torch.from_numpy(epoch) for epoch in state.history],
-            "last": [vars(scores) for scores in state.last],
-            "best": [scores and vars(scores) for scores in state.best],
-        },
-        partial,
-    )
-    partial.replace(path)
+    content = {
+        "fingerprint": fingerprint,
+        "network": state.network.state_dict(),
+        "moments": state.moments,
+        "steps": state.steps,
+        "generators": [generator.get_state() for generator in state.generators],
+        "history": [torch.from_numpy(epoch) for epoch in state.history],
+        "last": [vars(scores) for scores in state.last],
+        "best": [scores and vars(scores) for scores in state.best],
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_state(state: State, path: Path, fingerprint: str) -> None:

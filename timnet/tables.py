@@ -16,14 +16,28 @@ NO_FIGURE = "-"
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """What the tables need of a run: its settings, its metrics, where they come from."""
+    """What the tables need of a run."""
 
     name: str
-    corpus: str
-    utterances: int
-    seeds: int
+    record: dict  # run.json: what was trained, on what, at which commit
     metrics: dict[str, dict[str, float]]  # protocol -> figures, as in `score.summary`
-    commit: str
+
+    @property
+    def corpus(self) -> str:
+        return self.record["corpus"]
+
+    @property
+    def is_the_paper_s(self) -> bool:
+        """Whether all settings but the seeds are the paper's, so that its figures compare."""
+        printed, features = paper(), self.record["features"]["settings"]
+        tabs = printed["tabs"].get(self.corpus, printed["tabs"]["others"])
+        return (
+            self.record["train"] | {"precision": None, "compiled": None}
+            == printed["training"] | {"precision": None, "compiled": None, "tabs": tabs}
+            and self.record["folds"].get("number", 10) == 10
+            and features["resampler"] == "kaiser_best_0_2_2"
+            and features["signal_length"] == printed["signal_length"].get(self.corpus)
+        )
 
 
 def paper() -> dict:
@@ -35,7 +49,7 @@ def single_corpus(runs: list[ScoredRun]) -> pl.DataFrame:
     """One row a run and protocol: the paper's UAR and WAR, ours, their spread, the commit.
 
     The paper gives figures for `published` (Table 1) and, for four corpora, `corrected`; it has
-    none for `speaker`.
+    none for `speaker`. They stand beside runs with the paper's settings alone.
     """
     printed = {
         "published": paper()["table_1_single_corpus"],
@@ -48,7 +62,9 @@ def single_corpus(runs: list[ScoredRun]) -> pl.DataFrame:
             if protocol not in run.metrics:
                 continue
             figures = run.metrics[protocol]
-            theirs = printed[protocol].get(run.corpus, {}).get("TIM-Net") or (None, None)
+            theirs = (None, None)
+            if run.is_the_paper_s:
+                theirs = printed[protocol].get(run.corpus, {}).get("TIM-Net") or theirs
             rows.append(
                 {
                     "corpus": run.corpus,
@@ -59,10 +75,10 @@ def single_corpus(runs: list[ScoredRun]) -> pl.DataFrame:
                     "WAR": print_figure(figures["war"]),
                     "UAR over folds": _spread(figures, "uar"),
                     "WAR over folds": _spread(figures, "war"),
-                    "utterances": str(run.utterances),
-                    "seeds": str(run.seeds),
+                    "utterances": str(run.record["utterances"]),
+                    "seeds": str(len(run.record["seeds"])),
                     "run": run.name,
-                    "commit": run.commit,
+                    "commit": run.record["commit"],
                 }
             )
     return pl.DataFrame(rows)

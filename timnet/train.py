@@ -13,7 +13,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ import pyarrow as pa
 import torch
 
 from timnet import features as feature_files
-from timnet import schemas
+from timnet import network, schemas, stack
 from timnet.errors import ArtifactError, TrainingError
 from timnet.processes import worker_environment
 from timnet.stack import (
@@ -93,9 +93,10 @@ def train(
     """Train and test every fold of a run under every seed.
 
     Args:
-        features: file of `timnet.features`.
+        features: file of `timnet.features`, (utterances, frames, 39).
         folds: table of `schemas.FOLDS` over the same utterances.
         labels: the emotions in the order of their indices.
+        seeds: the model's, one network each a fold: initial weights, data order, dropout.
         keep_best: also give the predictions of the epoch that was best ON THE TEST FOLD.
         checkpoints: folder for this run's checkpoints; removing it is the caller's business.
         device: "cpu" (a network a process: measured fastest, for it stays in the cache) or
@@ -108,7 +109,7 @@ def train(
         TrainingError: stopped by a signal (run again to continue), a worker died, or a loss is
             not finite.
     """
-    table, record = feature_files.read(features)
+    table, _ = feature_files.read(features)
     utterances = table["utterance"].to_pylist()
     if utterances != folds["utterance"].to_pylist():
         raise ArtifactError(
@@ -121,9 +122,13 @@ def train(
         for fold in range(assignment.max() + 1)
     ]
     groups = [splits] if device == "cuda" else [[split] for split in splits]
-    identity = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
-    identity.update(json.dumps([asdict(settings), labels, device]).encode())
-    identity.update(assignment.tobytes())
+    for split in splits:
+        if not len(split.train) or not len(split.test):
+            raise TrainingError(
+                f"fold {split.fold} has {len(split.train)} utterances to train on and "
+                f"{len(split.test)} to test: both parts need some. Choose other folds."
+            )
+    fingerprint = _fingerprint(features, assignment, settings, labels, splits, device)
     parts = [
         _Part(
             number,
@@ -133,8 +138,8 @@ def train(
             group,
             settings,
             device,
-            checkpoints / f"{group[0].seed}-{group[0].fold}-{len(group)}.pt",
-            identity.hexdigest(),
+            checkpoints / fingerprint[:16] / f"{group[0].seed}-{group[0].fold}-{len(group)}.pt",
+            fingerprint,
         )
         for number, group in enumerate(groups)
     ]
@@ -147,20 +152,40 @@ def train(
     )
 
 
+def _fingerprint(
+    features: Path,
+    assignment: np.ndarray,
+    settings: TrainSettings,
+    labels: tuple[str, ...],
+    splits: list[Split],
+    device: str,
+) -> str:
+    """Hash of all that a checkpoint's numbers depend on: data, settings, code, torch."""
+    networks = [(split.fold, split.seed) for split in splits]
+    told = [asdict(settings), labels, networks, device, torch.__version__]
+    identity = hashlib.sha256(json.dumps(told).encode())
+    identity.update(assignment.tobytes())
+    for path in (features, Path(network.__file__), Path(stack.__file__)):
+        identity.update(hashlib.sha256(path.read_bytes()).digest())
+    return identity.hexdigest()
+
+
 def write(run: TrainedRun, folder: Path, record: str) -> None:
     """Write a trained run: history, predictions, weights, and `record` as run.json.
 
     Equal runs give equal bytes. The folder appears whole or not at all.
     """
-    partial = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     partial.mkdir(parents=True)
-    schemas.write(run.history, partial / "history.parquet", schemas.HISTORY)
-    schemas.write(run.predictions, partial / "predictions.parquet", run.predictions.schema)
-    np.savez(partial / "weights.npz", allow_pickle=False, **run.weights)
-    (partial / "run.json").write_text(record, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    try:
+        schemas.write(run.history, partial / "history.parquet", schemas.HISTORY)
+        schemas.write(run.predictions, partial / "predictions.parquet", run.predictions.schema)
+        np.savez(partial / "weights.npz", allow_pickle=False, **run.weights)
+        (partial / "run.json").write_text(record, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _train_parts(
@@ -176,7 +201,10 @@ def _train_parts(
     ):
         futures: list[Future] = [pool.submit(_train_part, part) for part in parts]
         try:
-            while wait(futures, timeout=0.2).not_done:
+            while wait(futures, 0.2, FIRST_EXCEPTION).not_done:
+                for future in futures:
+                    if future.done():
+                        future.result()  # a failure ends the others at their next epoch
                 while not messages.empty():
                     message = messages.get()
                     if report:
@@ -284,6 +312,7 @@ def _finished(part: _Part, table: pa.Table) -> State:
     channels = table["mfcc"].type.list_size // frames
     state = fresh_state(part.splits, len(part.labels), channels, part.settings, "cpu")
     load_state(state, part.checkpoint, part.fingerprint)
+    assert state.epoch == part.settings.epochs
     return state
 
 

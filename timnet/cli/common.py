@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from timnet.errors import ArtifactError, ParameterError
+from timnet.errors import ArtifactError, ParameterError, listing
 from timnet.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def workers() -> int:
     if given is None:
         affinity = getattr(os, "sched_getaffinity", None)  # not on every system
         return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if not given.isdigit() or int(given) < 1:
+    if not given.isdecimal() or int(given) < 1:
         raise ParameterError(f"TIMNET_WORKERS is {given!r}; give a whole number of processes.")
     return int(given)
 
@@ -83,7 +83,35 @@ def open_workspace() -> tuple[Workspace, Params]:
     from timnet import params
 
     workspace = Workspace(Path())
+    _refuse_other_code(workspace)
     return workspace, params.read(workspace.params)
+
+
+def _refuse_other_code(workspace: Workspace) -> None:
+    """DVC watches the workspace's own `timnet/`; code from elsewhere would run unwatched."""
+    import timnet
+
+    running, watched = Path(timnet.__file__).parent, workspace.root / "timnet"
+    if not watched.is_dir() or watched.resolve() == running.resolve():
+        return
+    names = {path.relative_to(folder) for folder in (running, watched) for path in _code(folder)}
+    differ = sorted(
+        name.as_posix()
+        for name in names
+        if not (running / name).is_file()
+        or not (watched / name).is_file()
+        or (running / name).read_bytes() != (watched / name).read_bytes()
+    )
+    if differ:
+        raise ArtifactError(
+            f"{watched}: {listing(differ)} differ from the installed timnet, so what DVC watches "
+            "is not what would run. Install this checkout (`pip install --editable .`), or set "
+            "PYTHONPATH to its folder."
+        )
+
+
+def _code(folder: Path) -> list[Path]:
+    return [path for ending in ("py", "json", "yaml") for path in folder.rglob(f"*.{ending}")]
 
 
 def as_json(content: Any) -> str:
@@ -91,15 +119,41 @@ def as_json(content: Any) -> str:
 
 
 def read_text(path: Path) -> str:
+    """The text of a file of the pipeline; ArtifactError if it is not there."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file. Run `dvc repro`.") from None
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of the pipeline; ArtifactError if it is missing or damaged."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ArtifactError(f"{path}: not valid JSON ({error}). Run `dvc repro`.") from None
+
+
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file atomically."""
+    """Copy a file of the pipeline atomically; ArtifactError if it is not there."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+    except FileNotFoundError:
+        raise ArtifactError(f"{source}: no such file. Run `dvc repro`.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def device() -> str:
+    """Where to train: TIMNET_DEVICE, or a GPU where torch finds one."""
+    import torch
+
+    given = os.environ.get("TIMNET_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if given not in ("cpu", "cuda"):
+        raise ParameterError(f"TIMNET_DEVICE is {given!r}; give cpu or cuda.")
+    if given == "cuda" and not torch.cuda.is_available():
+        raise ParameterError("TIMNET_DEVICE is cuda, but torch finds no GPU here; leave it unset.")
+    return given

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from timnet.cli.common import app, bar, say
+from timnet.cli.status import refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.workspace import Workspace
 
@@ -37,6 +38,10 @@ def acquire(
     from timnet import corpora, own
 
     workspace = Workspace(Path())
+    if add and not (workspace.root / ".dvc").is_dir():
+        raise ParameterError(
+            "no DVC repository here. Run this in the root of the project, or with --no-add."
+        )
     if len(names) > 1 and (source or url or csv):
         raise ParameterError("--from, --url and --csv take one corpus at a time.")
     mirror = os.environ.get("TIMNET_MIRROR")
@@ -58,11 +63,14 @@ def acquire(
         except CorpusError as error:  # the others go on
             failures.append(str(error))
     if add and len(failures) < len(names):
-        command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
-        if subprocess.run(command).returncode:
-            failures.append("`dvc add data` failed; see above.")
-        else:
+        try:
+            refuse_loss(workspace.root, names)
+            command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
+            if subprocess.run(command).returncode:
+                raise TimnetError("`dvc add data` failed; see above.")
             say("data.dvc is up to date: commit it with git")
+        except TimnetError as error:
+            failures.append(str(error))
     if failures:
         raise TimnetError("\n".join(failures))
 

@@ -62,10 +62,11 @@ def demo(
     from timnet.corpora import demo as corpus
     from timnet.score import MEANING
 
-    if not (folder / ".git").exists():
-        set_up_demo(Path(), folder)
+    if (folder / ".git").exists():
+        say(f"going on in {folder}/ with the code as it is now (delete it to start anew)")
+        _refresh(Path(), folder)
     else:
-        say(f"going on in {folder}/ (delete it to start anew)")
+        set_up_demo(Path(), folder)
     workspace = Workspace(folder)
     _run(folder, sys.executable, "-m", "dvc", "repro")
     say("")
@@ -92,13 +93,10 @@ def set_up_demo(source: Path, folder: Path) -> None:
         raise ParameterError(f"{folder} exists and is no demo workspace; name another folder.")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    if not (source / "dvc.yaml").exists() or not (source / ".git").exists():
+        raise ParameterError("no checkout of the project here. Run this in the root of its clone.")
     _run(source, "git", "clone", "--quiet", "--no-hardlinks", ".", str(partial.absolute()))
-    for path in _changed_files(source):
-        if (source / path).is_file():
-            (partial / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / path, partial / path)
-        else:
-            (partial / path).unlink(missing_ok=True)
+    _refresh(source, partial)
     for name in ("data.dvc", "dvc.lock"):
         (partial / name).unlink(missing_ok=True)
     shutil.rmtree(partial / "results", ignore_errors=True)
@@ -113,11 +111,17 @@ def set_up_demo(source: Path, folder: Path) -> None:
     partial.rename(folder)
 
 
-def _changed_files(source: Path) -> list[str]:
-    """Files that differ from the commit, or that git does not know and does not ignore."""
-    changed = _output(source, "git", "diff", "--name-only", "-z", "--relative", "HEAD")
-    new = _output(source, "git", "ls-files", "-z", "--others", "--exclude-standard")
-    return [name for name in (changed + new).split("\0") if name]
+def _refresh(source: Path, folder: Path) -> None:
+    """Give a clone the code and the stages of `source` as they are now, committed or not."""
+    listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    watched = ("--", "dvc.yaml", "timnet")
+    for path in _output(folder, "git", *listed, *watched).split("\0"):
+        if path and not (source / path).is_file():
+            (folder / path).unlink(missing_ok=True)
+    for path in _output(source, "git", *listed, *watched).split("\0"):
+        if path and (source / path).is_file():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, folder / path)
 
 
 def _run(folder: Path, *command: str) -> None:

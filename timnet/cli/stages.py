@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +15,15 @@ from timnet.cli.common import (
     as_json,
     bar,
     copy_file,
+    device,
     open_workspace,
+    read_json,
     read_text,
     say,
     timed,
     workers,
 )
+from timnet.errors import ParameterError
 from timnet.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
@@ -117,26 +118,35 @@ def folds(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def train(run: RunName) -> None:
     """Train every fold and seed of a run; stopped, it goes on where it was."""
-    import torch
-
     from timnet import corpora, features, provenance, schemas
     from timnet import train as stage
     from timnet.stack import TrainSettings
 
     workspace, params = open_workspace()
     settings = params.run(run)
-    device = os.environ.get("TIMNET_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     training = TrainSettings(**params.train.model_dump(), tabs=settings.network.tabs)
+    place = device()
+    if (
+        training.compiled
+        and place == "cpu"
+        and not any(map(shutil.which, ("c++", "g++", "clang++")))
+    ):
+        raise ParameterError(
+            "train.compiled is true, but no C++ compiler is installed (c++, g++ or clang++). "
+            "Install one, or set train.compiled to false."
+        )
+    labels = corpora.corpus(settings.corpus, workspace.data).labels
     source = workspace.features(settings.features)
     wanted = features.FeatureSettings(settings.signal_length, params.features.resampler)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     record = {
         "commit": provenance.commit(workspace.root),
         "corpus": settings.corpus,
-        "device": device,
-        "device_name": provenance.device_name(device),
+        "device": place,
+        "device_name": provenance.device_name(place),
         "features": features.read(source, wanted)[1],
         "folds": settings.folds.model_dump(exclude_none=True),
+        "labels": labels,
         "seeds": settings.seeds,
         "train": {**params.train.model_dump(), **settings.network.model_dump()},
         "utterances": len(split),
@@ -146,17 +156,17 @@ def train(run: RunName) -> None:
         result = stage.train(
             source,
             split,
-            corpora.corpus(settings.corpus, workspace.data).labels,
+            labels,
             training,
             settings.seeds,
             settings.folds.protocol == "random",
             workspace.checkpoints(run),
-            device,
+            place,
             workers(),
             report,
         )
         stage.write(result, workspace.training(run), as_json(record))
-    shutil.rmtree(workspace.checkpoints(run))
+    shutil.rmtree(workspace.checkpoints(run))  # those of other settings too
 
 
 @contextmanager
@@ -203,18 +213,22 @@ def score(run: RunName) -> None:
     """Compute UAR, WAR and confusion matrices of a run and put them where git keeps them."""
     import polars as pl
 
-    from timnet import corpora, schemas
+    from timnet import schemas
     from timnet import score as stage
 
     workspace, params = open_workspace()
-    settings = params.run(run)
-    labels = corpora.corpus(settings.corpus, workspace.data).labels
+    params.run(run)
     source, target = workspace.training(run), workspace.run_results(run)
-    predictions = schemas.read(source / "predictions.parquet")
-    scored = list(stage.parts(predictions, labels, settings.folds.protocol))
+    if source.exists():
+        for name in ("predictions.parquet", "history.parquet", "run.json"):
+            copy_file(source / name, target / name)
+    # what was trained, whatever params.yaml says by now
+    record = read_json(target / "run.json")
+    labels = tuple(record["labels"])
+    schema = schemas.predictions(len(labels), record["features"]["settings"]["coefficients"])
+    predictions = schemas.read(target / "predictions.parquet", schema)
+    scored = list(stage.parts(predictions, labels, record["folds"]["protocol"]))
     summary = stage.summary(scored)
-    for name in ("predictions.parquet", "history.parquet", "run.json"):
-        copy_file(source / name, target / name)
     by_fold = pl.DataFrame(
         {
             "protocol": part.protocol,
@@ -242,14 +256,11 @@ def tables() -> None:
 
     workspace, params = open_workspace()
     runs = []
-    for name, run in params.runs.items():
+    for name in params.runs:
         folder = workspace.run_results(name)
-        record = json.loads(read_text(folder / "run.json"))
-        figures = json.loads(read_text(folder / "metrics.json"))
-        seeds = len(record["seeds"])
         runs.append(
             stage.ScoredRun(
-                name, run.corpus, record["utterances"], seeds, figures, record["commit"]
+                name, read_json(folder / "run.json"), read_json(folder / "metrics.json")
             )
         )
     table = stage.single_corpus(runs)
@@ -267,7 +278,7 @@ def _leaks(workspace: Workspace, params: Params) -> list[str]:
     for corpus in dict.fromkeys(
         run.corpus for run in params.runs.values() if run.folds.protocol == "random"
     ):
-        summary = json.loads(read_text(workspace.published_validation(corpus)))
+        summary = read_json(workspace.published_validation(corpus))
         notes += [
             f"{corpus}: {check['message']}. Under random folds a copy may be trained on while the "
             "other is tested: a leak, kept since the paper has it."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from ruamel.yaml import YAML
 
-from timnet.cli.common import app, open_workspace, say, workers
+from timnet.cli.common import app, device, open_workspace, say, workers
 from timnet.errors import ArtifactError, TimnetError
 from timnet.params import Params
 from timnet.workspace import Workspace
@@ -37,7 +37,9 @@ class DataChange:
 
 
 def data_changes(root: Path) -> list[DataChange]:
-    """Corpora whose recordings in data/ are not those of data.dvc."""
+    """Corpora whose recordings in data/ are not those of data.dvc; none without a data.dvc."""
+    if not (root / "data.dvc").exists():
+        return []
     status = json.loads(_dvc(root, "data", "status", "--granular", "--json"))
     changes = status.get("uncommitted", {})
     if "data/" not in changes.get("modified", []) + changes.get("deleted", []):
@@ -73,6 +75,10 @@ def _changes_by_lock(root: Path) -> list[DataChange]:
         for folder in (data.iterdir() if data.is_dir() else ())
         if folder.is_dir()
     }
+    if not committed:  # no stage has seen data/ yet: only the sum is known
+        (out,) = YAML(typ="safe").load(root / "data.dvc")["outs"]
+        missing = out.get("nfiles", 0) - sum(present.values())
+        return [DataChange("data.dvc", missing=max(missing, 0), new=max(-missing, 0))]
     result = []
     for corpus in sorted({*committed, *present}):
         expected, actual = committed.get(corpus, 0), present.get(corpus, 0)
@@ -101,6 +107,25 @@ def refuse_data_changes(root: Path) -> None:
         )
 
 
+def refuse_loss(root: Path, brought: list[str]) -> None:
+    """Stop where `dvc add data` would drop or change corpora that nobody brought anew.
+
+    Raises:
+        ArtifactError: with each of them.
+    """
+    lost = [
+        change
+        for change in data_changes(root)
+        if change.corpus not in brought and (change.missing or change.changed)
+    ]
+    if lost:
+        lines = "\n".join(f"  - {change}" for change in lost)
+        raise ArtifactError(
+            f"data.dvc is left as it is, since it would lose recordings:\n{lines}\n"
+            "Bring these too, or run `dvc add data` if they are meant to go."
+        )
+
+
 @app.command()
 def status(
     allow_data_changes: Annotated[
@@ -114,14 +139,17 @@ def status(
     workspace, params = open_workspace()
     if not allow_data_changes:
         refuse_data_changes(workspace.root)
-    table = Table("run", "stale", "because", "time", "disk", box=None, pad_edge=False)
+    columns = ("", "stale", "stale if these change it", "because", "time", "disk")
+    table = Table(*columns, box=None, pad_edge=False)
     stale, causes = _stale(workspace.root)
-    for run in params.runs:
-        own = [name for name in _stages_of(run, params) if name in stale]
-        reasons = dict.fromkeys(cause for name in own for cause in causes.get(name, ()))
+    for title, stages in _groups(params).items():
+        own = [name for name in stages if name in stale]
+        direct = [name for name in own if causes.get(name)]
+        reasons = dict.fromkeys(cause for name in direct for cause in causes[name])
         table.add_row(
-            run,
-            ", ".join(name.split("@")[0] for name in own) or "nothing",
+            title,
+            ", ".join(name.split("@")[0] for name in direct) or "nothing",
+            ", ".join(name.split("@")[0] for name in own if name not in direct),
             "\n".join(reasons),
             _time(workspace, own) if own else "",
             _disk(workspace.root, own) if own else "",
@@ -131,15 +159,16 @@ def status(
         say(f"\ntraining would run on {_device()}")
 
 
-def _stages_of(run: str, params: Params) -> list[str]:
-    """The stages that lead to a run's metrics, in their order."""
-    settings = params.run(run)
-    return [
-        f"manifest@{settings.corpus}",
-        f"validate@{settings.corpus}",
-        f"features@{settings.features}",
-        *(f"{stage}@{run}" for stage in ("folds", "train", "score")),
-    ]
+def _groups(params: Params) -> dict[str, list[str]]:
+    """Every stage once, in its order, under the corpus, run or table that it is for."""
+    groups = {}
+    for corpus in params.corpora:
+        sets = [name for name, each in params.features.sets.items() if each.corpus == corpus]
+        groups[corpus] = [f"{stage}@{corpus}" for stage in ("manifest", "validate", "publish")]
+        groups[corpus] += [f"features@{name}" for name in sets]
+    for run in params.runs:
+        groups[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score")]
+    return groups | {"tables": ["tables"]}
 
 
 def _stale(root: Path) -> tuple[set[str], dict[str, list[str]]]:
@@ -185,7 +214,7 @@ def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
 
 
 def _time(workspace: Workspace, stages: list[str]) -> str:
-    """What the stages took when they last ran here."""
+    """What the stages took when they last ran here; the most that it can be."""
     seconds, unknown = 0.0, False
     for stage in stages:
         try:
@@ -194,7 +223,7 @@ def _time(workspace: Workspace, stages: list[str]) -> str:
         except FileNotFoundError:
             unknown |= stage.startswith("train@")  # nothing else takes long
     text = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-    return "no run here yet" if unknown else f"about {text}"
+    return "no run here yet" if unknown else f"up to {text}"
 
 
 def _disk(root: Path, stages: list[str]) -> str:
@@ -205,17 +234,14 @@ def _disk(root: Path, stages: list[str]) -> str:
 
 
 def _device() -> str:
-    import torch
+    from timnet import provenance
 
-    device = os.environ.get("TIMNET_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cuda":
-        return f"the GPU, {torch.cuda.get_device_name()}"
-    return f"the CPU in {workers()} processes (no GPU that torch can use)"
+    place = device()
+    where = f" in {workers()} processes" if place == "cpu" else ""
+    return f"{provenance.device_name(place)}{where}"
 
 
 def _lock(root: Path) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-
     path = root / "dvc.lock"
     content = YAML(typ="safe").load(path) if path.exists() else {}
     return content.get("stages", {})
