@@ -6,8 +6,8 @@ import csv
 import json
 from pathlib import Path
 
-from conftest import edit, run
 import pytest
+from conftest import edit, run
 from ruamel.yaml import YAML
 
 STAGES = {"manifest", "validate", "publish", "features", "folds", "train", "score", "tables"}
