@@ -40,23 +40,12 @@ def by_timnet(path: Path, scratch: Path) -> None:
 
 def by_resampy(path: Path, scratch: Path) -> None:
     import librosa
-    import resampy
-    from scipy.signal.windows import kaiser
+    from old_resampy import by_resampy as resampled
 
     from timnet.features import centre
-    from timnet.resample import KAISER_BETA, ROLL_OFF
 
     signal, rate = librosa.load(path, sr=None)
-    signal = resampy.resample(
-        signal,
-        rate,
-        22050,
-        filter="sinc_window",
-        num_zeros=64,
-        precision=9,
-        rolloff=ROLL_OFF,
-        window=lambda n: kaiser(n, KAISER_BETA),
-    )
+    signal = resampled(signal, rate)
     values = librosa.feature.mfcc(y=centre(signal, SETTINGS.signal_length), sr=22050, n_mfcc=39)
     text = scratch / f"{path.stem}.txt"
     np.savetxt(text, values.T)

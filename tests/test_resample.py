@@ -2,26 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import resampy
-from scipy.signal.windows import kaiser
+from old_resampy import by_resampy
 
-from timnet.resample import KAISER_BETA, ROLL_OFF, resample
+from timnet.resample import resample
 
 RATES = (48000, 44100, 32000, 24000, 16000, 8000, 11025, 96000, 48001)
-
-
-def by_resampy(signal: np.ndarray, rate: int) -> np.ndarray:
-    """The paper's `kaiser_best`, of resampy 0.2.2, through the public interface of today's."""
-    return resampy.resample(
-        signal,
-        rate,
-        22050,
-        filter="sinc_window",
-        num_zeros=64,
-        precision=9,
-        rolloff=ROLL_OFF,
-        window=lambda n: kaiser(n, KAISER_BETA),
-    )
 
 
 @pytest.mark.parametrize("rate", RATES)

@@ -143,17 +143,19 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path}: not valid JSON ({error}). Run `dvc repro`.") from None
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file of the pipeline atomically; ArtifactError if it is not there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        shutil.copyfile(source, partial)
-        partial.replace(target)
-    except FileNotFoundError:
-        raise ArtifactError(f"{source}: no such file. Run `dvc repro`.") from None
-    finally:
-        partial.unlink(missing_ok=True)
+def copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    """Copy files of the pipeline, each atomically; none and an ArtifactError if one is missing."""
+    for name in names:
+        if not (source / name).is_file():
+            raise ArtifactError(f"{source / name}: no such file. Run `dvc repro`.")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        partial = target / f".{name}.{os.getpid()}.tmp"
+        try:
+            shutil.copyfile(source / name, partial)
+            partial.replace(target / name)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def device() -> str:

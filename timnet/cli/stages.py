@@ -14,7 +14,7 @@ from timnet.cli.common import (
     app,
     as_json,
     bar,
-    copy_file,
+    copy_files,
     device,
     open_workspace,
     read_json,
@@ -220,8 +220,7 @@ def score(run: RunName) -> None:
     params.run(run)
     source, target = workspace.training(run), workspace.run_results(run)
     if source.exists():
-        for name in ("predictions.parquet", "history.parquet", "run.json"):
-            copy_file(source / name, target / name)
+        copy_files(source, target, ("predictions.parquet", "history.parquet", "run.json"))
     # what was trained, whatever params.yaml says by now
     record = read_json(target / "run.json")
     labels = tuple(record["labels"])
