@@ -17,7 +17,7 @@ from conftest import edit, run
 @pytest.fixture
 def longer(workspace: Path) -> Path:
     """A workspace whose next training takes long enough to be disturbed."""
-    edit(workspace / "params.yaml", "epochs: 1", "epochs: 12")
+    edit(workspace / "params.yaml", "epochs: 1", "epochs: 20")
     edit(workspace / "params.yaml", "batch_size: 64", "batch_size: 16")
     return workspace
 
@@ -33,14 +33,15 @@ def start(folder: Path) -> subprocess.Popen:
     )
 
 
-def wait_for_checkpoint(folder: Path) -> None:
-    """Until one fold is done, so that another is under way."""
+def wait_for_folds(folder: Path, more_than: int) -> int:
+    """Until more folds are done, so that others are under way; gives their number."""
     checkpoints = folder / "build" / "checkpoints" / "demo-random"
-    for _ in range(1200):
-        if list(checkpoints.rglob("*.pt")):
-            return
-        time.sleep(0.1)
-    raise AssertionError("no checkpoint appeared")
+    for _ in range(2400):
+        done = len(list(checkpoints.rglob("[0-9]*.pt")))
+        if done > more_than:
+            return done
+        time.sleep(0.05)
+    raise AssertionError("no fold was finished")
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -61,7 +62,7 @@ def test_killed_and_stopped_it_ends_in_the_same_bytes(longer: Path, tmp_path: Pa
     assert not (longer / "build/checkpoints/demo-random").exists()
 
     process = start(longer)  # kill -9: workers notice that their parent is gone
-    wait_for_checkpoint(longer)
+    done = wait_for_folds(longer, 0)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     for _ in range(100):
@@ -71,7 +72,7 @@ def test_killed_and_stopped_it_ends_in_the_same_bytes(longer: Path, tmp_path: Pa
     assert not processes(process.pid)
 
     process = start(longer)  # SIGTERM: checkpoints are written first
-    time.sleep(6)
+    assert wait_for_folds(longer, done) < 5
     os.kill(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1

@@ -89,7 +89,7 @@ class Params(_Section):
     corpora: list[str]
     features: Features
     train: Train
-    runs: Annotated[dict[Name, Run], Field(min_length=1)]
+    runs: dict[Name, Run]
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 # One thread a process: small products only wait for each other's threads. And the few megabytes
@@ -36,13 +36,19 @@ def worker_environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def end_with(parent: int) -> None:
-    """Called in a worker: leave Ctrl-C to the parent, and end when the parent has ended."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def end_with(parent: int, before: Callable[[], None] = lambda: None) -> None:
+    """Called in a worker: leave signals to the parent, and end when the parent has ended.
+
+    Args:
+        before: called once the parent is gone; the worker ends when it returns.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(1)
+            time.sleep(0.5)
+        before()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
@@ -28,7 +29,7 @@ import torch
 from timnet import features as feature_files
 from timnet import network, schemas, stack
 from timnet.errors import ArtifactError, TrainingError
-from timnet.processes import worker_environment
+from timnet.processes import end_with, worker_environment
 from timnet.stack import (
     Scores,
     Split,
@@ -243,18 +244,23 @@ def _on_signal(act: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-# of a worker, from its parent
+# of a worker: what its parent gave it, and whether no part is being trained
 _stop: Any
 _messages: Any
-_parent: int
+_idle = threading.Event()
 
 
 def _start(stop: Any, messages: Any, parent: int) -> None:
-    """Set up a worker; a stop comes from the parent, which waits for the checkpoint."""
-    global _stop, _messages, _parent
-    _stop, _messages, _parent = stop, messages, parent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Set up a worker; a stop comes from the parent, or from its death, after the checkpoint."""
+    global _stop, _messages
+    _stop, _messages = stop, messages
+    _idle.set()
+
+    def finish() -> None:
+        stop.set()
+        _idle.wait()
+
+    end_with(parent, finish)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
 
@@ -270,7 +276,7 @@ def _train_part(part: _Part) -> None:
 
     def checkpoint(state: State) -> None:
         nonlocal saved
-        stopping = _stop.is_set() or os.getppid() != _parent
+        stopping = _stop.is_set()
         done = state.epoch == part.settings.epochs
         if stopping or done or time.monotonic() - saved > CHECKPOINT_SECONDS:
             save_state(state, part.checkpoint, part.fingerprint)
@@ -282,6 +288,7 @@ def _train_part(part: _Part) -> None:
 
     if _stop.is_set():
         return
+    _idle.clear()
     try:
         train_stack(
             feature_files.array(table),
@@ -295,6 +302,8 @@ def _train_part(part: _Part) -> None:
         )
     except _Stopped:
         return
+    finally:
+        _idle.set()
 
 
 class _Stopped(Exception):

@@ -254,6 +254,8 @@ def tables() -> None:
     from timnet import tables as stage
 
     workspace, params = open_workspace()
+    if not params.runs:
+        raise ParameterError("params.yaml has no runs, so there is no table to make.")
     runs = []
     for name in params.runs:
         folder = workspace.run_results(name)
