@@ -38,10 +38,6 @@ def acquire(
     from timnet import corpora, own
 
     workspace = Workspace(Path())
-    if add and not (workspace.root / ".dvc").is_dir():
-        raise ParameterError(
-            "no DVC repository here. Run this in the root of the project, or with --no-add."
-        )
     if len(names) > 1 and (source or url or csv):
         raise ParameterError("--from, --url and --csv take one corpus at a time.")
     mirror = os.environ.get("TIMNET_MIRROR")
@@ -64,6 +60,11 @@ def acquire(
             failures.append(str(error))
     if add and len(failures) < len(names):
         try:
+            if not (workspace.root / ".dvc").is_dir():
+                raise ParameterError(
+                    "no DVC repository here, so data/ is not under DVC. Run this in the root of "
+                    "the project, or with --no-add."
+                )
             refuse_loss(workspace.root, names)
             command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
             if subprocess.run(command).returncode:
