@@ -264,6 +264,18 @@ def test_damage_is_named_or_harmless(tmp_path, mode):
     assert refused > (0 if mode == "w" else 15)
 
 
+def test_a_compressed_tar_is_read_once(tmp_path, monkeypatch):
+    """Sizes that are multiples of a block make tarfile step back: that must not rewind."""
+    rewound = []
+    monkeypatch.setattr("_compression.DecompressReader._rewind", lambda self: rewound.append(self))
+    content = NOISE[:65536]
+    unpack(
+        tarred({f"{i}.wav": content for i in range(40)}, tmp_path / "a.tar.gz"), tmp_path / "out"
+    )
+    assert len(list((tmp_path / "out").iterdir())) == 40
+    assert not rewound
+
+
 def test_no_space(tmp_path, monkeypatch):
     archive = zipped(MEMBERS, tmp_path / "a.zip")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
