@@ -44,7 +44,7 @@ def test_recordings_are_dvc_s(reproduced: Path) -> None:
 
 
 def test_a_new_fold_seed_runs_folds_and_what_follows(workspace: Path) -> None:
-    edit(workspace / "params.yaml", "number: 5, seed: 1", "number: 5, seed: 2")
+    edit(workspace / "params.yaml", "number: 5, seeds: [1]", "number: 5, seeds: [2]")
     again = ran(run(workspace, "dvc", "repro").stdout)
     assert again == {"folds@demo-random", "train@demo-random", "score@demo-random", "tables"}
 

@@ -9,7 +9,7 @@ the weights decide.
 Axes, in every shape of this file:
 
     S  networks in the stack (folds x seeds); each has its own weights and sees its own batch
-    D  directions: 0 reads the utterance forwards, 1 backwards
+    D  directions: 0 reads the utterance forwards, 1 (where there is one) backwards
     G  S x D, one row a network and direction
     B  utterances of a batch
     T  frames
@@ -23,9 +23,10 @@ frames is a view of contiguous memory and a dilated convolution of width 2 is tw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,27 @@ from torch import Tensor, nn
 BATCH_NORM_EPSILON = 1e-3  # Keras' default; PyTorch's is 1e-5
 BATCH_NORM_MOMENTUM = 0.01  # Keras' 0.99, counted the other way round
 WIDTH_MULTIPLE = 8  # 40 columns multiply half again as fast as 39 on the CPU measured
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What sets an ablation of the paper's Table S3 apart from TIM-Net."""
+
+    directions: Literal[1, 2] = 2  # 2: also read backwards
+    # from the time scales to the fused vector: weights that are learned, their mean, the last alone
+    fusion: Literal["learned", "mean", "last"] = "learned"
+    block: Literal["gate", "residual"] = (
+        "gate"  # F_j times the sigmoid of two convolutions, or plus
+    )
+
+
+VARIANTS = {
+    "tim-net": Variant(),
+    "without-bd": Variant(directions=1),
+    "without-ms": Variant(fusion="last"),
+    "without-df": Variant(fusion="mean"),
+    "tcn": Variant(directions=1, fusion="last", block="residual"),
+}
 
 
 def _normalise(
@@ -196,6 +218,7 @@ class TIMNet(nn.Module):
         classes: K, the emotions told apart.
         tabs: L, temporal-aware blocks a direction; block j (from 0) has dilation 2^j.
         channels: coefficients a frame and filters a convolution (the paper: 39).
+        variant: one of VARIANTS.
         compiled: train with compiled kernels; needs a C++ compiler (on a GPU, Triton).
     """
 
@@ -208,29 +231,32 @@ class TIMNet(nn.Module):
         classes: int,
         tabs: int = 8,
         channels: int = 39,
+        variant: str = "tim-net",
         compiled: bool = False,
     ) -> None:
         super().__init__()
         self.kernels = kernels(compiled)
+        self.variant = VARIANTS[variant]
         self.networks, self.classes, self.tabs, self.channels = networks, classes, tabs, channels
         self.width = -(-channels // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-        s, k, n, c = networks, classes, tabs, self.width
+        s, d, k, n, c = networks, self.variant.directions, classes, tabs, self.width
 
         def zeros(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.zeros(s, *shape))
 
         # axes after S; a block has 2 convolutions, a convolution 2 taps: t - dilation, t
-        self.input_kernel = zeros(2, c, c)  # D C C
-        self.input_bias = zeros(2, c)  # D C
-        self.kernel = zeros(n, 2, 2, 2, c, c)  # L convolution D tap C C
-        self.bias = zeros(n, 2, 2, c)  # L convolution D C
-        self.gamma = zeros(n, 2, 2, c)
-        self.beta = zeros(n, 2, 2, c)
-        self.scale_weight = zeros(n)  # L
+        self.input_kernel = zeros(d, c, c)  # D C C
+        self.input_bias = zeros(d, c)  # D C
+        self.kernel = zeros(n, 2, d, 2, c, c)  # L convolution D tap C C
+        self.bias = zeros(n, 2, d, c)  # L convolution D C
+        self.gamma = zeros(n, 2, d, c)
+        self.beta = zeros(n, 2, d, c)
+        if self.variant.fusion == "learned":
+            self.scale_weight = zeros(n)  # L
         self.dense_kernel = zeros(c, k)
         self.dense_bias = zeros(k)
-        self.register_buffer("running_mean", torch.zeros(s, n, 2, 2, c))
-        self.register_buffer("running_variance", torch.ones(s, n, 2, 2, c))
+        self.register_buffer("running_mean", torch.zeros(s, n, 2, d, c))
+        self.register_buffer("running_variance", torch.ones(s, n, 2, d, c))
 
     @torch.no_grad()
     def initialise(self, network: int, generator: torch.Generator) -> None:
@@ -245,7 +271,8 @@ class TIMNet(nn.Module):
 
         draw(self.input_kernel[network, :, :c, :c], (6 / (c + c)) ** 0.5)
         draw(self.kernel[network, ..., :c, :c], (6 / (2 * c + 2 * c)) ** 0.5)  # 2 taps
-        draw(self.scale_weight[network], 0.05)
+        if self.variant.fusion == "learned":
+            draw(self.scale_weight[network], 0.05)
         draw(self.dense_kernel[network, :c], (6 / (c + k)) ** 0.5)
         self.gamma[network, ..., :c] = 1
 
@@ -265,75 +292,107 @@ class TIMNet(nn.Module):
             logits (S', B, K) and the fused vectors (S', B, C), both float32.
         """
         with torch.set_grad_enabled(masks is not None):
-            return self._forward(x, masks, rows)
-
-    def _forward(self, x: Tensor, masks: Tensor | None, rows: slice) -> tuple[Tensor, Tensor]:
-        s, t, b, c = x.shape
-        both = torch.stack((x, x.flip(1)), 1)  # S D T B C
-        kernel = self.input_kernel[rows].to(x.dtype).view(s * 2, c, c)
-        bias = self.input_bias[rows].to(x.dtype).view(s * 2, 1, c)
-        h = torch.baddbmm(bias, both.view(s * 2, t * b, c), kernel).view(s * 2, t, b, c)
-        scales = []
-        for block in range(self.tabs):
-            h, mean = self._temporal_aware_block(h, block, masks, rows)
+            h = self._input_convolution(x, rows)
+            if masks is None:
+                scales = torch.stack([scale for _, scale in self._evaluate(h, rows)])
+            else:
+                scales = self._train(h, masks, rows)
             # g_j = mean over time of (forward F_j + backward F_j); a mean over time makes it
             # needless to reverse the backward one back
-            scales.append(mean.view(s, 2, b, c).sum(1))
-        # dynamic fusion: g_drf = sum over j of w_j g_j
-        weight = self.scale_weight[rows].T[..., None, None]  # L S 1 1
-        fused = (torch.stack(scales) * weight).sum(0)
-        logits = torch.baddbmm(self.dense_bias[rows][:, None], fused, self.dense_kernel[rows])
-        return logits, fused
+            fused = self._fuse(scales.unflatten(1, (x.shape[0], -1)).sum(2), rows)
+            dense = self.dense_bias[rows][:, None], fused, self.dense_kernel[rows]
+            return torch.baddbmm(*dense), fused
 
-    def _temporal_aware_block(
-        self, x: Tensor, block: int, masks: Tensor | None, rows: slice
-    ) -> tuple[Tensor, Tensor]:
-        """F_j+1 = F_j * sigmoid(two causal dilated convolutions of F_j), and its mean over time.
+    def _input_convolution(self, x: Tensor, rows: slice) -> Tensor:
+        """F_0 of each direction, a convolution of width 1: (S', T, B, C) -> (G, T, B, C)"""
+        _, t, b, c = x.shape
+        both = x[:, None] if self.variant.directions == 1 else torch.stack((x, x.flip(1)), 1)
+        kernel = self.input_kernel[rows].to(x.dtype).flatten(0, 1)
+        bias = self.input_bias[rows].to(x.dtype).flatten(0, 1)[:, None]
+        return torch.baddbmm(bias, both.reshape(-1, t * b, c), kernel).view(-1, t, b, c)
 
-        F_j is x (G, T, B, C) -> (G, T, B, C) and (G, B, C)
+    def _fuse(self, scales: Tensor, rows: slice) -> Tensor:
+        """Dynamic fusion, g_drf = sum over j of w_j g_j: (L, S', B, C) -> (S', B, C)"""
+        if self.variant.fusion == "last":
+            return scales[-1]
+        if self.variant.fusion == "mean":
+            return scales.mean(0)
+        return (scales * self.scale_weight[rows].T[..., None, None]).sum(0)
+
+    def _train(self, x: Tensor, masks: Tensor, rows: slice) -> Tensor:
+        """The blocks on batch statistics, with dropout: means over time, (L, G, B, C).
+
+        A temporal-aware block makes F_j+1 = F_j * sigmoid(two causal dilated convolutions of F_j).
+        Biases are left out: batch norm subtracts them again, so their gradient is zero and they
+        stay what they were.
         """
-        h = x
-        for half in range(2):
-            if masks is None:
-                h = self._evaluate(h, block, half, rows)
+        # a convolution each, D after S; taken apart at once, since that gives one gradient
+        kernel, gamma, beta = (
+            [part.flatten(0, 1) for part in values[rows].flatten(1, 2).unbind(1)]
+            for values in (self.kernel, self.gamma, self.beta)
+        )
+        drop = [mask.flatten(0, 1)[:, None] for mask in masks.flatten(1, 2).unbind(1)]
+        scales, means, variances = [], [], []
+        for block in range(self.tabs):
+            h = x
+            for n in (2 * block, 2 * block + 1):
+                h, mean, variance = _ConvNormRelu.apply(
+                    h, kernel[n].to(x.dtype), gamma[n], beta[n], drop[n], 2**block, self.kernels
+                )
+                means.append(mean)
+                variances.append(variance)
+            if self.variant.block == "gate":
+                x, scale = _Gate.apply(x, h, self.kernels)
             else:
-                h = self._train(h, block, half, masks, rows)
-        return _Gate.apply(x, h, self.kernels) if masks is not None else _gate(x, h)
-
-    def _train(self, x: Tensor, block: int, half: int, masks: Tensor, rows: slice) -> Tensor:
-        """Convolution to dropout on batch statistics.
-
-        The bias is left out: batch norm subtracts it again, so its gradient is zero and it stays
-        what it was.
-        """
-        kernel = self.kernel[rows, block, half].flatten(0, 1).to(x.dtype)
-        gamma = self.gamma[rows, block, half].flatten(0, 1)
-        beta = self.beta[rows, block, half].flatten(0, 1)
-        mask = masks[:, block, half].flatten(0, 1)[:, None]
-        h, mean, variance = _ConvNormRelu.apply(
-            x, kernel, gamma, beta, mask, 2**block, self.kernels
-        )
+                x = x + h
+                scale = x.float().mean(1)
+            scales.append(scale)
         with torch.no_grad():
-            mean = mean.view(-1, 2, self.width) + self.bias[rows, block, half]
-            self.running_mean[rows, block, half] += BATCH_NORM_MOMENTUM * (
-                mean - self.running_mean[rows, block, half]
-            )
-            self.running_variance[rows, block, half] += BATCH_NORM_MOMENTUM * (
-                variance.view_as(mean) - self.running_variance[rows, block, half]
-            )
-        return h
+            for running, batch in (
+                (
+                    self.running_mean[rows],
+                    torch.stack(means) + self._by_convolution(self.bias, rows),
+                ),
+                (self.running_variance[rows], torch.stack(variances)),
+            ):
+                batch = batch.unflatten(1, (-1, self.variant.directions)).transpose(0, 1)
+                running.lerp_(batch.reshape_as(running), BATCH_NORM_MOMENTUM)
+        return torch.stack(scales)
 
-    def _evaluate(self, x: Tensor, block: int, half: int, rows: slice) -> Tensor:
-        """Convolution to ReLU on running statistics, which are folded into kernel and bias."""
-        variance = self.running_variance[rows, block, half]
-        scale = self.gamma[rows, block, half] * torch.rsqrt(variance + BATCH_NORM_EPSILON)
-        shift = self.beta[rows, block, half] + scale * (
-            self.bias[rows, block, half] - self.running_mean[rows, block, half]
+    def _evaluate(self, x: Tensor, rows: slice) -> Iterator[tuple[Tensor, Tensor]]:
+        """The blocks on running statistics, folded into kernels and biases.
+
+        Yields F_j+1, (G, T, B, C), and its mean over time, (G, B, C).
+        """
+        mean, variance, gamma, beta, bias, kernel = (
+            self._by_convolution(values, rows)
+            for values in (
+                self.running_mean,
+                self.running_variance,
+                self.gamma,
+                self.beta,
+                self.bias,
+                self.kernel,
+            )
         )
-        kernel = self.kernel[rows, block, half] * scale[..., None, None, :]
-        y = _causal_convolution(x, kernel.flatten(0, 1).to(x.dtype), 2**block)
-        y += shift.flatten(0, 1).to(x.dtype)[:, None, None]
-        return y.relu_()
+        slope = gamma * torch.rsqrt(variance + BATCH_NORM_EPSILON)
+        shift = (beta + slope * (bias - mean)).to(x.dtype)[:, :, None, None]
+        kernel = (kernel * slope[:, :, None, None, :]).to(x.dtype)
+        for block in range(self.tabs):
+            h = x
+            for n in (2 * block, 2 * block + 1):
+                h = _causal_convolution(h, kernel[n], 2**block).add_(shift[n]).relu_()
+            if self.variant.block == "gate":
+                x, scale = _gate(x, h)
+            else:
+                x = x + h
+                scale = x.float().mean(1)
+            yield x, scale
+
+    @staticmethod
+    def _by_convolution(values: Tensor, rows: slice) -> Tensor:
+        """(S, L, 2, D, ...) to (2 L, G, ...)"""
+        return values[rows].flatten(1, 2).transpose(0, 1).flatten(1, 2)
 
     def arrays(self, network: int) -> dict[str, Tensor]:
         """Weights and running statistics of one network, without the padding to `width`."""

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -14,9 +14,17 @@ from timnet.corpora import corpus as corpus_of
 from timnet.errors import ParameterError
 from timnet.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
 
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("seeds must differ from each other")
+    return seeds
+
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 SignalLength = Annotated[int, Field(ge=2048, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -43,45 +51,57 @@ class Train(_Section):
     epsilon: Annotated[float, Field(gt=0, le=1)]
     label_smoothing: Share
     dropout: Share
-    precision: Literal["fp32", "bf16"]
     compiled: bool
 
 
 class Folds(_Section):
-    protocol: Literal["random", "speaker"]
+    protocol: Literal["random", "speaker", "cross"]
     number: Annotated[int, Field(ge=2, le=1000)] | None = None
-    seed: Seed | None = None
+    seeds: Seeds | None = None
 
     @model_validator(mode="after")
     def _fits_protocol(self) -> Folds:
-        given = [name for name in ("number", "seed") if getattr(self, name) is not None]
+        given = [name for name in ("number", "seeds") if getattr(self, name) is not None]
         if self.protocol == "random" and len(given) < 2:
-            raise ValueError("protocol random needs number and seed")
+            raise ValueError("protocol random needs number and seeds")
         if self.protocol == "speaker" and given:
-            raise ValueError("protocol speaker takes its folds from the recipe, no number or seed")
+            raise ValueError("protocol speaker takes its folds from the recipe, no number or seeds")
+        if self.protocol == "cross" and given:
+            raise ValueError("protocol cross tests on another corpus, no number or seeds")
         return self
 
 
 class Network(_Section):
     tabs: Annotated[int, Field(ge=1, le=16)]
+    variant: Literal["tim-net", "without-bd", "without-ms", "without-df", "tcn"]
 
 
 class Run(_Section):
-    corpus: str
+    trained_on: str
+    tested_on: str  # the same corpus, but under protocol cross
     signal_length: SignalLength
     folds: Folds
     network: Network
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    precision: Literal["fp32", "bf16"]
+    seeds: Seeds
 
     @property
-    def features(self) -> str:
-        """Name of the feature set that the run reads."""
-        return f"{self.corpus}-{self.signal_length}"
+    def corpora(self) -> list[str]:
+        """What the run trains and is tested on, each once."""
+        return list(dict.fromkeys((self.trained_on, self.tested_on)))
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the feature sets that the run reads."""
+        return [f"{corpus}-{self.signal_length}" for corpus in self.corpora]
 
     @model_validator(mode="after")
-    def _seeds_differ(self) -> Run:
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds must differ from each other")
+    def _corpora_fit_protocol(self) -> Run:
+        if (self.folds.protocol == "cross") != (self.trained_on != self.tested_on):
+            raise ValueError(
+                "protocol cross trains on one corpus and is tested on another; the other "
+                "protocols need trained_on and tested_on to be the same"
+            )
         return self
 
 
@@ -104,12 +124,13 @@ class Params(_Section):
                     f"features.sets.{name}: add {features.corpus} to corpora, or drop the set"
                 )
         for name, run in self.runs.items():
-            if run.features not in self.features.sets:
-                raise ValueError(
-                    f"runs.{name}: reads features {run.features}, which are not in features.sets; "
-                    f"add `{run.features}: {{corpus: {run.corpus}, "
-                    f"signal_length: {run.signal_length}}}` there"
-                )
+            for corpus, needed in zip(run.corpora, run.features, strict=True):
+                if needed not in self.features.sets:
+                    raise ValueError(
+                        f"runs.{name}: reads features {needed}, which are not in features.sets; "
+                        f"add `{needed}: {{corpus: {corpus}, "
+                        f"signal_length: {run.signal_length}}}` there"
+                    )
         return self
 
     def run(self, name: str) -> Run:

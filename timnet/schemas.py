@@ -32,15 +32,21 @@ MANIFEST = pa.schema(
     ]
 )
 
+# of random folds; 0 where speakers or corpora make them
+FOLD_SEED = pa.field("fold_seed", pa.int32(), nullable=False)
+
 FOLDS = pa.schema(
     [
         pa.field("utterance", pa.string(), nullable=False),
-        pa.field("fold", pa.int32(), nullable=False),  # the fold that tests it, from 0
+        FOLD_SEED,
+        # the fold that tests it, from 0; -1: trained on in all folds, never tested
+        pa.field("fold", pa.int32(), nullable=False),
     ]
 )
 
 HISTORY = pa.schema(
     [
+        FOLD_SEED,
         pa.field("fold", pa.int32(), nullable=False),
         pa.field("seed", pa.int32(), nullable=False),  # the model's seed
         pa.field("epoch", pa.int32(), nullable=False),  # from 1
@@ -70,6 +76,8 @@ def predictions(classes: int, channels: int) -> pa.Schema:
     return pa.schema(
         [
             pa.field("utterance", pa.string(), nullable=False),
+            pa.field("speaker", pa.string(), nullable=False),
+            FOLD_SEED,
             pa.field("fold", pa.int32(), nullable=False),
             pa.field("seed", pa.int32(), nullable=False),
             pa.field("epoch_kind", pa.string(), nullable=False),  # "last" or "best_on_test"

@@ -1,8 +1,8 @@
 """Metrics of a run from its predictions.
 
 Headline figures are computed on the confusion matrix pooled over the folds, as the paper does;
-the mean and spread over folds stand beside them. With several model seeds, each seed is pooled
-and the mean over seeds is the headline. All figures are percent.
+the mean and spread over folds stand beside them. With several seeds, of the model or of the
+folds, each is pooled and the mean over them is the headline. All figures are percent.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ PROTOCOLS = {
     ("random", "best_on_test"): "published",
     ("random", "last"): "corrected",
     ("speaker", "last"): "speaker",
+    ("cross", "last"): "cross",
 }
 MEANING = {
     "published": "random folds, the best epoch ON THE TEST FOLD: optimistic",
     "corrected": "random folds, the last epoch; speakers stand on both sides",
     "speaker": "speakers left out, the last epoch",
+    "cross": "all of one corpus trained on, all of another tested, the last epoch",
 }
 
 
@@ -34,6 +36,7 @@ class Part:
     """Predictions that are scored together."""
 
     protocol: str
+    fold_seed: int
     seed: int
     fold: int | None  # None: pooled over the folds
     confusion: np.ndarray  # (K, K) counts
@@ -48,24 +51,28 @@ class Part:
 
 
 def parts(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> Iterator[Part]:
-    """Every protocol, seed and fold of a run, the pooled ones first.
+    """Every protocol, seeds and fold of a run, the pooled ones first.
 
     Args:
         predictions: table of `schemas.predictions`.
         labels: the emotions in the order of their indices.
-        folds: how the run was split, "random" or "speaker".
+        folds: how the run was split, "random", "speaker" or "cross".
     """
     truth, predicted = _indices(predictions, labels)
     kinds = np.array(predictions["epoch_kind"].to_pylist())
-    seeds, fold_of = predictions["seed"].to_numpy(), predictions["fold"].to_numpy()
+    fold_seeds, seeds, fold_of = (
+        predictions[name].to_numpy() for name in ("fold_seed", "seed", "fold")
+    )
+    draws = sorted(set(zip(fold_seeds.tolist(), seeds.tolist(), strict=True)))
     for (split, kind), protocol in PROTOCOLS.items():
         if split != folds:
             continue
-        for seed in np.unique(seeds):
-            for fold in (None, *np.unique(fold_of)):
-                rows = (kinds == kind) & (seeds == seed) & (fold is None or fold_of == fold)
+        for fold_seed, seed in draws:
+            drawn = (kinds == kind) & (fold_seeds == fold_seed) & (seeds == seed)
+            for fold in (None, *np.unique(fold_of[drawn]).tolist()):
+                rows = drawn & (fold is None or fold_of == fold)
                 confusion = metrics.confusion_matrix(truth[rows], predicted[rows], len(labels))
-                yield Part(protocol, int(seed), None if fold is None else int(fold), confusion)
+                yield Part(protocol, fold_seed, seed, fold, confusion)
 
 
 def summary(scored: list[Part]) -> dict[str, dict[str, float]]:
@@ -83,7 +90,8 @@ def summary(scored: list[Part]) -> dict[str, dict[str, float]]:
             by_fold = [getattr(part, name) for part in folds]
             result[protocol][name] = _round(np.mean([getattr(part, name) for part in pooled]))
             result[protocol][f"{name}_fold_mean"] = _round(np.mean(by_fold))
-            result[protocol][f"{name}_fold_sd"] = _round(np.std(by_fold, ddof=1))
+            if len(by_fold) > 1:
+                result[protocol][f"{name}_fold_sd"] = _round(np.std(by_fold, ddof=1))
     return result
 
 

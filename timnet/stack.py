@@ -1,13 +1,17 @@
 """Training of a stack of networks, one a fold and seed, together and independently.
 
-Each network has its own data order, dropout, batch statistics and optimiser state, drawn from a
-generator of its own: what it learns does not depend on who stands beside it in the stack.
+Each network has its own data order, dropout, batch statistics and optimiser state, drawn from
+streams of its own: what it learns does not depend on who stands beside it in the stack.
 Imports torch, numpy and the network alone, so that any machine with torch can run it.
+
+An epoch runs without waiting for the host: on a GPU it is captured once as a CUDA graph and
+replayed.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,6 +41,7 @@ class TrainSettings:
     label_smoothing: float = 0.1  # on the training part alone
     dropout: float = 0.1
     tabs: int = 8
+    variant: str = "tim-net"
     precision: str = "fp32"
     compiled: bool = True  # kernels compiled at the start, which takes some seconds
 
@@ -45,37 +50,53 @@ class TrainSettings:
 class Split:
     """What one network trains and is tested on."""
 
+    fold_seed: int  # which folds these are
     fold: int
-    seed: int  # of weights, order and dropout
+    seed: int  # the model's: of weights, order and dropout
     train: np.ndarray  # indices of utterances
     test: np.ndarray
 
 
 @dataclass
 class Scores:
-    """What a network said of its test utterances after an epoch."""
+    """What each network said of its test utterances after an epoch of its own."""
 
-    epoch: int  # from 1
-    logits: Tensor  # (utterances, K)
-    fused: Tensor  # (utterances, C)
+    epoch: Tensor  # (S,), from 1
+    logits: Tensor  # (S, U, K); U the most test utterances of a network, others are padded
+    fused: Tensor  # (S, U, C)
 
 
 @dataclass
 class State:
-    """Everything that an epoch changes; a checkpoint is exactly this."""
+    """Everything that an epoch changes; a checkpoint is exactly this. Changed in place alone."""
 
     network: TIMNet
-    moments: list[tuple[Tensor, Tensor]]  # first and second, a pair a parameter
+    moments: tuple[Tensor, Tensor]  # first and second, (S, weights)
     steps: Tensor  # (S,) updates so far
-    generators: list[torch.Generator]
+    last: Scores
+    best: Scores  # of the epoch that was best ON THE TEST FOLD
+    best_accuracy: Tensor  # (S,)
     history: list[np.ndarray] = field(default_factory=list)  # an epoch: (S, 4) as in HISTORY
-    last: list[Scores] = field(default_factory=list)  # a network
-    best: list[Scores | None] = field(default_factory=list)  # a network; best ON THE TEST FOLD
 
     @property
     def epoch(self) -> int:
         """Epochs done."""
         return len(self.history)
+
+
+@dataclass
+class _Material:
+    """What an epoch reads, and where it leaves its figures; all on the device."""
+
+    frames: Tensor  # (T, utterances, C): a batch is then (T, B, C) by one gather
+    targets: Tensor  # (utterances,)
+    tested: Tensor  # (S, U) utterances, padded with the first
+    counted: Tensor  # (S, U) bool: not padding
+    seeds: Tensor  # (S,) of dropout
+    order: Tensor  # (S, longest training part), filled before an epoch
+    losses: Tensor  # (S, steps) sum over the batch
+    hits: Tensor  # (S,) over the epoch
+    figures: Tensor  # (S, 2) test loss and accuracy
 
 
 def train_stack(
@@ -103,47 +124,32 @@ def train_stack(
     Raises:
         TrainingError: a loss that is not finite, with fold, seed, epoch and step.
     """
-    dtype = PRECISIONS[settings.precision]
+    # what follows fills what it allocates; with deterministic algorithms torch would do so before
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     state = fresh_state(splits, classes, features.shape[2], settings, device)
     if resume:
         resume(state)
-    network = state.network
-    # (T, utterances, C): a batch is then (T, B, C) by one gather, time before batch
-    frames = torch.from_numpy(features).transpose(0, 1).to(device, dtype)
-    frames = pad_channels(frames, network.width).contiguous()
-    targets = torch.from_numpy(labels).to(device, torch.int64)
+    material = _material(features, labels, splits, settings, state)
+    sizes = np.array([len(split.train) for split in splits])
+    batches = list(_batches(sizes.tolist(), settings.batch_size))
+
+    def epoch() -> None:
+        _train_epoch(state, material, batches, settings)
+        _test_epoch(state, material, settings.batch_size)
+
+    run = _captured(epoch) if device == "cuda" else epoch
     while state.epoch < settings.epochs:
-        orders = [
-            torch.from_numpy(split.train)[torch.randperm(len(split.train), generator=generator)]
-            for split, generator in zip(splits, state.generators, strict=True)
-        ]
-        sums = np.zeros((len(splits), 2))  # loss and hits over the epoch
-        for step, rows, index in _batches(orders, settings.batch_size):
-            index = index.to(device)
-            masks = _dropout(network, state.generators[rows], index.shape[1], settings.dropout)
-            logits, _ = network(_gather(frames, index), masks.to(device), rows)
-            losses, hits = _loss(logits, targets[index], settings.label_smoothing)
-            if not torch.isfinite(losses).all():
-                raise _not_finite(splits[rows], losses, state.epoch + 1, step + 1)
-            network.zero_grad(set_to_none=True)
-            losses.mean(1).sum().backward()
-            _adam(state, rows, settings)
-            sums[rows] += torch.stack((losses.sum(1), hits.sum(1)), 1).detach().cpu().numpy()
-        state.last = _evaluate(network, frames, splits, settings.batch_size, state.epoch + 1)
-        tested = np.array(
-            [
-                _test_figures(scores, targets[torch.from_numpy(split.test)])
-                for scores, split in zip(state.last, splits, strict=True)
-            ],
-            np.float32,  # as the history keeps them, so that equals are equal
-        )
-        earlier = [epoch[:, 3] for epoch in state.history]
-        for row, scores in enumerate(state.last):
-            # the first of equals is kept
-            if not earlier or tested[row, 1] > max(accuracies[row] for accuracies in earlier):
-                state.best[row] = scores
-        trained = sums / np.array([[len(split.train)] for split in splits])
-        state.history.append(np.hstack((trained, tested)).astype(np.float32))
+        number = state.epoch + 1
+        for row, split in enumerate(splits):
+            order = np.random.default_rng((split.seed, split.fold, number)).permutation(split.train)
+            material.order[row, : len(order)].copy_(torch.from_numpy(order))
+        run()
+        losses = material.losses.cpu()
+        if not torch.isfinite(losses).all():
+            raise _not_finite(splits, losses, number)
+        trained = torch.stack((losses.double().sum(1), material.hits.cpu().double()), 1).numpy()
+        figures = np.hstack((trained / sizes[:, None], material.figures.cpu().numpy()))
+        state.history.append(figures.astype(np.float32))
         if checkpoint:
             checkpoint(state)
     return state
@@ -152,37 +158,126 @@ def train_stack(
 def fresh_state(
     splits: list[Split], classes: int, channels: int, settings: TrainSettings, device: str
 ) -> State:
-    network = TIMNet(len(splits), classes, settings.tabs, channels, settings.compiled)
-    generators = []
+    """The state before the first epoch, with drawn weights."""
+    network = TIMNet(
+        len(splits), classes, settings.tabs, channels, settings.variant, settings.compiled
+    )
     for row, split in enumerate(splits):
-        # one stream a fold and seed, whatever the stack
-        seed = np.random.SeedSequence((split.seed, split.fold)).generate_state(1, np.uint64)[0]
-        generators.append(torch.Generator().manual_seed(int(seed >> 1)))
-        network.initialise(row, generators[-1])
+        network.initialise(row, torch.Generator().manual_seed(_stream(split, "weights")))
     network.to(device)
+    s, tested = len(splits), max(len(split.test) for split in splits)
+    weights = sum(value[0].numel() for value in _trained(network))
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(s, *shape, dtype=dtype, device=device)
+
+    def scores() -> Scores:
+        return Scores(
+            zeros(dtype=torch.int64), zeros(tested, classes), zeros(tested, network.width)
+        )
+
     return State(
         network,
-        [(torch.zeros_like(p), torch.zeros_like(p)) for p in network.parameters()],
-        torch.zeros(len(splits), dtype=torch.float64, device=device),
-        generators,
-        best=[None] * len(splits),
+        (zeros(weights), zeros(weights)),
+        zeros(dtype=torch.int64),
+        scores(),
+        scores(),
+        zeros() - 1,
     )
 
 
-def _batches(orders: list[Tensor], size: int) -> Iterator[tuple[int, slice, Tensor]]:
-    """Batches of an epoch: (step, networks that take part, their utterances (S', B)).
+def _stream(split: Split, purpose: str) -> int:
+    """Seed of a random stream, one a fold and seed, whatever the stack."""
+    words = np.random.SeedSequence((split.seed, split.fold)).generate_state(2, np.uint64)
+    return int(words[("weights", "dropout").index(purpose)] >> 1)
+
+
+def _material(
+    features: np.ndarray,
+    labels: np.ndarray,
+    splits: list[Split],
+    settings: TrainSettings,
+    state: State,
+) -> _Material:
+    device, s = state.steps.device, len(splits)
+    frames = torch.from_numpy(features).transpose(0, 1)
+    frames = frames.to(device, PRECISIONS[settings.precision])
+    tested = np.zeros(state.last.logits.shape[:2], np.int64)
+    counted = np.zeros(tested.shape, bool)
+    for row, split in enumerate(splits):
+        tested[row, : len(split.test)] = split.test
+        counted[row, : len(split.test)] = True
+    longest = max(len(split.train) for split in splits)
+    return _Material(
+        pad_channels(frames, state.network.width).contiguous(),
+        torch.from_numpy(labels).to(device, torch.int64),
+        torch.from_numpy(tested).to(device),
+        torch.from_numpy(counted).to(device),
+        torch.tensor([_stream(split, "dropout") for split in splits], device=device),
+        torch.zeros(s, longest, dtype=torch.int64, device=device),
+        torch.zeros(s, -(-longest // settings.batch_size), device=device),
+        torch.zeros(s, device=device),
+        torch.zeros(s, 2, device=device),
+    )
+
+
+def _captured(epoch: Callable[[], None]) -> Callable[[], None]:
+    """`epoch` as one CUDA graph: run as it is the first time, captured the second, replayed."""
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    calls = itertools.count()
+
+    def run() -> None:
+        match next(calls):
+            case 0:  # on a stream of its own, as torch asks of what is captured later
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    epoch()
+                torch.cuda.current_stream().wait_stream(stream)
+                return
+            case 1:
+                with torch.cuda.graph(graph):
+                    epoch()
+        graph.replay()
+
+    return run
+
+
+def _train_epoch(
+    state: State,
+    material: _Material,
+    batches: list[tuple[int, slice, slice]],
+    settings: TrainSettings,
+) -> None:
+    network = state.network
+    material.losses.zero_()
+    material.hits.zero_()
+    for step, rows, columns in batches:
+        index = material.order[rows, columns]
+        shape = (network.tabs, 2, network.variant.directions, index.shape[1], network.width)
+        masks = _dropout(material.seeds[rows], state.steps[rows], shape, settings.dropout)
+        logits, _ = network(_gather(material.frames, index), masks, rows)
+        losses, hits = _loss(logits, material.targets[index], settings.label_smoothing)
+        network.zero_grad(set_to_none=True)
+        losses.mean(1).sum().backward()
+        _adam(state, rows, settings)
+        material.losses[rows, step] = losses.detach().sum(1)
+        material.hits[rows] += hits.sum(1)
+
+
+def _batches(sizes: list[int], batch: int) -> Iterator[tuple[int, slice, slice]]:
+    """Batches of an epoch: (step, networks that take part, places in their order).
 
     The last batch of an epoch is ragged and folds differ in size; neighbours whose batches are
     equally long go together, so that no batch is padded and batch norm needs no weights.
     """
-    for step in range(-(-max(map(len, orders)) // size)):
-        batches = [order[step * size : (step + 1) * size] for order in orders]
-        first = 0
-        for length, group in itertools.groupby(map(len, batches)):
+    for step in range(-(-max(sizes) // batch)):
+        start, first = step * batch, 0
+        ends = [min(start + batch, size) for size in sizes]
+        for end, group in itertools.groupby(ends):
             rows = slice(first, first + len(list(group)))
             first = rows.stop
-            if length:
-                yield step, rows, torch.stack(batches[rows])
+            if end > start:
+                yield step, rows, slice(start, end)
 
 
 def _gather(frames: Tensor, index: Tensor) -> Tensor:
@@ -190,11 +285,25 @@ def _gather(frames: Tensor, index: Tensor) -> Tensor:
     return torch.stack([frames.index_select(1, row) for row in index])
 
 
-def _dropout(network: TIMNet, generators: list, batch: int, rate: float) -> Tensor:
-    """Spatial dropout: whole channels of an utterance; (S', L, 2, D, B, C), 0 or 1 / (1 - rate)."""
-    shape = (network.tabs, 2, 2, batch, network.width)
-    kept = [torch.rand(shape, generator=generator) >= rate for generator in generators]
-    return torch.stack(kept) / (1 - rate)
+def _dropout(seeds: Tensor, steps: Tensor, shape: tuple[int, ...], rate: float) -> Tensor:
+    """Spatial dropout: whole channels of an utterance; (S', *shape), 0 or 1 / (1 - rate).
+
+    A function of seed (S',), step (S',) and place alone, and so the same in any stack, on any
+    device and inside a CUDA graph. The stream is SplitMix64 (Steele, Lea, Flood, "Fast Splittable
+    Pseudorandom Number Generators", OOPSLA 2014), in 64-bit integers that wrap around.
+    """
+    place = torch.arange(math.prod(shape), device=seeds.device)
+    x = seeds[:, None] + ((steps[:, None] << 32) + place) * -0x61C8864680B583EB
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        x = (x ^ _shift_right(x, shift)) * factor
+    x ^= _shift_right(x, 31)
+    kept = _shift_right(x, 40) >= round(rate * 2**24)
+    return (kept / (1 - rate)).view(-1, *shape)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Of unsigned integers, which torch has not."""
+    return (x >> bits) & (2 ** (64 - bits) - 1)
 
 
 def _loss(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -205,51 +314,56 @@ def _loss(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Te
     return losses.view(targets.shape), logits.argmax(2) == targets
 
 
+def _trained(network: TIMNet) -> list[Tensor]:
+    """The weights that gradients reach: a convolution's bias before batch norm is left out."""
+    return [value for name, value in network.named_parameters() if name != "bias"]
+
+
 @torch.no_grad()
 def _adam(state: State, rows: slice, settings: TrainSettings) -> None:
     """One step of Adam for the networks in `rows`, with Keras' place for epsilon."""
     state.steps[rows] += 1
-    steps = state.steps[rows]
+    steps = state.steps[rows].double()
     rate = settings.learning_rate * (1 - settings.beta2**steps).sqrt() / (1 - settings.beta1**steps)
-    for parameter, moments in zip(state.network.parameters(), state.moments, strict=True):
-        gradient = parameter.grad
-        if gradient is None:  # a convolution's bias before batch norm
-            continue
-        first, second = (moment[rows] for moment in moments)
-        gradient = gradient[rows]
-        first.lerp_(gradient, 1 - settings.beta1)
-        second.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
-        rates = rate.to(first.dtype).view(-1, *[1] * (first.ndim - 1))
-        parameter[rows] -= rates * first / (second.sqrt() + settings.epsilon)
+    weights = [(value, value.grad) for value in _trained(state.network)]
+    gradient = torch.cat([grad[rows].flatten(1) for _, grad in weights if grad is not None], 1)
+    first, second = (moment[rows] for moment in state.moments)
+    first.lerp_(gradient, 1 - settings.beta1)
+    second.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
+    change = rate.float()[:, None] * first / (second.sqrt() + settings.epsilon)
+    sizes = [value[0].numel() for value, _ in weights]
+    for (value, _), part in zip(weights, change.split(sizes, 1), strict=True):
+        value[rows] -= part.view_as(value[rows])
 
 
 @torch.no_grad()
-def _evaluate(
-    network: TIMNet, frames: Tensor, splits: list[Split], batch: int, epoch: int
-) -> list[Scores]:
-    """Each network on its own test utterances."""
-    result = []
-    for row, split in enumerate(splits):
-        parts = []
-        for index in torch.from_numpy(split.test).to(frames.device).split(batch):
-            logits, fused = network(_gather(frames, index[None]), rows=slice(row, row + 1))
-            parts.append((logits[0].cpu(), fused[0, :, : network.channels].cpu()))
-        logits, fused = (torch.cat(part) for part in zip(*parts, strict=True))
-        result.append(Scores(epoch, logits, fused))
-    return result
+def _test_epoch(state: State, material: _Material, batch: int) -> None:
+    """Each network on its own test utterances; what was better than before is kept."""
+    last, best = state.last, state.best
+    for start in range(0, material.tested.shape[1], batch):
+        part = slice(start, start + batch)
+        frames = _gather(material.frames, material.tested[:, part])
+        last.logits[:, part], last.fused[:, part] = state.network(frames)
+    last.epoch += 1
+    losses, hits = _loss(last.logits, material.targets[material.tested], 0.0)
+    number = material.counted.sum(1)
+    loss = torch.where(material.counted, losses, 0.0).sum(1) / number
+    # 32 bits, as the history keeps it, so that equals are equal
+    accuracy = ((hits & material.counted).sum(1) / number.double()).float()
+    material.figures.copy_(torch.stack((loss, accuracy), 1))
+    better = accuracy > state.best_accuracy  # the first of equals is kept
+    state.best_accuracy.copy_(torch.where(better, accuracy, state.best_accuracy))
+    best.epoch.copy_(torch.where(better, last.epoch, best.epoch))
+    best.logits.copy_(torch.where(better[:, None, None], last.logits, best.logits))
+    best.fused.copy_(torch.where(better[:, None, None], last.fused, best.fused))
 
 
-def _test_figures(scores: Scores, targets: Tensor) -> tuple[float, float]:
-    """Mean cross entropy and accuracy."""
-    losses, hits = _loss(scores.logits[None], targets.cpu()[None], 0.0)
-    return losses.mean().item(), hits.double().mean().item()
-
-
-def _not_finite(splits: list[Split], losses: Tensor, epoch: int, step: int) -> TrainingError:
-    row = int((~torch.isfinite(losses)).any(1).nonzero()[0])
+def _not_finite(splits: list[Split], losses: Tensor, epoch: int) -> TrainingError:
+    """About the first step whose loss is not finite; losses (S, steps)."""
+    step, row = (~torch.isfinite(losses)).T.nonzero()[0].tolist()
     return TrainingError(
         f"fold {splits[row].fold}, seed {splits[row].seed}: the loss is not finite at epoch "
-        f"{epoch}, step {step}. Lower train.learning_rate, or look for recordings with absurd "
+        f"{epoch}, step {step + 1}. Lower train.learning_rate, or look for recordings with absurd "
         "values."
     )
 
@@ -259,13 +373,8 @@ def save_state(state: State, path: Path, fingerprint: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "fingerprint": fingerprint,
-        "network": state.network.state_dict(),
-        "moments": state.moments,
-        "steps": state.steps,
-        "generators": [generator.get_state() for generator in state.generators],
+        "tensors": _tensors(state),
         "history": [torch.from_numpy(epoch) for epoch in state.history],
-        "last": [vars(scores) for scores in state.last],
-        "best": [scores and vars(scores) for scores in state.best],
     }
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -292,11 +401,15 @@ def load_state(state: State, path: Path, fingerprint: str) -> None:
             f"{path}: this checkpoint is of other parameters, data or code. "
             "Delete it to train from the start."
         )
-    state.network.load_state_dict(saved["network"])
-    state.moments = saved["moments"]
-    state.steps = saved["steps"]
-    for generator, content in zip(state.generators, saved["generators"], strict=True):
-        generator.set_state(content.cpu())
+    for name, tensor in _tensors(state).items():
+        tensor.copy_(saved["tensors"][name])
     state.history = [epoch.cpu().numpy() for epoch in saved["history"]]
-    state.last = [Scores(**scores) for scores in saved["last"]]
-    state.best = [scores and Scores(**scores) for scores in saved["best"]]
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    """All tensors of a state, by name; the state's own, not copies."""
+    named = {f"network.{name}": value for name, value in state.network.state_dict().items()}
+    named |= {"moments.0": state.moments[0], "moments.1": state.moments[1], "steps": state.steps}
+    for kind, scores in (("last", state.last), ("best", state.best)):
+        named |= {f"{kind}.{name}": value for name, value in vars(scores).items()}
+    return named | {"best_accuracy": state.best_accuracy}

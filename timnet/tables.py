@@ -24,16 +24,17 @@ class ScoredRun:
 
     @property
     def corpus(self) -> str:
-        return self.record["corpus"]
+        return self.record["trained_on"]
 
     @property
     def is_the_paper_s(self) -> bool:
         """Whether all settings but the seeds are the paper's, so that its figures compare."""
         printed, features = paper(), self.record["features"]["settings"]
+        free = {"precision": None, "compiled": None}
         tabs = printed["tabs"].get(self.corpus, printed["tabs"]["others"])
         return (
-            self.record["train"] | {"precision": None, "compiled": None}
-            == printed["training"] | {"precision": None, "compiled": None, "tabs": tabs}
+            self.record["train"] | free
+            == printed["training"] | free | {"tabs": tabs, "variant": "tim-net"}
             and self.record["folds"].get("number", 10) == 10
             and features["resampler"] == "kaiser_best_0_2_2"
             and features["signal_length"] == printed["signal_length"].get(self.corpus)
@@ -58,7 +59,7 @@ def single_corpus(runs: list[ScoredRun]) -> pl.DataFrame:
     }
     rows = []
     for run in runs:
-        for protocol in MEANING:
+        for protocol in printed:
             if protocol not in run.metrics:
                 continue
             figures = run.metrics[protocol]

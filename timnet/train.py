@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -28,10 +28,9 @@ import torch
 
 from timnet import features as feature_files
 from timnet import network, schemas, stack
-from timnet.errors import ArtifactError, TrainingError
+from timnet.errors import ArtifactError, TrainingError, listing
 from timnet.processes import end_with, worker_environment
 from timnet.stack import (
-    Scores,
     Split,
     State,
     TrainSettings,
@@ -70,7 +69,8 @@ class _Part:
 
     number: int
     parts: int
-    features: Path
+    features: list[Path]
+    utterances: list[str]
     labels: tuple[str, ...]
     splits: list[Split]
     settings: TrainSettings
@@ -80,7 +80,7 @@ class _Part:
 
 
 def train(
-    features: Path,
+    features: list[Path],
     folds: pa.Table,
     labels: tuple[str, ...],
     settings: TrainSettings,
@@ -90,62 +90,88 @@ def train(
     device: str = "cpu",
     workers: int = 1,
     report: Callable[[Progress], None] | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+    only: int | None = None,
 ) -> TrainedRun:
     """Train and test every fold of a run under every seed.
 
     Args:
-        features: file of `timnet.features`, (utterances, frames, 39).
-        folds: table of `schemas.FOLDS` over the same utterances.
+        features: files of `timnet.features`, (utterances, frames, 39), with all utterances of
+            the folds.
+        folds: table of `schemas.FOLDS`.
         labels: the emotions in the order of their indices.
         seeds: the model's, one network each a fold: initial weights, data order, dropout.
         keep_best: also give the predictions of the epoch that was best ON THE TEST FOLD.
         checkpoints: folder for this run's checkpoints; removing it is the caller's business.
         device: "cpu" (a network a process: measured fastest, for it stays in the cache) or
-            "cuda" (all networks in one stack).
+            "cuda" (all networks in one stack, or in as few as its memory needs).
         workers: processes on the CPU, one thread each.
         report: called after every epoch of every part.
+        notify: called with a sentence that the user should read.
+        only: train just this fold, to the same bits on the CPU as among the others.
 
     Raises:
         ArtifactError: features, folds or a checkpoint do not fit each other.
         TrainingError: stopped by a signal (run again to continue), a worker died, or a loss is
             not finite.
     """
-    table, _ = feature_files.read(features)
-    utterances = table["utterance"].to_pylist()
-    if utterances != folds["utterance"].to_pylist():
-        raise ArtifactError(
-            f"{features}: its utterances are not those of the folds. Run `dvc repro`."
-        )
-    assignment = folds["fold"].to_numpy()
+    seeds_of_folds = folds["fold_seed"].to_numpy()
+    assignments = {
+        int(seed): folds["fold"].to_numpy()[seeds_of_folds == seed]
+        for seed in dict.fromkeys(seeds_of_folds)
+    }
+    utterances = folds["utterance"].to_pylist()[: len(folds) // len(assignments)]
+    table = _utterances(features, utterances)
     splits = [
-        Split(fold, seed, np.flatnonzero(assignment != fold), np.flatnonzero(assignment == fold))
+        Split(fold_seed, fold, seed, np.flatnonzero(of != fold), np.flatnonzero(of == fold))
+        for fold_seed, of in assignments.items()
         for seed in seeds
-        for fold in range(assignment.max() + 1)
+        for fold in range(of.max() + 1)
+        if only in (None, fold)
     ]
-    groups = [splits] if device == "cuda" else [[split] for split in splits]
     for split in splits:
         if not len(split.train) or not len(split.test):
             raise TrainingError(
                 f"fold {split.fold} has {len(split.train)} utterances to train on and "
                 f"{len(split.test)} to test: both parts need some. Choose other folds."
             )
-    fingerprint = _fingerprint(features, assignment, settings, labels, splits, device)
-    parts = [
-        _Part(
-            number,
-            len(groups),
-            features,
-            labels,
-            group,
-            settings,
-            device,
-            checkpoints / fingerprint[:16] / f"{group[0].seed}-{group[0].fold}-{len(group)}.pt",
-            fingerprint,
-        )
-        for number, group in enumerate(groups)
-    ]
-    _train_parts(parts, min(workers, len(parts)), report)
-    states = [_finished(part, table) for part in parts]
+    fingerprint = _fingerprint(features, utterances, settings, labels, splits, device)
+
+    def parts(number: int) -> list[_Part]:
+        groups = [
+            [splits[i] for i in group] for group in np.array_split(range(len(splits)), number)
+        ]
+        return [
+            _Part(
+                number,
+                len(groups),
+                features,
+                utterances,
+                labels,
+                group,
+                settings,
+                device,
+                checkpoints / fingerprint[:16] / _checkpoint_name(group),
+                fingerprint,
+            )
+            for number, group in enumerate(groups)
+        ]
+
+    number = 1 if device == "cuda" else len(splits)
+    while True:
+        try:
+            trained = parts(number)
+            _train_parts(trained, min(workers, number), report)
+            break
+        except torch.OutOfMemoryError:
+            if number == len(splits):
+                raise TrainingError(
+                    "the GPU has too little free memory for a single network. Free some, lower "
+                    "train.batch_size, or train on the CPU: TIMNET_DEVICE=cpu."
+                ) from None
+            number += 1
+            notify(f"out of GPU memory: training {len(splits)} networks in {number} parts")
+    states = [_finished(part, table) for part in trained]
     return TrainedRun(
         _history(splits, states),
         _predictions(splits, states, table, labels, keep_best),
@@ -153,20 +179,40 @@ def train(
     )
 
 
+def _checkpoint_name(splits: list[Split]) -> str:
+    first = splits[0]
+    return f"{first.fold_seed}-{first.seed}-{first.fold}-{len(splits)}.pt"
+
+
+def _utterances(features: list[Path], wanted: list[str]) -> pa.Table:
+    """The wanted rows of several files of features, in that order."""
+    table = pa.concat_tables([feature_files.read(path)[0] for path in features])
+    row_of = {utterance: row for row, utterance in enumerate(table["utterance"].to_pylist())}
+    missing = [utterance for utterance in wanted if utterance not in row_of]
+    if missing:
+        raise ArtifactError(
+            f"{', '.join(map(str, features))}: no features of {listing(missing)}, which the folds "
+            "name. Run `dvc repro`."
+        )
+    return table.take([row_of[utterance] for utterance in wanted])
+
+
 def _fingerprint(
-    features: Path,
-    assignment: np.ndarray,
+    features: list[Path],
+    utterances: list[str],
     settings: TrainSettings,
     labels: tuple[str, ...],
     splits: list[Split],
     device: str,
 ) -> str:
     """Hash of all that a checkpoint's numbers depend on: data, settings, code, torch."""
-    networks = [(split.fold, split.seed) for split in splits]
-    told = [asdict(settings), labels, networks, device, torch.__version__]
+    networks = [
+        (split.fold_seed, split.fold, split.seed, split.train.tolist(), split.test.tolist())
+        for split in splits
+    ]
+    told = [asdict(settings), utterances, labels, networks, device, torch.__version__]
     identity = hashlib.sha256(json.dumps(told).encode())
-    identity.update(assignment.tobytes())
-    for path in (features, Path(network.__file__), Path(stack.__file__)):
+    for path in (*features, Path(network.__file__), Path(stack.__file__)):
         identity.update(hashlib.sha256(path.read_bytes()).digest())
     return identity.hexdigest()
 
@@ -267,7 +313,7 @@ def _start(stop: Any, messages: Any, parent: int) -> None:
 
 def _train_part(part: _Part) -> None:
     """Train one part from its checkpoint, or from the start, to its last epoch or a stop."""
-    table, _ = feature_files.read(part.features)
+    table = _utterances(part.features, part.utterances)
     saved = time.monotonic()
 
     def resume(state: State) -> None:
@@ -329,9 +375,9 @@ def _history(splits: list[Split], states: list[State]) -> pa.Table:
     """Rows of `schemas.HISTORY`, by network and epoch."""
     values = np.concatenate([np.stack(state.history, 1) for state in states])  # networks epochs 4
     networks, epochs, _ = values.shape
+    networks_of = np.array([(split.fold_seed, split.fold, split.seed) for split in splits])
     columns = [
-        np.repeat(np.array([split.fold for split in splits], np.int32), epochs),
-        np.repeat(np.array([split.seed for split in splits], np.int32), epochs),
+        *np.repeat(networks_of, epochs, 0).T.astype(np.int32),
         np.tile(np.arange(1, epochs + 1, dtype=np.int32), networks),
         *values.reshape(-1, 4).T.astype(np.float32),
     ]
@@ -345,33 +391,40 @@ def _predictions(
     labels: tuple[str, ...],
     keep_best: bool,
 ) -> pa.Table:
-    """Rows of `schemas.predictions`, by seed, kind of epoch and utterance."""
-    rows = []
-    kinds: dict[str, list[Scores | None]] = {"last": [s for state in states for s in state.last]}
-    if keep_best:
-        kinds["best_on_test"] = [s for state in states for s in state.best]
-    for kind, scores in kinds.items():
-        for split, score in zip(splits, scores, strict=True):
-            assert score is not None
+    """Rows of `schemas.predictions`, by seeds, kind of epoch and utterance."""
+    rows: list[tuple] = []
+    for kind in ("last", "best_on_test") if keep_best else ("last",):
+        scored = (
+            (int(scores.epoch[row]), scores.logits[row].numpy(), scores.fused[row].numpy())
+            for state in states
+            for scores in (state.last if kind == "last" else state.best,)
+            for row in range(state.network.networks)
+        )
+        for split, (epoch, *vectors) in zip(splits, scored, strict=True):
             for row, utterance in enumerate(split.test):
-                rows.append((split.seed, kind, utterance, split.fold, score, row))
-    rows.sort(key=lambda row: row[:3])
-    utterances, emotions = table["utterance"].to_pylist(), table["emotion"].to_pylist()
-    logits = np.stack([score.logits[row].numpy() for *_, score, row in rows])
-    fused = np.stack([score.fused[row].numpy() for *_, score, row in rows])
-    return pa.table(
-        [
-            pa.array([utterances[utterance] for _, _, utterance, *_ in rows]),
-            pa.array([fold for _, _, _, fold, _, _ in rows], pa.int32()),
-            pa.array([seed for seed, *_ in rows], pa.int32()),
-            pa.array([kind for _, kind, *_ in rows]),
-            pa.array([score.epoch for *_, score, _ in rows], pa.int32()),
-            pa.array([emotions[utterance] for _, _, utterance, *_ in rows]),
-            pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1]),
-            pa.FixedSizeListArray.from_arrays(pa.array(fused.ravel()), fused.shape[1]),
-        ],
-        schema=schemas.predictions(logits.shape[1], fused.shape[1]),
-    )
+                key = (split.fold_seed, split.seed, kind, int(utterance))
+                rows.append((*key, split.fold, epoch, *(values[row] for values in vectors)))
+    rows.sort(key=lambda row: row[:4])
+    fold_seeds, seeds, kinds, tested, folds, epochs, logits, fused = zip(*rows, strict=True)
+    classes, channels = len(labels), states[0].network.channels
+
+    def lists(values: Sequence[np.ndarray], size: int) -> pa.Array:
+        flat = np.stack(values)[:, :size].ravel()  # without what only pads to the network's width
+        return pa.FixedSizeListArray.from_arrays(pa.array(flat), size)
+
+    columns = {
+        "utterance": table["utterance"].take(tested),
+        "speaker": table["speaker"].take(tested),
+        "fold_seed": pa.array(fold_seeds, pa.int32()),
+        "fold": pa.array(folds, pa.int32()),
+        "seed": pa.array(seeds, pa.int32()),
+        "epoch_kind": pa.array(kinds),
+        "epoch": pa.array(epochs, pa.int32()),
+        "emotion": table["emotion"].take(tested),
+        "logits": lists(logits, classes),
+        "fused": lists(fused, channels),
+    }
+    return pa.table(columns, schema=schemas.predictions(classes, channels))
 
 
 def _weights(splits: list[Split], states: list[State]) -> dict[str, np.ndarray]:
@@ -382,6 +435,6 @@ def _weights(splits: list[Split], states: list[State]) -> dict[str, np.ndarray]:
     weights = {
         name: torch.stack([arrays[name] for arrays in networks]).numpy() for name in networks[0]
     }
-    weights["fold"] = np.array([split.fold for split in splits], np.int32)
-    weights["seed"] = np.array([split.seed for split in splits], np.int32)
+    for name in ("fold_seed", "fold", "seed"):
+        weights[name] = np.array([getattr(split, name) for split in splits], np.int32)
     return weights

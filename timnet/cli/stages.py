@@ -103,16 +103,19 @@ def folds(run: RunName) -> None:
 
     workspace, params = open_workspace()
     settings = params.run(run)
-    table = schemas.read(workspace.manifest(settings.corpus), schemas.MANIFEST)
-    number, seed = settings.folds.number, settings.folds.seed
-    if number is not None and seed is not None:
-        split = stage.random_folds(len(table), number, seed)
+    manifests = [
+        schemas.read(workspace.manifest(corpus), schemas.MANIFEST) for corpus in settings.corpora
+    ]
+    number, seeds = settings.folds.number, settings.folds.seeds
+    if settings.folds.protocol == "cross":
+        table = stage.cross_table(*manifests)
+    elif number is not None and seeds is not None:
+        table = stage.random_table(manifests[0], number, seeds)
     else:
-        split = stage.speaker_folds(
-            table["speaker"].to_pylist(), corpora.corpus(settings.corpus, workspace.data)
-        )
-    schemas.write(stage.table(table["utterance"], split), workspace.folds(run), schemas.FOLDS)
-    say(f"{run}: {split.max() + 1} folds of {settings.folds.protocol}")
+        recipe = corpora.corpus(settings.trained_on, workspace.data)
+        table = stage.speaker_table(manifests[0], recipe)
+    schemas.write(table, workspace.folds(run), schemas.FOLDS)
+    say(f"{run}: {len(set(table['fold'].to_pylist()) - {-1})} folds of {settings.folds.protocol}")
 
 
 @app.command(rich_help_panel=STAGES)
@@ -120,11 +123,17 @@ def train(run: RunName) -> None:
     """Train every fold and seed of a run; stopped, it goes on where it was."""
     from timnet import corpora, features, provenance, schemas
     from timnet import train as stage
+    from timnet.corpora.corpus import SHARED_EMOTIONS
     from timnet.stack import TrainSettings
 
     workspace, params = open_workspace()
     settings = params.run(run)
-    training = TrainSettings(**params.train.model_dump(), tabs=settings.network.tabs)
+    chosen = {
+        **params.train.model_dump(),
+        **settings.network.model_dump(),
+        "precision": settings.precision,
+    }
+    training = TrainSettings(**chosen)
     place = device()
     if (
         training.compiled
@@ -135,26 +144,30 @@ def train(run: RunName) -> None:
             "train.compiled is true, but no C++ compiler is installed (c++, g++ or clang++). "
             "Install one, or set train.compiled to false."
         )
-    labels = corpora.corpus(settings.corpus, workspace.data).labels
-    source = workspace.features(settings.features)
+    labels = corpora.corpus(settings.trained_on, workspace.data).labels
+    if settings.folds.protocol == "cross":
+        labels = SHARED_EMOTIONS
+    sources = [workspace.features(name) for name in settings.features]
     wanted = features.FeatureSettings(settings.signal_length, params.features.resampler)
+    identities = [features.read(source, wanted)[1] for source in sources]
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     record = {
         "commit": provenance.commit(workspace.root),
-        "corpus": settings.corpus,
         "device": place,
         "device_name": provenance.device_name(place),
-        "features": features.read(source, wanted)[1],
+        "features": identities[0],  # the same of both corpora
         "folds": settings.folds.model_dump(exclude_none=True),
         "labels": labels,
         "seeds": settings.seeds,
-        "train": {**params.train.model_dump(), **settings.network.model_dump()},
-        "utterances": len(split),
+        "tested_on": settings.tested_on,
+        "train": chosen,
+        "trained_on": settings.trained_on,
+        "utterances": len(set(split["utterance"].to_pylist())),
         "versions": provenance.versions(),
     }
     with timed(workspace, f"train@{run}"), _training_progress(run, training.epochs) as report:
         result = stage.train(
-            source,
+            sources,
             split,
             labels,
             training,
@@ -164,6 +177,7 @@ def train(run: RunName) -> None:
             place,
             workers(),
             report,
+            say,
         )
         stage.write(result, workspace.training(run), as_json(record))
     shutil.rmtree(workspace.checkpoints(run))  # those of other settings too
@@ -231,6 +245,7 @@ def score(run: RunName) -> None:
     by_fold = pl.DataFrame(
         {
             "protocol": part.protocol,
+            "fold_seed": part.fold_seed,
             "seed": part.seed,
             "fold": part.fold,
             "utterances": int(part.confusion.sum()),
@@ -277,7 +292,7 @@ def _leaks(workspace: Workspace, params: Params) -> list[str]:
     """Corpora of random runs that hold a recording twice, as their validation found it."""
     notes = []
     for corpus in dict.fromkeys(
-        run.corpus for run in params.runs.values() if run.folds.protocol == "random"
+        run.trained_on for run in params.runs.values() if run.folds.protocol == "random"
     ):
         summary = read_json(workspace.published_validation(corpus))
         notes += [

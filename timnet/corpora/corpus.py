@@ -23,6 +23,9 @@ EMOTIONS = (
     "surprise",
 )
 
+# what networks tell apart that are tested on another corpus than they were trained on (Table 2)
+SHARED_EMOTIONS = ("angry", "fear", "happy", "neutral", "sad")
+
 
 @dataclass(frozen=True)
 class Utterance:
