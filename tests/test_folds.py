@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn.model_selection import KFold
 
@@ -45,6 +46,35 @@ def test_number_of_speaker_folds(name: str, number: int) -> None:
 def test_a_single_speaker_cannot_be_left_out() -> None:
     with pytest.raises(CorpusError, match="emovo: all utterances are of one speaker or group"):
         folds.speaker_folds(["f1", "f1"], CORPORA["emovo"])
+
+
+def manifest(prefix: str, emotions: list[str]) -> pa.Table:
+    names = [f"{prefix}{number}" for number in range(len(emotions))]
+    return pa.table({"utterance": names, "speaker": names, "emotion": emotions})
+
+
+def test_across_corpora_the_five_shared_emotions_take_part() -> None:
+    one = manifest("a", ["angry", "disgust", "fear", "happy", "neutral", "sad"])
+    other = manifest("b", ["sad", "angry", "calm", "fear", "happy", "neutral", "neutral"])
+    rows = folds.cross_table(one, other).to_pydict()
+    assert rows["utterance"] == ["a0", "a2", "a3", "a4", "a5", "b0", "b1", "b3", "b4", "b5", "b6"]
+    assert rows["fold"] == [-1] * 5 + [0] * 6
+
+
+def test_across_corpora_a_missing_emotion_or_a_shared_name_is_refused() -> None:
+    emotions = ["angry", "fear", "happy", "neutral", "sad"]
+    with pytest.raises(CorpusError, match="tested_on: the corpus has no fear, sad; a run across"):
+        folds.cross_table(manifest("a", emotions), manifest("b", ["angry", "happy", "neutral"]))
+    with pytest.raises(CorpusError, match="both corpora have utterances named a0, a1, a2"):
+        folds.cross_table(manifest("a", emotions), manifest("a", emotions))
+
+
+def test_several_fold_seeds_are_several_splits_of_all_utterances() -> None:
+    rows = folds.random_table(manifest("a", ["sad"] * 20), 4, [1, 7])
+    for number, seed in enumerate((1, 7)):
+        part = rows.slice(20 * number, 20)
+        assert set(part["fold_seed"].to_pylist()) == {seed}
+        assert part["fold"].to_pylist() == folds.random_folds(20, 4, seed).tolist()
 
 
 def test_an_unknown_speaker_is_named() -> None:

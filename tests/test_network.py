@@ -181,6 +181,76 @@ def test_padding_to_the_width_stays_zero() -> None:
             torch.testing.assert_close(value.abs().sum(), cropped[name].abs().sum())
 
 
+@pytest.mark.parametrize(
+    ("variant", "parameters"),
+    {"without-bd": 52_392, "without-ms": 104_488, "without-df": 104_488, "tcn": 52_384}.items(),
+)
+def test_number_of_parameters_of_the_ablations(variant: str, parameters: int) -> None:
+    arrays = TIMNet(1, 7, variant=variant).arrays(0)
+    assert sum(v.numel() for name, v in arrays.items() if "running" not in name) == parameters
+
+
+def by_definition(
+    arrays: dict[str, torch.Tensor], x: torch.Tensor, variant: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and fused vector of one network, as Table S3 describes it; x (B, C, T)."""
+    scales = []
+    for direction, read in enumerate((x, x.flip(2))[: len(arrays["input_bias"])]):
+        kernel = arrays["input_kernel"][direction].T[:, :, None]
+        h = F.conv1d(read, kernel, arrays["input_bias"][direction])
+        means = []
+        for block in range(len(arrays["kernel"])):
+            y = h
+            for half in range(2):
+                at = (block, half, direction)
+                taps = arrays["kernel"][at].permute(2, 1, 0)
+                y = F.conv1d(F.pad(y, (2**block, 0)), taps, arrays["bias"][at], dilation=2**block)
+                normed = (arrays["running_mean"][at], arrays["running_variance"][at])
+                y = F.relu(
+                    F.batch_norm(y, *normed, arrays["gamma"][at], arrays["beta"][at], eps=1e-3)
+                )
+            h = h + y if variant == "tcn" else h * torch.sigmoid(y)
+            means.append(h.mean(2))
+        scales.append(torch.stack(means))
+    together = torch.stack(scales).sum(0)  # L B C
+    fused = {
+        "without-bd": lambda: torch.einsum("lbc,l->bc", together, arrays["scale_weight"]),
+        "without-ms": lambda: together[-1],
+        "without-df": lambda: together.mean(0),
+        "tcn": lambda: together[-1],
+    }[variant]()
+    return fused @ arrays["dense_kernel"] + arrays["dense_bias"], fused
+
+
+@pytest.mark.parametrize("variant", ("without-bd", "without-ms", "without-df", "tcn"))
+def test_an_ablation_is_what_it_says(variant: str) -> None:
+    network = stack(variant=variant)
+    with torch.no_grad():
+        network.running_mean.uniform_(-1, 1)
+        network.running_variance.uniform_(0.5, 2)
+    logits, fused = network(frames())
+    for row in range(S):
+        x = frames()[row, ..., :39].permute(1, 2, 0)
+        expected, vector = by_definition(network.arrays(row), x, variant)
+        torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(fused[row, :, :39], vector, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ("without-bd", "without-ms", "without-df", "tcn"))
+def test_an_ablation_learns_one_batch_by_heart(variant: str) -> None:
+    network = stack(1, tabs=3, variant=variant)
+    target = torch.arange(B) % K
+    optimiser = torch.optim.Adam(network.parameters(), 0.01)
+    masks = no_dropout(network)[:, :, :, : network.variant.directions]
+    for _ in range(80):
+        logits, _ = network(frames(1), masks)
+        loss = F.cross_entropy(logits[0], target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert (logits[0].argmax(1) == target).all()
+
+
 @pytest.mark.slow
 def test_compiled_kernels_equal_the_plain_ones() -> None:
     network, compiled = stack(), stack(compiled=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from timnet import stack
 from timnet.errors import ArtifactError, TrainingError
 from timnet.stack import Split, State, TrainSettings, load_state, save_state, train_stack
 
@@ -44,6 +45,28 @@ def test_a_fold_in_a_stack_trains_as_the_fold_alone() -> None:
         ours = np.stack(together.history)[:, row]
         np.testing.assert_allclose(ours, np.stack(alone.history)[:, 0], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(weights(together, row), weights(alone, 0), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ("without-bd", "without-ms", "without-df", "tcn"))
+def test_an_ablation_in_a_stack_trains_as_alone(variant: str) -> None:
+    settings = TrainSettings(epochs=3, batch_size=8, tabs=3, variant=variant, compiled=False)
+    together = train_stack(*material(), splits(), CLASSES, settings)
+    alone = train_stack(*material(), splits()[1:2], CLASSES, settings)
+    np.testing.assert_allclose(
+        np.stack(together.history)[:, 1], np.stack(alone.history)[:, 0], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_dropout_is_that_share_of_channels_and_another_at_every_step() -> None:
+    seeds = torch.tensor([1, 2])
+    masks = [stack._dropout(seeds, torch.tensor([n, n]), (4, 2, 2, 64, 40), 0.1) for n in (0, 1)]
+    for mask in masks:
+        assert mask.unique().tolist() == [0.0, pytest.approx(1 / 0.9)]
+        assert (mask == 0).float().mean().item() == pytest.approx(0.1, abs=0.003)
+    assert (masks[0] == masks[1]).float().mean().item() == pytest.approx(0.82, abs=0.01)
+    assert (masks[0][0] == masks[0][1]).float().mean().item() == pytest.approx(0.82, abs=0.01)
+    again = stack._dropout(seeds[1:], torch.tensor([0]), (4, 2, 2, 64, 40), 0.1)
+    assert torch.equal(again[0], masks[0][1])
 
 
 def test_folds_of_very_different_size_train_as_alone() -> None:

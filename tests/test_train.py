@@ -9,9 +9,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import edit, run
+
+from timnet import schemas, train
+from timnet.errors import ArtifactError
+from timnet.stack import TrainSettings
 
 
 @pytest.fixture
@@ -113,6 +120,74 @@ def test_what_training_leaves(reproduced: Path) -> None:
     assert len(speaker["utterance"]) == 240
     history = pq.read_table(folder / "demo-speaker" / "history.parquet").to_pydict()
     assert sorted(history["fold"]) == list(range(6))
+
+
+SETTINGS = TrainSettings(epochs=2, batch_size=32, tabs=2, compiled=False)
+
+
+def test_across_corpora_one_is_trained_on_and_another_tested(
+    reproduced: Path, tmp_path: Path
+) -> None:
+    source = reproduced / "build/features/demo-44100.parquet"
+    one = pq.read_table(source)
+    names = pa.array([f"other-{name}" for name in one["utterance"].to_pylist()])
+    field = one.schema.field("utterance")
+    other = one.set_column(one.schema.get_field_index("utterance"), field, names)
+    pq.write_table(other, tmp_path / "other.parquet")
+    trained, tested = one["utterance"].to_pylist()[::3], names.to_pylist()[1::4]
+    fold = [-1] * len(trained) + [0] * len(tested)
+    columns = [[*trained, *tested], [0] * len(fold), fold]
+    folds = pa.table(columns, schema=schemas.FOLDS)
+    labels = tuple(sorted(set(one["emotion"].to_pylist())))
+    files = [source, tmp_path / "other.parquet"]
+    result = train.train(files, folds, labels, SETTINGS, [3, 4], False, tmp_path, workers=2)
+    rows = result.predictions.to_pydict()
+    assert rows["utterance"] == tested * 2
+    assert rows["seed"] == [3] * len(tested) + [4] * len(tested)
+    emotion_of = dict(zip(names.to_pylist(), one["emotion"].to_pylist(), strict=True))
+    assert rows["emotion"] == [emotion_of[name] for name in rows["utterance"]]
+    with pytest.raises(ArtifactError, match=r"no features of other-.*, which the folds name"):
+        train.train(files[:1], folds, labels, SETTINGS, [3], False, tmp_path)
+
+
+def test_a_gpu_that_is_too_small_takes_the_stack_in_the_fewest_parts(
+    reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory for four networks of five; tried without a GPU, so nothing is trained."""
+    tried: list[list[int]] = []
+
+    def train_parts(parts: list, *_: object) -> None:
+        tried.append([len(part.splits) for part in parts])
+        if max(tried[-1]) > 4:
+            raise torch.OutOfMemoryError
+        raise StopIteration
+
+    monkeypatch.setattr(train, "_train_parts", train_parts)
+    source = reproduced / "build/features/demo-44100.parquet"
+    folds = schemas.read(reproduced / "build/folds/demo-random.parquet", schemas.FOLDS)
+    said: list[str] = []
+    common = ([source], folds, ("angry",), SETTINGS, [0, 1], True, tmp_path, "cuda")
+    with pytest.raises(StopIteration):
+        train.train(*common, notify=said.append)
+    assert tried == [[10], [5, 5], [4, 3, 3]]
+    assert said[-1] == "out of GPU memory: training 10 networks in 3 parts"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
+def test_a_gpu_trains_to_the_same_bits_twice_and_near_the_cpu(
+    reproduced: Path, tmp_path: Path
+) -> None:
+    source = reproduced / "build/features/demo-44100.parquet"
+    folds = schemas.read(reproduced / "build/folds/demo-random.parquet", schemas.FOLDS)
+    labels = tuple(sorted(set(pq.read_table(source)["emotion"].to_pylist())))
+    settings = TrainSettings(epochs=5, batch_size=32, tabs=2, compiled=False)
+    first, second, cpu = (
+        train.train([source], folds, labels, settings, [0], True, tmp_path / name, device)
+        for name, device in (("a", "cuda"), ("b", "cuda"), ("c", "cpu"))
+    )
+    assert first.predictions.equals(second.predictions)
+    losses = [np.array(run.history["train_loss"]) for run in (first, cpu)]
+    np.testing.assert_allclose(*losses, rtol=0.02)
 
 
 @pytest.mark.parametrize(

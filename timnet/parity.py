@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from timnet import features, folds, keras, metrics, tables
+from timnet import features, folds, keras, metrics
 from timnet.corpora.corpus import Corpus
 from timnet.errors import ArtifactError, ParameterError
 from timnet.features import FeatureSettings
 from timnet.network import pad_channels
+from timnet.paper import paper
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def settings(corpus: Corpus) -> FeatureSettings:
     Raises:
         ParameterError: the paper has no figures for the corpus.
     """
-    lengths = tables.paper()["signal_length"]
+    lengths = paper()["signal_length"]
     if corpus.id not in lengths:
         raise ParameterError(
             f"the paper has no figures for {corpus.id}; it has them for {', '.join(lengths)}."
@@ -81,19 +82,19 @@ def parity(corpus: Corpus, table: pa.Table, weights: Path) -> Parity:
             f"{weights}: networks for {network.classes} emotions, while {corpus.id} has "
             f"{len(corpus.labels)}. Give the archive of {corpus.id}."
         )
-    paper = tables.paper()
+    figures = paper()
     values = pad_channels(torch.from_numpy(features.array(table)), network.width)
-    fold_of = folds.random_folds(len(table), network.networks, paper["fold_seed"][corpus.id])
+    fold_of = folds.random_folds(len(table), network.networks, figures["fold_seed"][corpus.id])
     logits = np.zeros((len(table), network.classes), np.float32)
     for fold in range(network.networks):
         test = np.flatnonzero(fold_of == fold)
         batch = values[test].transpose(0, 1)[None]
         logits[test] = network(batch, rows=slice(fold, fold + 1))[0][0].numpy()
     truth = np.array([corpus.labels.index(emotion) for emotion in table["emotion"].to_pylist()])
-    printed = paper["figure_s3_confusion"].get(corpus.id)
+    printed = figures["figure_s3_confusion"].get(corpus.id)
     return Parity(
         logits,
         metrics.confusion_matrix(truth, logits.argmax(1), network.classes),
-        tuple(paper["table_1_single_corpus"][corpus.id]["TIM-Net"]),
+        tuple(figures["table_1_single_corpus"][corpus.id]["TIM-Net"]),
         np.array(printed["rows"]) if printed else None,
     )

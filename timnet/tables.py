@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from importlib.resources import files
 
 import polars as pl
 
+from timnet.paper import paper
 from timnet.score import MEANING
 
 NO_FIGURE = "-"
@@ -39,11 +38,6 @@ class ScoredRun:
             and features["resampler"] == "kaiser_best_0_2_2"
             and features["signal_length"] == printed["signal_length"].get(self.corpus)
         )
-
-
-def paper() -> dict:
-    """The figures of the paper's tables, as printed; percent, pairs of [UAR, WAR]."""
-    return json.loads(files("timnet").joinpath("paper.json").read_text(encoding="utf-8"))
 
 
 def single_corpus(runs: list[ScoredRun]) -> pl.DataFrame:
