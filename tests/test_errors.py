@@ -169,9 +169,9 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         ("build/train/demo-random/run.json: no such file. Run `dvc repro`.",),
     ),
     "damaged record": (
-        replace("results/runs/demo-random/metrics.json", lambda content: content[:40]),
+        replace("results/runs/demo-random/scores.json", lambda content: content[:40]),
         "tables",
-        ("results/runs/demo-random/metrics.json: not valid JSON",),
+        ("results/runs/demo-random/scores.json: not valid JSON",),
     ),
     "broken YAML": (
         params("corpora:", "corpora: ["),

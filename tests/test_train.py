@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import edit, run
+from scipy.stats import binomtest
 
-from timnet import schemas, train
+from timnet import features, schemas, train
 from timnet.errors import ArtifactError
-from timnet.stack import TrainSettings
+from timnet.stack import Split, TrainSettings, train_stack
 
 
 @pytest.fixture
@@ -171,6 +173,41 @@ def test_a_gpu_that_is_too_small_takes_the_stack_in_the_fewest_parts(
         train.train(*common, notify=said.append)
     assert tried == [[10], [5, 5], [4, 3, 3]]
     assert said[-1] == "out of GPU memory: training 10 networks in 3 parts"
+
+
+@pytest.mark.slow
+def test_over_a_whole_run_stack_single_folds_and_bf16_agree(
+    reproduced: Path, tmp_path: Path
+) -> None:
+    """They round differently, so after hundreds of steps they are different networks: what must
+    agree is how well they recognise (McNemar's exact test, where they disagree)."""
+    source = reproduced / "build/features/demo-44100.parquet"
+    folds = schemas.read(reproduced / "build/folds/demo-random.parquet", schemas.FOLDS)
+    table, _ = features.read(source)
+    labels = tuple(sorted(set(table["emotion"].to_pylist())))
+    truth = np.array([labels.index(emotion) for emotion in table["emotion"].to_pylist()])
+    settings = TrainSettings(22, 8, learning_rate=5e-4, tabs=5, compiled=False)
+    hits = []
+    for precision in ("fp32", "bf16"):
+        chosen = replace(settings, precision=precision)
+        place = tmp_path / precision
+        run = train.train([source], folds, labels, chosen, [0], False, place, workers=2)
+        logits = np.array(run.predictions["logits"].to_pylist())
+        hits.append(logits.argmax(1) == truth)
+    fold_of = folds["fold"].to_numpy()
+    splits = [
+        Split(1, fold, 0, np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold))
+        for fold in range(5)
+    ]
+    state = train_stack(features.array(table), truth, splits, len(labels), settings)
+    together = np.zeros(len(truth), bool)
+    for row, split in enumerate(splits):
+        logits = state.last.logits[row, : len(split.test)].numpy()
+        together[split.test] = logits.argmax(1) == truth[split.test]
+    assert hits[0].mean() > 0.5
+    for other in (hits[1], together):
+        better, worse = (hits[0] & ~other).sum(), (~hits[0] & other).sum()
+        assert better + worse == 0 or binomtest(better, better + worse).pvalue > 0.01
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")

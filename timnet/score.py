@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from timnet import metrics
+from timnet import intervals, metrics
 
 # What the folds of a run and the epoch of its predictions make of a figure.
 PROTOCOLS = {
@@ -50,6 +50,20 @@ class Part:
         return 100 * metrics.war(self.confusion)
 
 
+@dataclass(frozen=True)
+class Tested:
+    """The utterances that a protocol tested, and what they were taken for."""
+
+    utterances: list[str]
+    speakers: np.ndarray  # (utterances,)
+    truth: np.ndarray  # (utterances,) label indices
+    predicted: np.ndarray  # (draws, utterances); a draw is a seed of folds with one of the model
+
+    @property
+    def hits(self) -> np.ndarray:
+        return self.predicted == self.truth
+
+
 def parts(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> Iterator[Part]:
     """Every protocol, seeds and fold of a run, the pooled ones first.
 
@@ -75,24 +89,120 @@ def parts(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> Iterato
                 yield Part(protocol, fold_seed, seed, fold, confusion)
 
 
-def summary(scored: list[Part]) -> dict[str, dict[str, float]]:
-    """A few figures a protocol: pooled UAR and WAR, their mean and spread over folds.
+def scores(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[str, dict]:
+    """The figures of a run a protocol.
 
-    The spread is the sample standard deviation over all folds of all seeds.
+    Args: as of `parts`.
+
+    Returns:
+        a protocol: uar and war, each with value (mean over draws of the pooled figure), low and
+        high (95 %, over utterances), fold_mean and, with two folds or more, fold_sd (sample
+        standard deviation over the folds of all draws); draws: what each seed gave; speakers:
+        UAR, WAR and number of utterances of each speaker, mean over draws. A draw is one seed of
+        the folds with one of the model.
     """
-    result: dict[str, dict[str, float]] = {}
-    for protocol in dict.fromkeys(part.protocol for part in scored):
-        own = [part for part in scored if part.protocol == protocol]
+    every = list(parts(predictions, labels, folds))
+    result: dict[str, dict] = {}
+    for protocol, tested in tests(predictions, labels, folds).items():
+        own = [part for part in every if part.protocol == protocol]
         pooled = [part for part in own if part.fold is None]
-        folds = [part for part in own if part.fold is not None]
-        result[protocol] = {}
-        for name in ("uar", "war"):
-            by_fold = [getattr(part, name) for part in folds]
-            result[protocol][name] = _round(np.mean([getattr(part, name) for part in pooled]))
-            result[protocol][f"{name}_fold_mean"] = _round(np.mean(by_fold))
-            if len(by_fold) > 1:
-                result[protocol][f"{name}_fold_sd"] = _round(np.std(by_fold, ddof=1))
+        by_fold = [part for part in own if part.fold is not None]
+        bounds = intervals.interval(tested.truth, tested.hits)
+        figures: dict = {}
+        for name in intervals.METRICS:
+            of_folds = [getattr(part, name) for part in by_fold]
+            low, high = bounds[name]
+            figures[name] = {
+                "value": _round(np.mean([getattr(part, name) for part in pooled])),
+                "low": _round(low),
+                "high": _round(high),
+                "fold_mean": _round(np.mean(of_folds)),
+            }
+            if len(of_folds) > 1:
+                figures[name]["fold_sd"] = _round(np.std(of_folds, ddof=1))
+        figures["draws"] = [
+            {
+                "fold_seed": part.fold_seed,
+                "seed": part.seed,
+                "uar": _round(part.uar),
+                "war": _round(part.war),
+            }
+            for part in pooled
+        ]
+        figures["speakers"] = {
+            speaker: _of_speaker(tested, tested.speakers == speaker, len(labels))
+            for speaker in sorted(set(tested.speakers))
+        }
+        result[protocol] = figures
     return result
+
+
+def tests(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[str, Tested]:
+    """What each protocol tested, args as of `parts`."""
+    truth, predicted = _indices(predictions, labels)
+    kinds = np.array(predictions["epoch_kind"].to_pylist())
+    draws = len(
+        set(zip(*(predictions[name].to_pylist() for name in ("fold_seed", "seed")), strict=True))
+    )
+    result = {}
+    for (split, kind), protocol in PROTOCOLS.items():
+        rows = np.flatnonzero(kinds == kind)
+        if split == folds:
+            first = rows[: len(rows) // draws]  # every draw tests the same utterances
+            result[protocol] = Tested(
+                predictions["utterance"].take(first).to_pylist(),
+                np.array(predictions["speaker"].take(first).to_pylist()),
+                truth[first],
+                predicted[rows].reshape(draws, -1),
+            )
+    return result
+
+
+def _of_speaker(tested: Tested, own: np.ndarray, classes: int) -> dict:
+    """Figures of one speaker, whose utterances are `own`, mean over draws."""
+    matrices = [
+        metrics.confusion_matrix(tested.truth[own], said[own], classes) for said in tested.predicted
+    ]
+    return {
+        "uar": _round(np.mean([100 * metrics.uar(matrix) for matrix in matrices])),
+        "war": _round(np.mean([100 * metrics.war(matrix) for matrix in matrices])),
+        "utterances": int(own.sum()),
+    }
+
+
+def summary(scored: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """Pooled UAR and WAR a protocol: the few rows that `dvc metrics` shows."""
+    return {
+        protocol: {name: figures[name]["value"] for name in intervals.METRICS}
+        for protocol, figures in scored.items()
+    }
+
+
+def curves(history: pa.Table) -> pl.DataFrame:
+    """Means over the networks of a run by epoch: losses, and accuracies in percent."""
+    columns = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    means = pl.DataFrame(pl.from_arrow(history)).group_by("epoch").mean().sort("epoch")
+    return means.select(
+        "epoch",
+        *((pl.col(c).cast(float) * (100 if "acc" in c else 1)).round(4) for c in columns),
+    )
+
+
+def scale_rows(weights: dict[str, np.ndarray]) -> pl.DataFrame:
+    """The learned weights over time scales: fold_seed, seed, fold, block (from 1), weight."""
+    rows = [
+        (int(fold_seed), int(seed), int(fold), block, round(float(weight), 6))
+        for fold_seed, seed, fold, of_blocks in zip(
+            weights["fold_seed"],
+            weights["seed"],
+            weights["fold"],
+            weights.get("scale_weight", [[]] * len(weights["fold"])),
+            strict=True,
+        )
+        for block, weight in enumerate(of_blocks, 1)
+    ]
+    columns = {"fold_seed": int, "seed": int, "fold": int, "block": int, "weight": float}
+    return pl.DataFrame(rows, schema=columns, orient="row")
 
 
 def confusion_rows(scored: list[Part], labels: tuple[str, ...]) -> pl.DataFrame:
@@ -125,5 +235,5 @@ def _indices(predictions: pa.Table, labels: tuple[str, ...]) -> tuple[np.ndarray
     return truth, logits.reshape(-1, len(labels)).argmax(1)
 
 
-def _round(value: float) -> float:
+def _round(value: float | np.floating) -> float:
     return round(float(value), 4)

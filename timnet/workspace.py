@@ -57,12 +57,27 @@ class Workspace:
     def run_results(self, run: str) -> Path:
         return self.root / "results" / "runs" / run
 
+    def figures(self, run: str) -> Path:
+        return self.root / "results" / "figures" / run
+
     def published_validation(self, corpus: str) -> Path:
         return self.root / "results" / "validation" / f"{corpus}.json"
 
     @property
     def tables(self) -> Path:
         return self.root / "results" / "tables"
+
+    @property
+    def provenance(self) -> Path:
+        return self.root / "results" / "provenance.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "results" / "report.html"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "dvc.lock"
 
 
 def write_text(path: Path, text: str) -> None:

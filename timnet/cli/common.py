@@ -120,7 +120,9 @@ def _refuse_other_code(workspace: Workspace) -> None:
 
 
 def _code(folder: Path) -> list[Path]:
-    return [path for ending in ("py", "json", "yaml") for path in folder.rglob(f"*.{ending}")]
+    return [
+        path for ending in ("py", "html", "json", "yaml") for path in folder.rglob(f"*.{ending}")
+    ]
 
 
 def as_json(content: Any) -> str:

@@ -6,6 +6,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,10 +16,8 @@ from timnet.cli.common import (
     app,
     as_json,
     bar,
-    copy_files,
     device,
     open_workspace,
-    read_json,
     read_text,
     say,
     timed,
@@ -27,7 +27,8 @@ from timnet.errors import ParameterError
 from timnet.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
-    from timnet.params import Params
+    from timnet.params import Params, Run
+    from timnet.stack import TrainSettings
 
 STAGES = "Stages, as `dvc repro` calls them"
 
@@ -124,30 +125,14 @@ def train(run: RunName) -> None:
     from timnet import corpora, features, provenance, schemas
     from timnet import train as stage
     from timnet.corpora.corpus import SHARED_EMOTIONS
-    from timnet.stack import TrainSettings
 
     workspace, params = open_workspace()
     settings = params.run(run)
-    chosen = {
-        **params.train.model_dump(),
-        **settings.network.model_dump(),
-        "precision": settings.precision,
-    }
-    training = TrainSettings(**chosen)
-    place = device()
-    if (
-        training.compiled
-        and place == "cpu"
-        and not any(map(shutil.which, ("c++", "g++", "clang++")))
-    ):
-        raise ParameterError(
-            "train.compiled is true, but no C++ compiler is installed (c++, g++ or clang++). "
-            "Install one, or set train.compiled to false."
-        )
+    training, place = training_settings(params, settings), device()
     labels = corpora.corpus(settings.trained_on, workspace.data).labels
     if settings.folds.protocol == "cross":
         labels = SHARED_EMOTIONS
-    sources = [workspace.features(name) for name in settings.features]
+    sources = sources_of(workspace, settings)
     wanted = features.FeatureSettings(settings.signal_length, params.features.resampler)
     identities = [features.read(source, wanted)[1] for source in sources]
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
@@ -160,12 +145,12 @@ def train(run: RunName) -> None:
         "labels": labels,
         "seeds": settings.seeds,
         "tested_on": settings.tested_on,
-        "train": chosen,
+        "train": asdict(training),
         "trained_on": settings.trained_on,
         "utterances": len(set(split["utterance"].to_pylist())),
         "versions": provenance.versions(),
     }
-    with timed(workspace, f"train@{run}"), _training_progress(run, training.epochs) as report:
+    with timed(workspace, f"train@{run}"), training_progress(run, training.epochs) as report:
         result = stage.train(
             sources,
             split,
@@ -183,8 +168,31 @@ def train(run: RunName) -> None:
     shutil.rmtree(workspace.checkpoints(run))  # those of other settings too
 
 
+def training_settings(params: Params, run: Run) -> TrainSettings:
+    """How a run is trained here.
+
+    Raises:
+        ParameterError: kernels are to be compiled where there is nothing to do it with.
+    """
+    from timnet.stack import TrainSettings
+
+    chosen = {**params.train.model_dump(), **run.network.model_dump(), "precision": run.precision}
+    compilers = ("c++", "g++", "clang++")
+    if chosen["compiled"] and device() == "cpu" and not any(map(shutil.which, compilers)):
+        raise ParameterError(
+            "train.compiled is true, but no C++ compiler is installed (c++, g++ or clang++). "
+            "Install one, or set train.compiled to false."
+        )
+    return TrainSettings(**chosen)
+
+
+def sources_of(workspace: Workspace, run: Run) -> list[Path]:
+    """Files of the features that a run reads."""
+    return [workspace.features(name) for name in run.features]
+
+
 @contextmanager
-def _training_progress(run: str, epochs: int) -> Iterator[Callable[[Any], None]]:
+def training_progress(run: str, epochs: int) -> Iterator[Callable[[Any], None]]:
     """One line: epochs done of all parts, loss, accuracy, time left. In a log, now and then."""
     from rich.console import Console
     from rich.progress import (
@@ -220,85 +228,3 @@ def _training_progress(run: str, epochs: int) -> Iterator[Callable[[Any], None]]
                 say(f"{run}: {sum(done.values())} of {total} fold-epochs, {figures}")
 
         yield report
-
-
-@app.command(rich_help_panel=STAGES)
-def score(run: RunName) -> None:
-    """Compute UAR, WAR and confusion matrices of a run and put them where git keeps them."""
-    import polars as pl
-
-    from timnet import schemas
-    from timnet import score as stage
-
-    workspace, params = open_workspace()
-    params.run(run)
-    source, target = workspace.training(run), workspace.run_results(run)
-    if source.exists():
-        copy_files(source, target, ("predictions.parquet", "history.parquet", "run.json"))
-    # what was trained, whatever params.yaml says by now
-    record = read_json(target / "run.json")
-    labels = tuple(record["labels"])
-    schema = schemas.predictions(len(labels), record["features"]["settings"]["coefficients"])
-    predictions = schemas.read(target / "predictions.parquet", schema)
-    scored = list(stage.parts(predictions, labels, record["folds"]["protocol"]))
-    summary = stage.summary(scored)
-    by_fold = pl.DataFrame(
-        {
-            "protocol": part.protocol,
-            "fold_seed": part.fold_seed,
-            "seed": part.seed,
-            "fold": part.fold,
-            "utterances": int(part.confusion.sum()),
-            "uar": round(part.uar, 4),
-            "war": round(part.war, 4),
-        }
-        for part in scored
-        if part.fold is not None
-    )
-    write_text(target / "folds.csv", by_fold.write_csv())
-    write_text(target / "confusion.csv", stage.confusion_rows(scored, labels).write_csv())
-    write_text(target / "predicted.csv", stage.predicted_rows(predictions, labels).write_csv())
-    write_text(target / "metrics.json", as_json(summary))
-    for protocol, figures in summary.items():
-        say(f"{run}: {protocol}: UAR {figures['uar']:.2f} %, WAR {figures['war']:.2f} %")
-
-
-@app.command(rich_help_panel=STAGES)
-def tables() -> None:
-    """Put the paper's figures beside ours, as Markdown and CSV."""
-    from timnet import tables as stage
-
-    workspace, params = open_workspace()
-    if not params.runs:
-        raise ParameterError("params.yaml has no runs, so there is no table to make.")
-    runs = []
-    for name in params.runs:
-        folder = workspace.run_results(name)
-        runs.append(
-            stage.ScoredRun(
-                name, read_json(folder / "run.json"), read_json(folder / "metrics.json")
-            )
-        )
-    table = stage.single_corpus(runs)
-    shown = table.drop("WAR over folds", "utterances", "seeds")  # the CSV has all
-    notes = stage.protocol_notes(table) + _leaks(workspace, params)
-    text = stage.markdown(shown, "Single corpus", notes)
-    write_text(workspace.tables / "single-corpus.md", text)
-    write_text(workspace.tables / "single-corpus.csv", table.write_csv())
-    say(text)
-
-
-def _leaks(workspace: Workspace, params: Params) -> list[str]:
-    """Corpora of random runs that hold a recording twice, as their validation found it."""
-    notes = []
-    for corpus in dict.fromkeys(
-        run.trained_on for run in params.runs.values() if run.folds.protocol == "random"
-    ):
-        summary = read_json(workspace.published_validation(corpus))
-        notes += [
-            f"{corpus}: {check['message']}. Under random folds a copy may be trained on while the "
-            "other is tested: a leak, kept since the paper has it."
-            for check in summary["checks"]
-            if check["check"] == "documented copies" and not check["passed"]
-        ]
-    return notes

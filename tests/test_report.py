@@ -1,0 +1,69 @@
+"""The report as a reader has it: in a browser."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from browser import chromium
+from selenium.webdriver.common.by import By
+
+
+def opened(driver, reproduced: Path):
+    driver.get((reproduced / "results/report.html").as_uri())
+    return driver
+
+
+def column(driver, table: str, place: int) -> list[str]:
+    script = """
+    const table = document.getElementById(arguments[0]).nextElementSibling.querySelector("table");
+    return [...table.tBodies[0].rows].map((row) => row.cells[arguments[1]].textContent.trim());
+    """
+    return driver.execute_script(script, table, place)
+
+
+@pytest.mark.slow
+def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -> None:
+    with chromium() as driver:
+        opened(driver, reproduced)
+        assert driver.get_log("browser") == []
+        assert driver.title == "TIM-Net, reproduced"
+
+        for path in (reproduced / "results/tables").glob("*.csv"):
+            header, *rows = csv.reader(path.open())
+            for place, _ in enumerate(header):
+                assert column(driver, path.stem, place) == [row[place] for row in rows]
+
+        heading = driver.find_element(By.ID, "table-1")
+        button = heading.find_elements(By.XPATH, "following-sibling::div[1]//th[3]/button")[0]
+        shown = column(driver, "table-1", 2)
+        figures = sorted(float(text) for text in shown if re.match(r"[+-]?\d", text))
+        for expected in (figures, figures[::-1]):
+            button.click()
+            now = [float(text) for text in column(driver, "table-1", 2)[: len(figures)]]
+            assert now == expected  # what is no figure stands last
+
+        cell = driver.find_element(By.CSS_SELECTOR, "#single-corpus + div td[title]")
+        driver.execute_script("arguments[0].click()", cell)
+        told = driver.find_element(By.ID, "told")
+        assert told.is_displayed()
+        for word in ("commit ", "data demo: md5 ", "features demo-44100: md5 ", "device: "):
+            assert word in told.text
+
+        images = driver.find_elements(By.CSS_SELECTOR, "figure img")
+        assert len(images) == 6 + 5  # of the random run and of the speaker run
+        widths = "return [...document.images].map((image) => image.naturalWidth)"
+        assert all(driver.execute_script(widths))
+
+
+@pytest.mark.slow
+def test_the_report_fits_a_phone_and_needs_no_network(reproduced: Path) -> None:
+    text = (reproduced / "results/report.html").read_text()
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*\"", text)
+    with chromium() as driver:
+        phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        opened(driver, reproduced)
+        assert driver.execute_script("return document.documentElement.scrollWidth") == 390

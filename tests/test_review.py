@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import edit, run
+
+
+def test_without_a_change_nothing_is_said_to_have_changed(workspace: Path) -> None:
+    said = run(workspace, "timnet", "compare", "HEAD").stdout
+    lines = [line.split("|")[1:-1] for line in said.splitlines() if line.startswith("| demo")]
+    assert len(lines) == 6
+    for cells in lines:
+        assert [cell.strip() for cell in cells[5:]] == ["+0.00", "+0.00 to +0.00"]
+    assert "tables that changed: none." in said
+
+
+def test_a_change_comes_with_its_interval(workspace: Path) -> None:
+    edit(workspace / "params.yaml", "epochs: 1", "epochs: 2")
+    run(workspace, "dvc", "repro", "tables")
+    said = run(workspace, "timnet", "compare", "HEAD").stdout
+    (line,) = (line for line in said.splitlines() if "corrected | UAR" in line)
+    _, _, _, before, after, change, bounds = (cell.strip() for cell in line.split("|")[1:-1])
+    assert float(after) - float(before) == pytest.approx(float(change), abs=0.011)
+    low, high = (float(bound) for bound in bounds.split(" to "))
+    assert low <= float(change) <= high
+    assert "tables that changed: single-corpus." in said
+
+
+def test_runs_of_one_revision_alone_are_named(workspace: Path) -> None:
+    (workspace / "results/runs/demo-speaker").rename(workspace / "results/runs/demo-new")
+    lines = run(workspace, "timnet", "compare", "HEAD").stdout.splitlines()
+    assert any("demo-new" in line and "new here" in line for line in lines)
+    assert any("demo-speaker" in line and "not here, but in" in line for line in lines)
+
+
+def test_compare_refuses_what_is_no_revision(workspace: Path) -> None:
+    result = run(workspace, "timnet", "compare", "nowhere", check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "timnet: 'nowhere' is no revision of this repository.\n"
+
+
+def test_a_fold_is_verified(workspace: Path) -> None:
+    before = {path: path.read_bytes() for path in (workspace / "results").rglob("*.*")}
+    said = run(workspace, "timnet", "verify", "demo-random", "--fold", "3").stdout
+    assert "demo-random, fold 3: the same bits, 96 predictions and 1 epochs" in said
+    assert {path: path.read_bytes() for path in (workspace / "results").rglob("*.*")} == before
+    assert not (workspace / "build/checkpoints/demo-random-verify").exists()
+
+
+def test_a_fold_that_comes_out_otherwise_is_told_how_far_and_why(workspace: Path) -> None:
+    edit(workspace / "params.yaml", "learning_rate: 0.0005", "learning_rate: 0.0006")
+    said = run(workspace, "timnet", "verify", "demo-random", "--fold", "0").stdout
+    assert "NOT the same bits: training losses differ from epoch 1 on; logits of the last" in said
+    assert "  learning_rate: 0.0006 here, 0.0005 then" in said
+    result = run(workspace, "timnet", "verify", "demo-random", "--fold", "5", check=False)
+    assert "timnet: demo-random has no fold 5; it has 0 to 4." in result.stderr

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from timnet import catalogue, render, tables
+from timnet.paper import paper
+from timnet.tables import ScoredRun, Table
+
+
+def scored(name: str, run: dict, protocols: dict[str, tuple[float, float]]) -> ScoredRun:
+    """A run of the catalogue with made-up figures, 2 points of interval either side."""
+    scores = {
+        protocol: {
+            **{
+                metric: {"value": v, "low": v - 2, "high": v + 2, "fold_mean": v, "fold_sd": 1.5}
+                for metric, v in zip(("uar", "war"), pair, strict=True)
+            },
+            "draws": [
+                {"fold_seed": 1, "seed": seed, "uar": pair[0] + seed / 10, "war": pair[1]}
+                for seed in run["seeds"]
+            ],
+        }
+        for protocol, pair in protocols.items()
+    }
+    free = {"precision": "fp32", "compiled": True}
+    record = {
+        "commit": "0123456789",
+        "features": {
+            "settings": {"resampler": "kaiser_best_0_2_2", "signal_length": run["signal_length"]}
+        },
+        "folds": run["folds"],
+        "seeds": run["seeds"],
+        "tested_on": run["tested_on"],
+        "train": paper()["training"] | run["network"] | free,
+        "trained_on": run["trained_on"],
+    }
+    return ScoredRun(name, record, scores)
+
+
+def of_table(table: str, *corpora: str, **protocols: tuple[float, float]) -> list[ScoredRun]:
+    runs = catalogue.runs(table, list(corpora))
+    return [scored(name, run, protocols) for name, run in runs.items()]
+
+
+def rows(table: Table) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(render.as_csv(table))))
+
+
+def test_figures_are_rounded_half_up_as_in_print() -> None:
+    assert tables.print_figure(92.005) == "92.01"
+    assert tables.print_figure(91.675) == "91.68"
+    assert tables.print_figure(None) == "-"
+    assert tables.signed(-0.004) == "-0.00"
+
+
+def test_the_paper_s_headline_claim_follows_from_its_table() -> None:
+    last = rows(tables.single_corpus([], "published"))[-2:]
+    assert last[0]["method"] == "TIM-Net, the paper's, 6 of 6 corpora"
+    assert (last[0]["UAR"], last[0]["WAR"]) == ("+2.34", "+2.61")
+    assert (last[1]["method"], last[1]["UAR"]) == ("TIM-Net, ours", "not in this commit")
+
+
+def test_our_gain_is_over_the_corpora_of_this_commit() -> None:
+    runs = of_table("table-1", "emovo", "casia", published=(90.0, 91.0), corrected=(80.0, 80.0))
+    last = rows(tables.single_corpus(runs, "published"))[-1]
+    assert last["method"] == "TIM-Net, ours, 2 of 6 corpora"
+    # second best: 85.40 and 92.75
+    assert (last["UAR"], last["WAR"]) == ("+0.93", "+1.93")
+
+
+def test_the_paper_s_figure_is_inside_or_not() -> None:
+    runs = of_table("table-1", "emovo", published=(90.5, 89.0), corrected=(80.0, 80.0))
+    (theirs,) = (
+        row
+        for row in rows(tables.single_corpus(runs, "published"))
+        if row["corpus"] == "emovo" and row["method"] == "TIM-Net, the paper's"
+    )
+    assert theirs["paper inside"] == "yes / no"
+
+
+def test_a_corpus_without_runs_is_not_in_this_commit() -> None:
+    runs = of_table("table-1", "emovo", published=(90.5, 89.0), corrected=(80.0, 80.0))
+    ours = {
+        row["corpus"]: row["UAR"]
+        for row in rows(tables.single_corpus(runs, "corrected"))
+        if row["method"] == "TIM-Net, ours" and row["corpus"] != "gain"
+    }
+    assert ours.pop("emovo") == "80.00"
+    assert set(ours.values()) == {"not in this commit"}
+
+
+def test_other_settings_keep_a_run_out_of_the_paper_s_tables() -> None:
+    (run,) = of_table("table-1", "emovo", published=(90.5, 89.0), corrected=(80.0, 80.0))
+    run.record["train"] = run.record["train"] | {"epochs": 50}
+    assert "90.50" not in render.markdown(tables.single_corpus([run], "published"))
+    overview = tables.overview([run])
+    assert [row["paper UAR"] for row in rows(overview)] == ["-", "-"]
+    assert "`emovo-random` differs from the paper's settings" in render.markdown(overview)
+
+
+def test_each_step_of_honesty_has_its_cost() -> None:
+    runs = [
+        *of_table("table-1", "emovo", published=(92.0, 92.0), corrected=(86.5, 86.5)),
+        *of_table("speaker", "emovo", speaker=(60.0, 60.0)),
+    ]
+    found = rows(tables.overview(runs))
+    assert [row["protocol"] for row in found] == ["published", "corrected", "speaker"]
+    assert [row["step"] for row in found] == ["-", "-5.50", "-26.50"]
+    assert [row["paper UAR"] for row in found] == ["92.00", "-", "-"]
+
+
+def test_the_ablation_table_compares_what_was_run() -> None:
+    runs = of_table("table-s3", "emovo", published=(85.0, 85.0), corrected=(75.0, 75.0))
+    found = {row["network"]: row for row in rows(tables.ablation(runs)) if row["corpus"] == "emovo"}
+    assert found["TCN"]["paper UAR"] == "82.14"
+    assert found["TCN"]["published UAR"] == "85.00 [83.00, 87.00]"
+    assert found["TIM-Net"]["published UAR"] == "not in this commit"
+
+
+def test_cross_corpus_averages_need_all_twenty_pairs() -> None:
+    runs = of_table("table-2", *catalogue.CROSS_CORPORA, cross=(34.0, 35.0))
+    assert rows(tables.cross_average(runs[:-1]))[-1]["UAR"] == "not in this commit"
+    last = rows(tables.cross_average(runs))[-1]
+    assert (last["UAR"], last["WAR"], last["pairs"]) == ("34.45 ± 0.30", "35.00 ± 0.00", "20")
+    table = tables.cross_best(runs[:1])
+    first = rows(table)[0]
+    assert first["pair"] == "casia to emodb"
+    assert (first["TIM-Net UAR"], first["ours, mean UAR"]) == ("50.4", "34.0 [32.0, 36.0]")
+    assert "ON THE TEST CORPUS: **optimistic**" in render.markdown(table)
+
+
+def test_figures_that_look_exchanged_in_print_stay_with_a_footnote() -> None:
+    table = tables.single_corpus([], "corrected")
+    text = render.markdown(table)
+    assert "GM-TCN†" in text
+    assert "† As printed. UAR and WAR look exchanged" in text
+    first = next(row for row in rows(table) if row["corpus"] == "emodb")
+    assert (first["method"], first["UAR"], first["WAR"]) == ("GM-TCN†", "86.17", "85.70")
+
+
+@pytest.mark.parametrize("table", tables.all_tables([], {}), ids=lambda table: table.name)
+def test_every_table_renders_in_every_form(table: Table) -> None:
+    lines = [line for line in render.markdown(table).splitlines() if line.startswith("|")]
+    assert len({len(line) for line in lines}) == 1
+    found = rows(table)
+    assert len(found) == len(table.rows) == len(lines) - 2
+    tex = render.latex(table)
+    assert tex.count(r" \\") == len(table.rows) + 1
+    assert tex.count("{") == tex.count("}")
+    assert not {"±", "†"} & set(tex)
+    for special in "&%_#":
+        assert tex.count(special) >= tex.count(f"\\{special}")

@@ -1,0 +1,194 @@
+"""From what was trained to what people read: the stages score, tables, figures and report."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+
+from timnet.cli.common import app, as_json, copy_files, open_workspace, read_json, say
+from timnet.cli.stages import STAGES, RunName
+from timnet.errors import ParameterError
+from timnet.workspace import Workspace, write_text
+
+if TYPE_CHECKING:
+    from timnet.params import Params
+    from timnet.tables import ScoredRun
+
+
+@app.command(rich_help_panel=STAGES)
+def score(run: RunName) -> None:
+    """Compute UAR, WAR and confusion matrices of a run and put them where git keeps them."""
+    import numpy as np
+    import polars as pl
+
+    from timnet import schemas
+    from timnet import score as stage
+
+    workspace, params = open_workspace()
+    params.run(run)
+    source, target = workspace.training(run), workspace.run_results(run)
+    if source.exists():  # in a clone without it, git has what was copied
+        copy_files(source, target, ("predictions.parquet", "history.parquet", "run.json"))
+        with np.load(source / "weights.npz") as weights:
+            scales = stage.scale_rows({name: weights[name] for name in weights.files})
+        write_text(target / "scales.csv", scales.write_csv())
+    # what was trained, whatever params.yaml says by now
+    record = read_json(target / "run.json")
+    labels, folds = tuple(record["labels"]), record["folds"]["protocol"]
+    schema = schemas.predictions(len(labels), record["features"]["settings"]["coefficients"])
+    predictions = schemas.read(target / "predictions.parquet", schema)
+    history = schemas.read(target / "history.parquet", schemas.HISTORY)
+    parts = list(stage.parts(predictions, labels, folds))
+    by_fold = pl.DataFrame(
+        {
+            "protocol": part.protocol,
+            "fold_seed": part.fold_seed,
+            "seed": part.seed,
+            "fold": part.fold,
+            "utterances": int(part.confusion.sum()),
+            "uar": round(part.uar, 4),
+            "war": round(part.war, 4),
+        }
+        for part in parts
+        if part.fold is not None
+    )
+    scores = stage.scores(predictions, labels, folds)
+    write_text(target / "folds.csv", by_fold.write_csv())
+    write_text(target / "confusion.csv", stage.confusion_rows(parts, labels).write_csv())
+    write_text(target / "predicted.csv", stage.predicted_rows(predictions, labels).write_csv())
+    write_text(target / "curves.csv", stage.curves(history).write_csv())
+    write_text(target / "scores.json", as_json(scores))
+    write_text(target / "metrics.json", as_json(stage.summary(scores)))
+    for protocol, figures in scores.items():
+        bounds = f"95 % {figures['uar']['low']:.2f} to {figures['uar']['high']:.2f}"
+        say(
+            f"{run}: {protocol}: UAR {figures['uar']['value']:.2f} % ({bounds}), "
+            f"WAR {figures['war']['value']:.2f} %"
+        )
+
+
+@app.command(rich_help_panel=STAGES)
+def tables() -> None:
+    """Put the paper's figures beside ours, as Markdown, CSV and LaTeX."""
+    from timnet import render
+    from timnet import tables as stage
+
+    workspace, params = open_workspace()
+    runs = scored_runs(workspace, params)
+    made = stage.all_tables(runs, validations(workspace, params))
+    made[0].notes.extend(_leaks(workspace, params))
+    for table in made:
+        for ending, text in (
+            ("md", render.markdown(table)),
+            ("csv", render.as_csv(table)),
+            ("tex", render.latex(table)),
+        ):
+            write_text(workspace.tables / f"{table.name}.{ending}", text)
+    write_text(workspace.provenance, as_json(_provenance(workspace, runs)))
+    say(render.markdown(made[0]))
+    say(f"{len(made)} tables in {workspace.tables}")
+
+
+@app.command(rich_help_panel=STAGES)
+def figures(run: RunName) -> None:
+    """Draw a run: confusion matrices, curves, fused vectors, time scales, speakers."""
+    from timnet import figures as stage
+
+    workspace, params = open_workspace()
+    params.run(run)
+    source, target = workspace.run_results(run), workspace.figures(run)
+    shutil.rmtree(target, ignore_errors=True)
+    for name, figure in stage.all_figures(source):
+        stage.save(figure, target / name)
+        say(f"{run}: {name}")
+
+
+@app.command(rich_help_panel=STAGES)
+def report() -> None:
+    """Make the report: one HTML page with all tables and figures, for any browser, offline."""
+    from timnet import report as stage
+    from timnet import tables as table_stage
+
+    workspace, params = open_workspace()
+    runs = scored_runs(workspace, params)
+    found = validations(workspace, params)
+    made = table_stage.all_tables(runs, found)
+    made[0].notes.extend(_leaks(workspace, params))
+    drawn = {run.name: workspace.figures(run.name) for run in runs}
+    page = stage.page(made, runs, drawn, found, read_json(workspace.provenance))
+    write_text(workspace.report, page)
+    say(f"{workspace.report}: {len(made)} tables, {len(runs)} runs, {len(page) / 1e6:.1f} MB")
+
+
+def scored_runs(workspace: Workspace, params: Params) -> list[ScoredRun]:
+    """What the tables need of every run of params.yaml.
+
+    Raises:
+        ParameterError: there is none.
+        ArtifactError: one was not scored.
+    """
+    from timnet.tables import ScoredRun
+
+    if not params.runs:
+        raise ParameterError("params.yaml has no runs, so there is no table to make.")
+    return [
+        ScoredRun(name, read_json(folder / "run.json"), read_json(folder / "scores.json"))
+        for name in params.runs
+        for folder in (workspace.run_results(name),)
+    ]
+
+
+def validations(workspace: Workspace, params: Params) -> dict[str, dict]:
+    """Summaries of validation by corpus."""
+    return {c: read_json(workspace.published_validation(c)) for c in params.corpora}
+
+
+def _provenance(workspace: Workspace, runs: list[ScoredRun]) -> dict[str, dict]:
+    """Where each run's figures come from; hashes are DVC's, of what was trained on."""
+    lock: dict[str, Any] = {}
+    if workspace.lock.exists():
+        lock = YAML(typ="safe").load(workspace.lock)["stages"]
+    hashes = {
+        entry["path"]: entry["md5"]
+        for stage in lock.values()
+        for part in ("deps", "outs")
+        for entry in stage.get(part, [])
+    }
+    result = {}
+    for run in runs:
+        record = run.record
+        corpora = dict.fromkeys((record["trained_on"], record["tested_on"]))
+        length = record["features"]["settings"]["signal_length"]
+        sets = {
+            f"{corpus}-{length}": f"build/features/{corpus}-{length}.parquet" for corpus in corpora
+        }
+        result[run.name] = {
+            "commit": record["commit"],
+            "data": {corpus: hashes.get(f"data/{corpus}") for corpus in corpora},
+            "device": record["device_name"],
+            "features": {name: hashes.get(path) for name, path in sets.items()},
+            "folds": record["folds"],
+            "protocols": list(run.scores),
+            "seeds": record["seeds"],
+            "settings": record["train"],
+            "versions": record["versions"],
+        }
+    return result
+
+
+def _leaks(workspace: Workspace, params: Params) -> list[str]:
+    """Corpora of random runs that hold a recording twice, as their validation found it."""
+    notes = []
+    for corpus in dict.fromkeys(
+        run.trained_on for run in params.runs.values() if run.folds.protocol == "random"
+    ):
+        summary = read_json(workspace.published_validation(corpus))
+        notes += [
+            f"{corpus}: {check['message']}. Under random folds a copy may be trained on while the "
+            "other is tested: a leak, kept since the paper has it."
+            for check in summary["checks"]
+            if check["check"] == "documented copies" and not check["passed"]
+        ]
+    return notes

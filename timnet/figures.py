@@ -1,0 +1,230 @@
+"""Figures of a run, drawn from what git keeps of it; readable in print and by the colour-blind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from timnet.score import MEANING
+
+# Okabe and Ito, "Color Universal Design", 2008: told apart by all kinds of colour vision
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = "osD^vP*X"
+STYLE: Any = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.dpi": 100,
+    "font.size": 9,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "timnet",  # equal figures, equal bytes
+}
+
+
+def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
+    """Every figure of a run, with its name.
+
+    Args:
+        results: the run's folder below results/runs.
+    """
+    record = json.loads((results / "run.json").read_text(encoding="utf-8"))
+    scores = json.loads((results / "scores.json").read_text(encoding="utf-8"))
+    confusion = pl.read_csv(results / "confusion.csv")
+    corpus = record["trained_on"]
+    if record["tested_on"] != corpus:
+        corpus += f" to {record['tested_on']}"
+    for protocol in scores:
+        counts = _counts(confusion.filter(protocol=protocol), record["labels"])
+        yield f"confusion-{protocol}", confusion_matrix(counts, record["labels"], corpus, protocol)
+    yield "curves", curves(pl.read_parquet(results / "history.parquet"), corpus)
+    predictions = pl.read_parquet(results / "predictions.parquet")
+    yield "fused", fused_vectors(predictions.filter(epoch_kind="last"), record["labels"], corpus)
+    yield "speakers", speakers(scores, corpus)
+    scales = pl.read_csv(results / "scales.csv")
+    if len(scales):
+        hop = record["features"]["settings"]
+        yield "scales", time_scales(scales, corpus, 1000 * 512 / hop["sample_rate"])
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `path`.png and `path`.svg; equal figures give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+        figure.savefig(path.with_suffix(".png"), dpi=200, metadata={"Software": None})
+
+
+def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protocol: str) -> Figure:
+    """Row-normalised confusion matrix in percent, as Figures S1 to S3; counts (K, K)."""
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure, axes = _figure(0.62 * len(labels) + 1.6, 0.55 * len(labels) + 1.5)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for row, column in np.ndindex(*share.shape):
+        # print, like the paper: whole percent, half up
+        text = f"{np.floor(share[row, column] + 0.5):.0f}"
+        ink = "white" if share[row, column] > 55 else "0.15" if share[row, column] >= 0.5 else "0.7"
+        axes.text(column, row, text, ha="center", va="center", color=ink)
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="recognised as, %", ylabel="true emotion")
+    _title(axes, f"{corpus}, {protocol}", MEANING[protocol])
+    return figure
+
+
+def curves(history: pl.DataFrame, corpus: str) -> Figure:
+    """Loss and accuracy by epoch: median over the networks, and the middle 80 % of them."""
+    figure, (left, right) = _figure(7.2, 3.0, 2)
+    for axes, name, factor, unit in (
+        (left, "loss", 1, "cross entropy"),
+        (right, "accuracy", 100, "accuracy, %"),
+    ):
+        for part, colour in (("train", COLOURS[0]), ("test", COLOURS[1])):
+            value = pl.col(f"{part}_{name}") * factor
+            rows = history.group_by("epoch").agg(
+                value.median().alias("median"),
+                value.quantile(0.1).alias("low"),
+                value.quantile(0.9).alias("high"),
+            )
+            rows = rows.sort("epoch")
+            epochs = rows["epoch"].to_numpy()
+            axes.fill_between(epochs, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0)
+            axes.plot(epochs, rows["median"], color=colour, lw=1.1, label=part)
+        axes.set(xlabel="epoch", ylabel=unit, xlim=(1, max(epochs[-1], 2)))
+        axes.grid(alpha=0.25)
+    left.set_yscale("log")
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("{x:g}")
+    left.tick_params(axis="y", which="minor", labelsize=7)
+    right.legend(frameon=False, loc="lower right")
+    networks = len(history.select("fold_seed", "seed", "fold").unique())
+    _title(left, corpus, f"median and middle 80 % of {networks} networks")
+    return figure
+
+
+def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> Figure:
+    """t-SNE of the fused vectors of the test folds, by emotion and by speaker (Figure 3)."""
+    from sklearn.manifold import TSNE
+
+    first = predictions.row(0, named=True)
+    own = predictions.filter(fold_seed=first["fold_seed"], seed=first["seed"])
+    vectors = np.array(own["fused"].to_list(), np.float64)
+    for fold in own["fold"].unique():  # each fold's network has a space of its own
+        rows = (own["fold"] == fold).to_numpy()
+        spread = vectors[rows].std(0)
+        vectors[rows] = (vectors[rows] - vectors[rows].mean(0)) / np.where(spread > 0, spread, 1)
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
+    figure, (left, right) = _figure(8.4, 4.0, 2)
+    for axes, column, groups in (
+        (left, "emotion", labels),
+        (right, "speaker", sorted(own["speaker"].unique())),
+    ):
+        for number, group in enumerate(groups):
+            rows = (own[column] == group).to_numpy()
+            axes.scatter(
+                *points[rows].T,
+                s=9,
+                lw=0,
+                alpha=0.8,
+                color=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+                label=group,
+            )
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.legend(
+            frameon=False,
+            fontsize=7,
+            ncols=4,
+            loc="upper center",
+            bbox_to_anchor=(0.5, 0),
+            handletextpad=0.1,
+            columnspacing=1,
+            markerscale=1.6,
+        )
+    _title(
+        left, f"{corpus}, by emotion", "t-SNE of the fused vectors of the test folds, last epoch"
+    )
+    _title(right, "the same by speaker", "standardised a fold: each network has a space of its own")
+    return figure
+
+
+def speakers(scores: dict[str, dict], corpus: str) -> Figure:
+    """UAR of each speaker under each protocol."""
+    protocols = [protocol for protocol in MEANING if protocol in scores]
+    names = sorted(scores[protocols[0]]["speakers"])
+    figure, axes = _figure(max(4.2, 0.28 * len(names) + 2), 3.0)
+    for number, protocol in enumerate(protocols):
+        values = [scores[protocol]["speakers"][name]["uar"] for name in names]
+        shift = 0.14 * (number - (len(protocols) - 1) / 2)
+        style = {"color": COLOURS[number], "marker": MARKERS[number], "lw": 0, "ms": 5}
+        axes.plot(np.arange(len(names)) + shift, values, **style, label=protocol)
+        axes.axhline(scores[protocol]["uar"]["value"], color=COLOURS[number], lw=0.8, alpha=0.6)
+    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 12 else 0)
+    axes.set(xlabel="speaker", ylabel="UAR, %", ylim=(0, 100))
+    axes.grid(axis="y", alpha=0.25)
+    axes.legend(frameon=False, loc="lower right")
+    _title(axes, f"{corpus}, speaker by speaker", "lines: over all speakers")
+    return figure
+
+
+def time_scales(scales: pl.DataFrame, corpus: str, frame: float) -> Figure:
+    """Learned weight of each time scale, a dot a network; `frame` in ms from frame to frame."""
+    figure, axes = _figure(5.0, 3.0)
+    # only their ratio matters: the classifier can undo sign and size
+    own = scales.with_columns(
+        share=pl.col("weight").abs()
+        / pl.col("weight").abs().sum().over("fold_seed", "seed", "fold")
+    )
+    blocks = sorted(own["block"].unique())
+    for number, block in enumerate(blocks):
+        values = 100 * own.filter(block=block)["share"].to_numpy()
+        spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0.0]
+        axes.plot(number + np.array(spread), values, "o", ms=3, color=COLOURS[0], alpha=0.6, mew=0)
+        axes.plot([number - 0.3, number + 0.3], [np.median(values)] * 2, color=COLOURS[1], lw=1.6)
+    # two convolutions of width 2 a block: block j adds 2 * 2^(j - 1) frames to what it sees
+    reach = [frame * sum(2 * 2**j for j in range(block)) for block in blocks]
+    axes.set_xticks(
+        range(len(blocks)),
+        [f"{b}\n{_duration(ms)}" for b, ms in zip(blocks, reach, strict=True)],
+    )
+    axes.set(
+        xlabel="block, and how far back it hears", ylabel="share of the weight, %", ylim=(0, None)
+    )
+    axes.grid(axis="y", alpha=0.25)
+    _title(
+        axes, f"{corpus}, weights over time scales", "absolute values; dots: networks, bars: median"
+    )
+    return figure
+
+
+def _duration(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+
+
+def _counts(rows: pl.DataFrame, labels: list[str]) -> np.ndarray:
+    place = {label: index for index, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), int)
+    for _, actual, predicted, utterances in rows.iter_rows():
+        counts[place[actual], place[predicted]] = utterances
+    return counts
+
+
+def _figure(width: float, height: float, columns: int = 1):
+    """A figure of a size in inches and its axes."""
+    with mpl.rc_context(STYLE):
+        figure = Figure((width, height), layout="constrained")
+        return figure, figure.subplots(1, columns)
+
+
+def _title(axes, title: str, below: str) -> None:
+    axes.set_title(f"{title}\n", loc="left", fontsize=10, fontweight="bold")
+    axes.text(0, 1.015, below, transform=axes.transAxes, fontsize=7.5, color="0.35")

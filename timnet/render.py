@@ -1,0 +1,83 @@
+"""A table as Markdown, CSV or LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+
+from timnet.tables import NO_FIGURE, NOT_HERE, Table
+
+
+def markdown(table: Table) -> str:
+    """A page with a table whose columns align in plain text too, figures to the right."""
+    columns = [
+        [name, *(row[place].text for row in table.rows)] for place, name in enumerate(table.columns)
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    right = [is_figures(column[1:]) for column in columns]
+
+    def line(cells: list[str]) -> str:
+        padded = [
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(cells, widths, right, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [
+        "-" * (width - 1) + (":" if flush else "-")
+        for width, flush in zip(widths, right, strict=True)
+    ]
+    header, *body = [line(list(row)) for row in zip(*columns, strict=True)]
+    text = [f"# {table.title}", "", header, line(rule), *body, ""]
+    return "\n".join([*text, *(f"- {note}" for note in table.notes), ""])
+
+
+def as_csv(table: Table) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows([cell.text for cell in row] for row in table.rows)
+    return out.getvalue()
+
+
+def latex(table: Table) -> str:
+    """A `table` environment with booktabs' rules, one between groups of the first column."""
+    aligned = "".join(
+        "r" if is_figures([row[place].text for row in table.rows]) else "l"
+        for place in range(len(table.columns))
+    )
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        "\\begin{table}",
+        f"  \\caption{{{_tex(table.title)}}}",
+        f"  \\begin{{tabular}}{{{aligned}}}",
+        "    \\toprule",
+        f"    {' & '.join(map(_tex, table.columns))} \\\\",
+        "    \\midrule",
+    ]
+    before = table.rows[0][0].text if table.rows else ""
+    grouped = len({row[0].text for row in table.rows}) < len(table.rows)
+    for row in table.rows:
+        if grouped and row[0].text != before:
+            lines.append("    \\midrule")
+        before = row[0].text
+        lines.append(f"    {' & '.join(_tex(cell.text) for cell in row)} \\\\")
+    lines += ["    \\bottomrule", "  \\end{tabular}"]
+    lines += [f"  \\par\\footnotesize {_tex(note)}" for note in table.notes]
+    return "\n".join([*lines, "\\end{table}", ""])
+
+
+def is_figures(texts: list[str]) -> bool:
+    """Whether a column holds figures, and so is flush right."""
+    figures = re.compile(r"[+-]?\d+(\.\d+)?( ± .*| to .*| \[.*| / \d+)?")
+    told = [text for text in texts if text not in ("", NO_FIGURE, NOT_HERE)]
+    return bool(told) and all(figures.fullmatch(text) for text in told)
+
+
+def _tex(text: str) -> str:
+    special = {"±": r"$\pm$", "†": r"$\dagger$", "\\": r"\textbackslash{}"}
+    special |= {char: f"\\{char}" for char in "&%$#_{}"}
+    text = "".join(special.get(char, char) for char in text)
+    text = re.sub(r"`([^`]*)`", r"\\texttt{\1}", text)
+    return re.sub(r"\*\*([^*]*)\*\*", r"\\textbf{\1}", text)

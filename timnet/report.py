@@ -1,0 +1,136 @@
+"""The report: one HTML page that needs no network, from tables, figures and validations."""
+
+from __future__ import annotations
+
+import base64
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment
+from markupsafe import Markup, escape
+
+from timnet.corpora import CORPORA
+from timnet.render import is_figures
+from timnet.score import MEANING
+from timnet.tables import ScoredRun, Table, print_figure
+
+CAPTIONS = {
+    "confusion": "Confusion matrix, a row a true emotion.",
+    "curves": "Loss and accuracy. The test curves are looked at, never selected on, but for "
+    "`published`.",
+    "fused": "What the network hears, by emotion and by speaker: where speakers form islands, it "
+    "knows voices.",
+    "scales": "How much each time scale counts.",
+    "speakers": "UAR of each speaker.",
+}
+
+
+def page(
+    tables: list[Table],
+    runs: list[ScoredRun],
+    figures: dict[str, Path],
+    validations: dict[str, dict],
+    provenance: dict[str, dict],
+) -> str:
+    """The whole page.
+
+    Args:
+        tables: as of `tables.all_tables`.
+        runs: those of this commit.
+        figures: run -> folder of its SVG figures.
+        validations: corpus -> summary of its validation.
+        provenance: run -> where its figures come from.
+    """
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["rich"] = _rich
+    template = environment.from_string(
+        files("timnet").joinpath("report.html").read_text(encoding="utf-8")
+    )
+    return template.render(
+        cards=[card for run in runs for card in _cards(run)],
+        tables=[_shown(table) for table in tables],
+        runs=[
+            {
+                "name": run.name,
+                "record": run.record,
+                "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.svg"))],
+                "provenance": _lines(provenance[run.name]),
+            }
+            for run in runs
+        ],
+        corpora=[_corpus(name, summary) for name, summary in validations.items()],
+        commits=sorted({run.record["commit"] for run in runs}),
+        told={run.name: "\n".join(_lines(provenance[run.name])) for run in runs},
+    )
+
+
+def _cards(run: ScoredRun) -> list[dict]:
+    """The headline figures of a run."""
+    return [
+        {
+            "run": run.name,
+            "protocol": protocol,
+            "meaning": MEANING[protocol],
+            "uar": print_figure(figures["uar"]["value"]),
+            "low": print_figure(figures["uar"]["low"]),
+            "high": print_figure(figures["uar"]["high"]),
+            "war": print_figure(figures["war"]["value"]),
+        }
+        for protocol, figures in run.by_protocol()
+    ]
+
+
+def _shown(table: Table) -> dict:
+    columns = [
+        {"name": name, "figures": is_figures([row[place].text for row in table.rows])}
+        for place, name in enumerate(table.columns)
+    ]
+    return {"table": table, "columns": columns}
+
+
+def _figure(path: Path) -> dict:
+    kind = path.stem.split("-")[0]
+    protocol = path.stem.partition("-")[2]
+    content = base64.b64encode(path.read_bytes()).decode("ascii")
+    return {
+        "name": path.stem,
+        "source": f"data:image/svg+xml;base64,{content}",
+        "caption": CAPTIONS[kind] + (f" {protocol}: {MEANING[protocol]}." if protocol else ""),
+    }
+
+
+def _lines(record: dict) -> list[str]:
+    """Provenance of a run, a line a fact."""
+    settings = ", ".join(f"{key} {value}" for key, value in record["settings"].items())
+    folds = ", ".join(f"{key} {value}" for key, value in record["folds"].items())
+    return [
+        f"commit {record['commit']}",
+        *(f"data {name}: md5 {value or 'unknown'}" for name, value in record["data"].items()),
+        *(
+            f"features {name}: md5 {value or 'unknown'}"
+            for name, value in record["features"].items()
+        ),
+        f"folds: {folds}",
+        f"model seeds: {', '.join(map(str, record['seeds']))}",
+        f"training: {settings}",
+        f"device: {record['device']}",
+        "versions: " + ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
+    ]
+
+
+def _corpus(name: str, summary: dict) -> dict:
+    recipe = CORPORA.get(name)
+    return {
+        "name": name,
+        "title": recipe.title if recipe else name,
+        "licence": recipe.licence if recipe else "",
+        "summary": summary,
+        "known": list(recipe.quirks) if recipe else [],
+    }
+
+
+def _rich(text: str) -> Markup:
+    """`code` and **strong** of a note as HTML."""
+    html = re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text)))
+    return Markup(re.sub(r"\*\*([^*]*)\*\*", r"<strong>\1</strong>", html))
