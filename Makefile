@@ -18,6 +18,7 @@ venv: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[dev]"
+	$(BIN)/timnet offline-plots
 	touch $@
 
 demo: venv

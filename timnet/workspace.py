@@ -76,6 +76,10 @@ class Workspace:
         return self.root / "results" / "report.html"
 
     @property
+    def dvc(self) -> Path:
+        return self.root / ".dvc"
+
+    @property
     def lock(self) -> Path:
         return self.root / "dvc.lock"
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
@@ -11,6 +14,8 @@ from timnet.cli.common import app, as_json, copy_files, open_workspace, read_jso
 from timnet.cli.stages import STAGES, RunName
 from timnet.errors import ParameterError
 from timnet.workspace import Workspace, write_text
+
+OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothing
 
 if TYPE_CHECKING:
     from timnet.params import Params
@@ -120,6 +125,29 @@ def report() -> None:
     page = stage.page(made, runs, drawn, found, read_json(workspace.provenance))
     write_text(workspace.report, page)
     say(f"{workspace.report}: {len(made)} tables, {len(runs)} runs, {len(page) / 1e6:.1f} MB")
+
+
+@app.command(name="offline-plots")
+def offline_plots() -> None:
+    """Let the pages of `dvc plots` show without a network, in this checkout."""
+    import vl_convert
+
+    from timnet.errors import TimnetError
+
+    workspace = Workspace(Path())
+    if not workspace.dvc.is_dir():
+        raise ParameterError("no DVC repository here; run this in the root of the project.")
+    # DVC's specifications are of Vega-Lite 5
+    scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version="5.21")
+    scripts = scripts.replace("</script", "<\\/script")
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>DVC plots</title>\n'
+        f"{{refresh_tag}}<script>{scripts}</script></head>\n<body>{{plot_divs}}</body></html>\n"
+    )
+    write_text(workspace.dvc / OFFLINE_PLOTS, page)
+    setting = ("config", "--quiet", "--local", "plots.html_template", OFFLINE_PLOTS)
+    if subprocess.run([sys.executable, "-m", "dvc", *setting]).returncode:
+        raise TimnetError("`dvc config` failed; see above.")
 
 
 def scored_runs(workspace: Workspace, params: Params) -> list[ScoredRun]:
