@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from timnet.corpora import CORPORA
+from timnet.corpora.corpus import Corpus
 from timnet.render import is_figures
 from timnet.score import MEANING
 from timnet.tables import ScoredRun, Table, print_figure
@@ -31,6 +31,7 @@ def page(
     runs: list[ScoredRun],
     figures: dict[str, Path],
     validations: dict[str, dict],
+    recipes: dict[str, Corpus],
     provenance: dict[str, dict],
 ) -> str:
     """The whole page.
@@ -40,6 +41,7 @@ def page(
         runs: those of this commit.
         figures: run -> folder of its SVG figures.
         validations: corpus -> summary of its validation.
+        recipes: the corpora of the validations.
         provenance: run -> where its figures come from.
     """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -59,7 +61,9 @@ def page(
             }
             for run in runs
         ],
-        corpora=[_corpus(name, summary) for name, summary in validations.items()],
+        corpora=[
+            {"recipe": recipes[name], "summary": summary} for name, summary in validations.items()
+        ],
         commits=sorted({run.record["commit"] for run in runs}),
         told={run.name: "\n".join(_lines(provenance[run.name])) for run in runs},
     )
@@ -117,17 +121,6 @@ def _lines(record: dict) -> list[str]:
         f"device: {record['device']}",
         "versions: " + ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
     ]
-
-
-def _corpus(name: str, summary: dict) -> dict:
-    recipe = CORPORA.get(name)
-    return {
-        "name": name,
-        "title": recipe.title if recipe else name,
-        "licence": recipe.licence if recipe else "",
-        "summary": summary,
-        "known": list(recipe.quirks) if recipe else [],
-    }
 
 
 def _rich(text: str) -> Markup:

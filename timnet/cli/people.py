@@ -76,9 +76,9 @@ def demo(
             say(f"UAR {figures[protocol]['uar']:6.2f} %   {protocol:9}  {MEANING[protocol]}")
     recipe = corpus.CORPUS
     say(f"chance {100 / len(recipe.labels):3.0f} %   on {recipe.utterances} utterances")
-    say(f"\nThe table lies in {workspace.tables}/, all that belongs to a run in")
-    say(f"{folder / 'results' / 'runs'}/. Change {workspace.params} and run `timnet demo` again:")
-    say("only what depends on the change is done anew.")
+    say(f"\nOpen {workspace.report} in a browser; the tables as text lie in")
+    say(f"{workspace.tables}/. Change {workspace.params} and run `timnet demo` again: only what")
+    say("depends on the change is done anew.")
 
 
 def set_up_demo(source: Path, folder: Path) -> None:

@@ -113,6 +113,7 @@ def figures(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def report() -> None:
     """Make the report: one HTML page with all tables and figures, for any browser, offline."""
+    from timnet import corpora
     from timnet import report as stage
     from timnet import tables as table_stage
 
@@ -122,7 +123,8 @@ def report() -> None:
     made = table_stage.all_tables(runs, found)
     made[0].notes.extend(_leaks(workspace, params))
     drawn = {run.name: workspace.figures(run.name) for run in runs}
-    page = stage.page(made, runs, drawn, found, read_json(workspace.provenance))
+    recipes = {name: corpora.corpus(name, workspace.data) for name in found}
+    page = stage.page(made, runs, drawn, found, recipes, read_json(workspace.provenance))
     write_text(workspace.report, page)
     say(f"{workspace.report}: {len(made)} tables, {len(runs)} runs, {len(page) / 1e6:.1f} MB")
 
