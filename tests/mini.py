@@ -1,0 +1,127 @@
+"""A workspace of stages that take no time, and what tests of flows on it need."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from conftest import ROOT, run
+from ruamel.yaml import YAML
+
+# copy@one -> score@one -+
+# copy@two -> score@two -+-> tables
+STAGES = """\
+stages:
+  copy:
+    foreach: [one, two]
+    do:
+      cmd: sh work.sh data/${item}/take.txt copy/${item}.txt
+      deps:
+        - data/${item}
+      outs:
+        - copy/${item}.txt
+  score:
+    foreach: [one, two]
+    do:
+      cmd: sh work.sh copy/${item}.txt score/${item}.txt
+      deps:
+        - copy/${item}.txt
+      outs:
+        - score/${item}.txt
+  tables:
+    cmd: mkdir -p results/tables && cat score/*.txt > results/tables/single-corpus.md
+    deps:
+      - score/one.txt
+      - score/two.txt
+    outs:
+      - results/tables/single-corpus.md:
+          cache: false
+"""
+ALL = ["copy@one", "copy@two", "score@one", "score@two", "tables"]
+
+# What a stage finds in its input decides whether it copies it, fails, waits until it is killed,
+# wants to be the only one or not to be alone.
+WORK = """\
+case $(cat $1) in
+  broken) echo "cannot read $1" >&2; exit 3 ;;
+  slow) touch running; sleep 600 ;;
+  stubborn) trap '' TERM; touch running; while :; do sleep 1; done ;;
+  alone) mkdir busy || exit 4; sleep 1; rmdir busy ;;
+  together) touch $1.here; until [ -e data/one/take.txt.here -a -e data/two/take.txt.here ]
+    do sleep 0.1; done; rm $1.here ;;
+esac
+sleep ${PAUSE:-0}; mkdir -p $(dirname $2); cp $1 $2
+"""
+
+
+def make(root: Path) -> Path:
+    """A workspace in which nothing has run."""
+    for corpus in ("one", "two"):
+        (root / "data" / corpus).mkdir(parents=True)
+        take(root, corpus, f"# {corpus}\n")
+    (root / "dvc.yaml").write_text(STAGES)
+    (root / "work.sh").write_text(WORK)
+    run(root, "git", "init", "--quiet", "--initial-branch", "main")
+    dvc(root, "init", "--quiet")
+    dvc(root, "add", "--quiet", "data")
+    run(root, "git", "add", "--all")
+    run(root, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    return root
+
+
+def copy(source: Path, target: Path) -> Path:
+    return Path(shutil.copytree(source, target, symlinks=True))
+
+
+def take(root: Path, corpus: str, content: str) -> None:
+    (root / "data" / corpus / "take.txt").write_text(content)
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    return run(root, sys.executable, "-m", "dvc", *arguments).stdout
+
+
+def lock(root: Path) -> Any:
+    """What DVC has noted about the stages."""
+    return YAML(typ="safe").load(root / "dvc.lock")
+
+
+def launch(root: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The flow in a process of its own."""
+    options = ("--workspace", str(root), "--allow-data-changes")
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.reproduce", *options, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait for what the server, told by a queue of events, learns with delay."""
+    deadline = time.monotonic() + seconds
+    while not (result := holds()):
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.1)
+    return result
+
+
+def left_in(root: Path) -> list[list[str]]:
+    """Processes at work in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(root):
+                found.append(process.cmdline())
+        except psutil.Error:
+            continue
+    return found
