@@ -54,6 +54,10 @@ class Workspace:
         """How long a stage took here; known to no other stage."""
         return self.root / "build" / "times" / f"{name}.json"
 
+    def progress(self, stage: str) -> Path:
+        """How far a stage is, while it runs, for who watches it; known to no other stage."""
+        return self.root / "build" / "progress" / f"{stage}.json"
+
     def run_results(self, run: str) -> Path:
         return self.root / "results" / "runs" / run
 

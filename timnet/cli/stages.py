@@ -150,7 +150,8 @@ def train(run: RunName) -> None:
         "utterances": len(set(split["utterance"].to_pylist())),
         "versions": provenance.versions(),
     }
-    with timed(workspace, f"train@{run}"), training_progress(run, training.epochs) as report:
+    shown = training_progress(run, training.epochs, workspace.progress(f"train@{run}"))
+    with timed(workspace, f"train@{run}"), shown as report:
         result = stage.train(
             sources,
             split,
@@ -192,8 +193,13 @@ def sources_of(workspace: Workspace, run: Run) -> list[Path]:
 
 
 @contextmanager
-def training_progress(run: str, epochs: int) -> Iterator[Callable[[Any], None]]:
-    """One line: epochs done of all parts, loss, accuracy, time left. In a log, now and then."""
+def training_progress(
+    run: str, epochs: int, file: Path | None = None
+) -> Iterator[Callable[[Any], None]]:
+    """One line: epochs done of all parts, loss, accuracy, time left. In a log, now and then.
+
+    Once a second at most the same goes to `file`, for who watches from outside.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -213,18 +219,26 @@ def training_progress(run: str, epochs: int) -> Iterator[Callable[[Any], None]]:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     done: dict[int, int] = {}
-    told = time.monotonic()
+    told = written = time.monotonic()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(run, total=None, figures="")
 
         def report(message: Any) -> None:
-            nonlocal told
+            nonlocal told, written
             done[message.part] = message.epoch
             total = message.parts * epochs
             figures = f"loss {message.loss:.3f}, test accuracy {100 * message.accuracy:.1f} %"
             progress.update(task, total=total, completed=sum(done.values()), figures=figures)
+            if file and time.monotonic() - written > 1:
+                written = time.monotonic()
+                record = {"done": sum(done.values()), "total": total, "unit": "fold-epochs"}
+                write_text(file, as_json({**record, "figures": figures}))
             if not console.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
                 say(f"{run}: {sum(done.values())} of {total} fold-epochs, {figures}")
 
-        yield report
+        try:
+            yield report
+        finally:
+            if file:
+                file.unlink(missing_ok=True)

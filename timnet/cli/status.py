@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,7 +41,7 @@ def data_changes(root: Path) -> list[DataChange]:
     """Corpora whose recordings in data/ are not those of data.dvc; none without a data.dvc."""
     if not (root / "data.dvc").exists():
         return []
-    status = json.loads(_dvc(root, "data", "status", "--granular", "--json"))
+    status = json.loads(ask_dvc(root, "data", "status", "--granular", "--json"))
     changes = status.get("uncommitted", {})
     if "data/" not in changes.get("modified", []) + changes.get("deleted", []):
         return []
@@ -141,17 +142,17 @@ def status(
         refuse_data_changes(workspace.root)
     columns = ("", "stale", "stale if these change it", "because", "time", "disk")
     table = Table(*columns, box=None, pad_edge=False)
-    stale, causes = _stale(workspace.root)
+    stale = stale_stages(workspace.root)
     for title, stages in _groups(params).items():
         own = [name for name in stages if name in stale]
-        direct = [name for name in own if causes.get(name)]
-        reasons = dict.fromkeys(cause for name in direct for cause in causes[name])
+        direct = [name for name in own if stale[name]]
+        reasons = dict.fromkeys(cause for name in direct for cause in stale[name])
         table.add_row(
             title,
             ", ".join(name.split("@")[0] for name in direct) or "nothing",
             ", ".join(name.split("@")[0] for name in own if name not in direct),
             "\n".join(reasons),
-            _time(workspace, own) if own else "",
+            past_time(workspace, own) if own else "",
             _disk(workspace.root, own) if own else "",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
@@ -171,17 +172,43 @@ def _groups(params: Params) -> dict[str, list[str]]:
     return groups | {"tables": ["tables"]}
 
 
-def _stale(root: Path) -> tuple[set[str], dict[str, list[str]]]:
-    """Stages that would run, and for those where it begins, why."""
-    from dvc.repo import Repo
+def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
+    """Stages of some corpora, and of the runs on these alone and under some protocols.
 
-    changes = json.loads(_dvc(root, "status", "--json"))
+    No corpora means all, and so with protocols.
+
+    Raises:
+        ParameterError: params.yaml has no such corpus.
+    """
+    from timnet import params
+
+    known = params.read(workspace.params)
+    for corpus in corpora:
+        known.corpus(corpus)
+    groups = _groups(known)
+    chosen = [] if protocols and not corpora else list(corpora or known.corpora)
+    chosen += [
+        name
+        for name, run in known.runs.items()
+        if set(run.corpora) <= set(corpora or known.corpora)
+        and (not protocols or run.folds.protocol in protocols)
+    ]
+    return [stage for name in chosen for stage in groups[name]]
+
+
+def stale_stages(root: Path) -> dict[str, list[str]]:
+    """Stages that would run, with why; without, if only what they depend on would."""
+    from dvc.repo import Repo
+    from dvc.stage import PipelineStage
+
+    changes = json.loads(ask_dvc(root, "status", "--json"))
     with Repo(str(root)) as repo:
         graph = repo.index.graph
         made = {out.def_path for stage in graph for out in stage.outs if stage.cmd}
-        follow = {
-            stage.addressing: [other.addressing for other in graph.predecessors(stage)]
+        follow = {  # by name: an address depends on the current folder
+            stage.name: [other.name for other in graph.predecessors(stage)]
             for stage in graph
+            if isinstance(stage, PipelineStage)
         }
     known = _lock(root)
     causes = {}
@@ -189,13 +216,13 @@ def _stale(root: Path) -> tuple[set[str], dict[str, list[str]]]:
         stage = name.split("@")[0]
         reasons = [reason for entry in entries for reason in _reasons(entry, made, stage)]
         causes[name] = reasons if name in known else [f"{stage} never ran"]
-    stale, queue = set(), [name for name in changes if name in follow]
+    stale, queue = dict[str, list[str]](), [name for name in changes if name in follow]
     while queue:
         name = queue.pop()
         if name not in stale:
-            stale.add(name)
+            stale[name] = causes.get(name, [])
             queue += follow[name]
-    return stale, causes
+    return stale
 
 
 def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
@@ -213,7 +240,7 @@ def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
     return result
 
 
-def _time(workspace: Workspace, stages: list[str]) -> str:
+def past_time(workspace: Workspace, stages: Iterable[str]) -> str:
     """What the stages took when they last ran here; the most that it can be."""
     seconds, unknown = 0.0, False
     for stage in stages:
@@ -247,7 +274,8 @@ def _lock(root: Path) -> dict[str, Any]:
     return content.get("stages", {})
 
 
-def _dvc(root: Path, *arguments: str) -> str:
+def ask_dvc(root: Path, *arguments: str) -> str:
+    """What a `dvc` command prints; TimnetError if it fails."""
     result = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
     )
