@@ -1,1 +1,12 @@
 """Prefect flows over the stages of dvc.yaml."""
+
+import os
+from pathlib import Path
+
+# Prefect and DVC read these as they are imported or started. What Prefect keeps, its database and
+# its logs, lies in the folder that one works in.
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+os.environ.setdefault("PREFECT_HOME", str(Path(".prefect").absolute()))
+os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "timnet")  # tells of tries and waits
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -19,19 +19,17 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-# Prefect reads these as it is imported.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "timnet")  # tells of tries and waits
-
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.leash import Leash
 from flows.reproduce import dvc
+from flows.server import some_server
 from timnet import acquire as stage
 from timnet import corpora as registry
 from timnet.cli.status import refuse_loss
@@ -43,10 +41,10 @@ EVERY = 5.0  # s between two reports of progress
 
 
 @flow(name="acquire", task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]
-def acquire(corpora: list[str], workspace: Path | str = ".", mirror: str | None = None) -> State:
+def acquire(corpora: list[str], workspace: Path = Path(), mirror: str | None = None) -> State:
     """Bring corpora to data/ as `timnet acquire` would; `mirror` has an institute's own copies."""
     logging.getLogger("timnet").setLevel(logging.INFO)
-    root, stop = Path(workspace).absolute(), Event()
+    root, stop = workspace.absolute(), Event()
     futures = {name: bring.submit(root, name, mirror, stop) for name in dict.fromkeys(corpora)}
     try:
         wait(list(futures.values()))
@@ -78,7 +76,8 @@ def add_data(workspace: Path, brought: list[str]) -> State:
         refuse_loss(workspace, brought)
     except TimnetError as error:
         return Failed(message=str(error))
-    with dvc(workspace, "--wait-for-lock", "add", "--quiet", "data") as process:
+    command = ("--wait-for-lock", "add", "--quiet", "data")
+    with Leash() as leash, dvc(leash, workspace, *command) as process:
         said, _ = process.communicate()
     if process.returncode:
         return Failed(message=f"`dvc add data` ended with {process.returncode}:\n{said.strip()}")
@@ -109,11 +108,15 @@ def main() -> None:
     """Run the flow from the command line: 0 if all corpora are there, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m flows.acquire")
     parser.add_argument("corpora", nargs="+", metavar="CORPUS", help="what to bring")
-    parser.add_argument("--workspace", default=".", help="folder of data/")
+    parser.add_argument("--workspace", type=Path, default=".", help="folder of data/")
     parser.add_argument("--mirror", default=os.environ.get("TIMNET_MIRROR"), help="own copies")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        state = acquire(**vars(parser.parse_args()), return_state=True)
+        arguments = vars(parser.parse_args())
+        with temporary_settings({PREFECT_API_URL: some_server()}):
+            state = acquire(**arguments, return_state=True)
+    except TimnetError as error:
+        sys.exit(f"acquire: {error}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     if not state.is_completed():

@@ -1,91 +1,163 @@
-"""DVC's stages as a Prefect flow: DVC decides what is stale, Prefect shows what runs.
+"""DVC's stages as a Prefect flow: DVC decides what is stale, Prefect when it runs, and shows it.
 
     python -m flows.reproduce [TARGET...]
 
-Each stage of dvc.yaml is one task run of its name, after the stages that it depends on. It is one
-`dvc repro --single-item`, and ends as
+Each stage of dvc.yaml is one task run of its name, started as soon as the stages that it depends
+on have ended, several at a time. It is one `dvc repro --single-item`, and ends as
 
     Completed  the stage ran
     Cached     DVC found it unchanged
     Restored   DVC's run cache held its outputs; they were put in place, nothing ran
     Failed     with the last lines of what it printed
     NotReady   it needs a stage that failed, and was not started
+    Cancelled  the run was stopped before the stage had ended
 
-A failed stage does not stop those that do not need it; the flow fails if any stage did.
+A failed stage does not stop those that do not need it; the flow fails if any stage did. Whatever
+stops a run, no process is left of it, and the next one goes on from the last whole stage.
 """
 
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-# Prefect reads these as it is imported; the stages inherit them.
-os.environ.setdefault("DO_NOT_TRACK", "1")
-os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, get_args
 
 from dvc.exceptions import DvcException
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, Failed, State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.client.schemas.objects import FlowRun
+from prefect.concurrency.asyncio import AcquireConcurrencySlotTimeoutError
+from prefect.concurrency.sync import concurrency
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.artifacts import Progress, show
+from flows.guard import exclusive, watch
+from flows.leash import Cut, Leash
+from flows.server import some_server
+from timnet.cli.status import past_time, refuse_data_changes, stages_of, stale_stages
 from timnet.errors import ParameterError, TimnetError, listing
-from timnet.provenance import commit
 from timnet.workspace import Workspace
 
-TABLE = "single-corpus"  # results/tables/<TABLE>.md, made by the stage `tables`; artifact's key
+Protocol = Literal["random", "speaker", "cross"]
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
     "didn't change, skipping": "Cached",
     "is cached - skipping run, checking out outputs": "Restored",
 }
+ADVICE = (  # what DVC prints for who runs it by hand
+    "To track the changes with git, run:",
+    "To enable auto staging, run:",
+    "Use `dvc push` to send your updates to remote storage.",
+    "\tgit add ",
+    "\tdvc config core.autostage true",
+)
 TAIL = 12  # lines of output that the message of a failed stage quotes
-GRACE = 10.0  # s from SIGTERM to SIGKILL
+# What may be otherwise a little later: somebody else's lock, the network. Nothing else is.
+TRANSIENT = re.compile(
+    "is busy, it is being blocked by|Unable to acquire lock|Temporary failure in name resolution"
+    "|Connection (reset|refused|aborted|timed out)"
+)
+PAUSES = [1.0, 5.0, 15.0, 30.0]  # s before each new try
+GPU = "gpu"  # the global limit that stages marked `meta: {gpu: true}` share, in all workspaces
+LEASE = 60.0  # s after which the slot of a run that was killed comes back
+# SIGTERM ends what DVC has started, and DVC itself as soon as it has tidied up: it writes its
+# files in place, so that one that it is killed at stays half-written.
+DVC = """
+import signal, sys
+signal.signal(signal.SIGTERM, lambda *_: None)
+from dvc.cli import main
+sys.exit(main())
+"""
 
 
-@flow(name="reproduce")
+@dataclass(frozen=True)
+class Step:
+    """A stage among others."""
+
+    needs: list[str]  # the stages that it depends on
+    gpu: bool = False
+
+
+@flow(name="reproduce", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
 def reproduce(
-    workspace: Path | str = ".", targets: Sequence[str] = (), allow_data_changes: bool = False
+    workspace: Path = Path(),
+    targets: Sequence[str] = (),
+    corpora: Sequence[str] = (),
+    protocols: Sequence[Protocol] = (),
+    dry_run: bool = False,
+    force: bool = False,
+    max_workers: int = 2,
+    allow_data_changes: bool = False,
 ) -> State:
     """Bring a workspace up to date, as `dvc repro` would.
 
-    `targets` are stages, or groups of them (`train` for all `train@...`): these run, and all that
-    they depend on; none means every stage. Data other than data.dvc describes are refused unless
-    `allow_data_changes`; data.dvc itself is never rewritten.
+    Args:
+        workspace: Folder of dvc.yaml.
+        targets: Stages, or groups of them (`train` for all `train@...`); these run, and all that
+            they depend on. None means every stage.
+        corpora: Only stages of these, and of runs on these alone. The tables need every run, so
+            they are left to a run without this.
+        protocols: Only stages of runs whose folds are of these protocols.
+        dry_run: Only list what would run, why, and how long it took last time.
+        force: Run stages though nothing has changed.
+        max_workers: Stages at a time, apart from those that train: these share the limit `gpu`.
+        allow_data_changes: Go on where data/ is not what data.dvc says; it is not rewritten.
     """
-    root = Path(workspace).absolute()
+    root = workspace.absolute()
     try:
+        if max_workers < 1:
+            raise ParameterError(f"max_workers is {max_workers}; give 1 or more.")
         if not allow_data_changes:
-            from timnet.cli.status import refuse_data_changes
-
             refuse_data_changes(root)
-        stages = plan(root, targets)
+        steps = plan(root, targets, corpora, protocols)
+        if dry_run:
+            return forecast(root, steps, force)
+        run = this_run()
+        with exclusive(root, run.name) as lock, Leash(lock) as leash:
+            watch(run, leash)
+            states = run_steps(root, steps, leash, max_workers, force)
+            if leash.reason is None:
+                show(root, [stage for stage, state in states.items() if state.is_completed()])
+            return outcome(steps, states, leash.reason)
     except (TimnetError, DvcException) as error:
         return Failed(message=str(error))
 
-    states: dict[str, State] = {}
-    for stage, needed in stages.items():
-        upstream = [states[other] for other in needed]
-        states[stage] = run_stage(root, stage, wait_for=upstream, return_state=True)
 
-    if "tables" in states and states["tables"].is_completed():
-        table = Workspace(root).tables / f"{TABLE}.md"
-        create_markdown_artifact(
-            table.read_text(encoding="utf-8"), key=TABLE, description=f"commit {commit(root)}"
-        )
-    return outcome(states)
+def this_run() -> FlowRun:
+    context = FlowRunContext.get()
+    assert context and context.flow_run, "only within a flow"
+    return context.flow_run
 
 
-def plan(root: Path, targets: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Stages in the order in which DVC would run them, each with those that it depends on."""
+def plan(
+    root: Path,
+    targets: Sequence[str] = (),
+    corpora: Sequence[str] = (),
+    protocols: Sequence[str] = (),
+) -> dict[str, Step]:
+    """The stages to bring up to date, in the order in which DVC would run them.
+
+    Raises:
+        ParameterError: no such stage or corpus.
+    """
     from dvc.repo import Repo
     from dvc.repo.reproduce import plan_repro
     from dvc.stage import PipelineStage
@@ -103,28 +175,118 @@ def plan(root: Path, targets: Sequence[str] = ()) -> dict[str, list[str]]:
             f"{root / 'dvc.yaml'} has no stage {listing(unknown)}. It has {listing(known, 40)}."
         )
     wanted = [stage for stage in names if not targets or names[stage] & set(targets)]
-    needed = names.keys() & set(plan_repro(graph, wanted))
+    if corpora or protocols:
+        chosen = stages_of(Workspace(root), corpora, protocols)
+        wanted = [stage for stage in wanted if stage.name in chosen]
+    needed = names.keys() & set(plan_repro(graph, wanted)) if wanted else set()
     return {
-        stage.name: [other.name for other in graph.successors(stage) if other in names]
+        stage.name: Step(
+            [other.name for other in graph.successors(stage) if other in names],
+            bool((stage.meta or {}).get("gpu")),
+        )
         for stage in plan_repro(graph)
         if stage in needed
     }
 
 
-@task(task_run_name="{stage}", cache_policy=NO_CACHE)
-def run_stage(workspace: Path, stage: str) -> State:
+def forecast(root: Path, steps: Mapping[str, Step], force: bool) -> State:
+    """What a run would do, in the log and as an artifact."""
+    workspace, stale = Workspace(root), stale_stages(root)
+    would = [stage for stage in steps if force or stage in stale]
+    lines = []
+    for stage in would:
+        reasons = stale.get(stage) or ["if what it depends on changes"]
+        why = "; ".join(["forced"] if force and stage not in stale else reasons)
+        lines.append((stage, why, past_time(workspace, [stage])))
+        get_run_logger().info("would run %s: %s (%s)", *lines[-1])
+    said = f"{len(would)} of {len(steps)} stages would run"
+    if would:
+        said += f", one after the other {past_time(workspace, would)}"
+    rows = [f"| {stage} | {why} | {time} |" for stage, why, time in lines]
+    text = ["# Dry run", "", f"{said}.", "", "| stage | why | time |", "| --- | --- | --- |", *rows]
+    create_markdown_artifact("\n".join(text), key="dry-run", description=said)
+    return Completed(message=f"dry run: {said}")
+
+
+def run_steps(
+    root: Path, steps: Mapping[str, Step], leash: Leash, max_workers: int, force: bool
+) -> dict[str, State]:
+    """Run each stage once what it needs has ended; gives the states of those that were reached."""
+    room = {False: max_workers, True: 0}
+    if any(step.gpu for step in steps.values()):
+        room[True] = slots()
+    progress = Progress(root)
+    futures: dict[str, PrefectFuture[Any]] = {}
+    running, waiting = set[str](), list(steps)
+    ended: SimpleQueue[str] = SimpleQueue()
+    while running or (waiting and leash.reason is None):
+        for stage in list(waiting):
+            step = steps[stage]
+            beside = sum(steps[other].gpu == step.gpu for other in running)
+            if beside >= room[step.gpu] or not (futures.keys() - running).issuperset(step.needs):
+                continue
+            waiting.remove(stage)
+            running.add(stage)
+            futures[stage] = run_stage.submit(
+                root,
+                stage,
+                leash,
+                step.gpu,
+                force,
+                wait_for=[futures[each] for each in step.needs],
+                return_state=False,
+            )
+            futures[stage].add_done_callback(partial(_put, ended, stage))
+        with suppress(Empty):
+            stage = ended.get(timeout=1.0)
+            running.remove(stage)
+            if futures[stage].state.is_completed():
+                progress.end(stage)
+        for stage in running:
+            progress.look(stage)
+    return {stage: futures[stage].state for stage in steps if stage in futures}
+
+
+def _put(queue: SimpleQueue[str], stage: str, _future: Any) -> None:
+    queue.put(stage)
+
+
+def is_transient(_task: Any, _run: Any, state: State) -> bool:
+    return bool(TRANSIENT.search(state.message or ""))
+
+
+@task(
+    task_run_name="{stage}",
+    cache_policy=NO_CACHE,
+    retries=len(PAUSES),
+    retry_delay_seconds=PAUSES,
+    retry_condition_fn=is_transient,
+)
+def run_stage(workspace: Path, stage: str, leash: Leash, gpu: bool, force: bool) -> State:
     """Let DVC reproduce one stage whose inputs are up to date; what it prints goes to the log."""
+    log = get_run_logger()
     name, message = "Completed", "the stage ran"
     tail: deque[str] = deque(maxlen=TAIL)
     # Without --wait-for-lock a stage that ends while another DVC is at work can lose its result.
-    with dvc(workspace, "--wait-for-lock", "repro", "--single-item", stage) as process:
+    command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+    Workspace(workspace).progress(stage).unlink(missing_ok=True)  # of a run that was killed
+    with ExitStack() as stack:
+        if gpu:
+            take_slot(stack, leash)
+        try:
+            process = stack.enter_context(dvc(leash, workspace, *command))
+        except Cut as cut:
+            return Cancelled(message=str(cut))
         for line in map(str.rstrip, process.stdout or ()):
-            get_run_logger().info(line)
+            if not line or line.startswith(ADVICE):
+                continue
+            log.info(line)
+            tail.append(line)
             if verdict := VERDICTS.get(line.removeprefix(f"Stage '{stage}' ")):
                 name, message = verdict, line
-            if line:
-                tail.append(line)
         status = process.wait()
+    if status and leash.reason is not None:
+        return Cancelled(message=leash.reason)
     if status:
         said = "\n".join(tail) or "(it printed nothing)"
         return Failed(message=f"`dvc repro {stage}` ended with {status}:\n{said}")
@@ -132,69 +294,96 @@ def run_stage(workspace: Path, stage: str) -> State:
 
 
 @contextmanager
-def dvc(workspace: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """DVC in a process group of its own, of which nothing is left when the block ends."""
+def dvc(leash: Leash, workspace: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """DVC on a leash, with this environment's programs first on its path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    with subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
+    with leash.start(
+        [sys.executable, "-c", DVC, *arguments],
         cwd=workspace,
         env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},  # lines as they are printed
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
     ) as process:
+        yield process
+
+
+def slots() -> int:
+    """How many stages may use a GPU at once, by the limit `gpu`; it is created if missing."""
+    with get_client(sync_client=True) as client:
         try:
-            yield process
-        finally:
-            try:
-                end_group(process, signal.SIGTERM)
-            finally:  # also when a second signal cuts the grace short
-                end_group(process, signal.SIGKILL)
+            return client.read_global_concurrency_limit_by_name(GPU).limit
+        except ObjectNotFound:
+            with suppress(ObjectAlreadyExists):  # another run was faster
+                client.create_global_concurrency_limit(
+                    GlobalConcurrencyLimitCreate(name=GPU, limit=1)
+                )
+            return 1
 
 
-def end_group(process: subprocess.Popen[str], blow: signal.Signals) -> None:
-    """Send a signal to what is left of a process' group; wait for its end, but GRACE at most."""
-    with suppress(ProcessLookupError):  # it has ended
-        os.killpg(process.pid, blow)
-        deadline = time.monotonic() + GRACE
-        while time.monotonic() < deadline:
-            process.poll()
-            os.killpg(process.pid, 0)
-            time.sleep(0.05)
+def take_slot(stack: ExitStack, leash: Leash) -> None:
+    """Wait for a slot of the limit `gpu`, which `stack` gives back, or for the leash to be cut."""
+    told = False
+    while leash.reason is None:
+        slot = concurrency(
+            GPU,
+            timeout_seconds=5,
+            lease_duration=LEASE,
+            strict=True,
+            raise_on_lease_renewal_failure=False,  # `watch` sees to a lost server
+        )
+        with suppress(AcquireConcurrencySlotTimeoutError):
+            stack.enter_context(slot)
+            return
+        if not told:
+            get_run_logger().info("waits for a slot of the limit %s, which others hold", GPU)
+            told = True
 
 
-def outcome(states: dict[str, State]) -> State:
+def outcome(steps: Mapping[str, Step], states: Mapping[str, State], stopped: str | None) -> State:
     """The flow's own state: failed if a stage is, naming these and what was not reached."""
     done = [str(state.name) for state in states.values() if state.is_completed()]
-    not_reached = [stage for stage, state in states.items() if state.is_pending()]
-    failed = [s for s, state in states.items() if not (state.is_completed() or state.is_pending())]
+    not_reached = [s for s in steps if s not in states or states[s].is_pending()]
+    failed = [stage for stage, state in states.items() if state.is_failed() or state.is_crashed()]
+    cut = [stage for stage, state in states.items() if state.is_cancelled()]
     counts = ", ".join(f"{done.count(name)} {name.lower()}" for name in sorted(set(done)))
-    if not failed:
-        return Completed(message=counts)
-    parts = {"failed": ", ".join(failed), "not reached": ", ".join(not_reached), "others": counts}
-    return Failed(message="; ".join(f"{what}: {which}" for what, which in parts.items() if which))
+    parts = {
+        "failed": ", ".join(failed),
+        "stopped": ", ".join(cut),
+        "not reached": ", ".join(not_reached),
+    }
+    if not any(parts.values()):
+        return Completed(message=counts or "no stage to bring up to date")
+    message = "; ".join(f"{what}: {which}" for what, which in parts.items() if which)
+    message += f"; others: {counts}" if counts else ""
+    return Cancelled(message=f"{stopped}; {message}") if stopped else Failed(message=message)
 
 
 def main() -> None:
     """Run the flow from the command line: 0 if all stages are up to date, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="stages or groups; else all")
-    parser.add_argument("--workspace", default=".", help="folder of dvc.yaml")
+    parser.add_argument("--workspace", type=Path, default=".", help="folder of dvc.yaml")
+    several: Any = {"action": "append", "default": [], "help": "only its stages; can be repeated"}
+    parser.add_argument("--corpus", dest="corpora", metavar="CORPUS", **several)
+    parser.add_argument("--protocol", dest="protocols", choices=get_args(Protocol), **several)
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, why, how long")
+    parser.add_argument("--force", action="store_true", help="run what has not changed, too")
+    parser.add_argument("--max-workers", type=int, default=2, help="stages at a time")
     parser.add_argument("--allow-data-changes", action="store_true", help="whatever data.dvc says")
     arguments = vars(parser.parse_args())
-    if not (Path(arguments["workspace"]) / "dvc.yaml").is_file():
+    if not (arguments["workspace"] / "dvc.yaml").is_file():
         sys.exit(f"reproduce: {arguments['workspace']} has no dvc.yaml: no workspace")
     # Prefect hands a SIGTERM on to this handler, which lets it report the crash before the end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        state = reproduce(**arguments, return_state=True)
+        with temporary_settings({PREFECT_API_URL: some_server()}):
+            state = reproduce(**arguments, return_state=True)
+    except TimnetError as error:
+        sys.exit(f"reproduce: {error}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    if not state.is_completed():
-        sys.exit(f"reproduce: {state.message}")
+    print(f"reproduce: {state.message}", file=sys.stderr)
+    sys.exit(0 if state.is_completed() else 1)
 
 
 if __name__ == "__main__":

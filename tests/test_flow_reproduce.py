@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
+from conftest import ROOT, edit, run
+from flow import kills
+from mini import ALL, copy, dvc, launch, left_in, lock, make, take, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -21,68 +18,19 @@ from prefect.client.schemas.filters import (
     LogFilterFlowRunId,
 )
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending
 
-from flows import reproduce as module
-from flows.reproduce import plan, reproduce
+from flows.leash import Leash
+from flows.reproduce import Step, is_transient, outcome, plan, reproduce
+from flows.reproduce import dvc as leashed_dvc
+from flows.server import free_port, start_server
 from timnet.errors import ParameterError
-
-# copy@one -> score@one -+
-# copy@two -> score@two -+-> tables
-STAGES = """\
-stages:
-  copy:
-    foreach: [one, two]
-    do:
-      cmd: sh work.sh data/${item}/take.txt copy/${item}.txt
-      deps:
-        - data/${item}
-      outs:
-        - copy/${item}.txt
-  score:
-    foreach: [one, two]
-    do:
-      cmd: sh work.sh copy/${item}.txt score/${item}.txt
-      deps:
-        - copy/${item}.txt
-      outs:
-        - score/${item}.txt
-  tables:
-    cmd: mkdir -p results/tables && cat score/*.txt > results/tables/single-corpus.md
-    deps:
-      - score/one.txt
-      - score/two.txt
-    outs:
-      - results/tables/single-corpus.md:
-          cache: false
-"""
-ORDER = ["copy@one", "copy@two", "score@one", "score@two", "tables"]
-
-# What it finds in its input decides whether it copies it, fails, or runs until it is killed.
-WORK = """\
-case $(cat $1) in
-  broken) echo "cannot read $1" >&2; exit 3 ;;
-  slow) touch running; sleep 600 ;;
-  stubborn) trap '' TERM; touch running; while :; do sleep 1; done ;;
-  *) sleep ${PAUSE:-0}; mkdir -p $(dirname $2); cp $1 $2 ;;
-esac
-"""
 
 
 @pytest.fixture(scope="module")
 def new(tmp_path_factory):
     """A workspace in which nothing has run; copy it before use."""
-    root = tmp_path_factory.mktemp("flow") / "new"
-    for corpus in ("one", "two"):
-        (root / "data" / corpus).mkdir(parents=True)
-        take(root, corpus, f"# {corpus}\n")
-    (root / "dvc.yaml").write_text(STAGES)
-    (root / "work.sh").write_text(WORK)
-    run(root, "git", "init", "--quiet")
-    dvc(root, "init", "--quiet")
-    dvc(root, "add", "--quiet", "data")
-    run(root, "git", "add", "--all")
-    run(root, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
-    return root
+    return make(tmp_path_factory.mktemp("flow") / "new")
 
 
 @pytest.fixture(scope="module")
@@ -92,57 +40,23 @@ def first(new, prefect_api):
     return SimpleNamespace(root=root, state=reproduce(root, return_state=True))
 
 
-def copy(source, target):
-    return Path(shutil.copytree(source, target, symlinks=True))
-
-
-def take(root, corpus, content):
-    (root / "data" / corpus / "take.txt").write_text(content)
-
-
-def run(root, *command):
-    return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
-
-
-def dvc(root, *arguments):
-    return run(root, sys.executable, "-m", "dvc", *arguments)
-
-
 def start(root, **parameters):
     """The flow in this process."""
     return reproduce(root, allow_data_changes=True, return_state=True, **parameters)
 
 
-def launch(root, *arguments, **environment):
-    """The flow in a process of its own."""
-    command = ["env", *(f"{name}={value}" for name, value in environment.items())]
-    command += [sys.executable, "-m", "flows.reproduce", "--workspace", str(root)]
-    return subprocess.Popen(
-        [*command, "--allow-data-changes", *arguments],
-        cwd=Path(__file__).parent.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def newest(root, client):
+    return next(
+        flow_run
+        for flow_run in client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=50)
+        if flow_run.parameters["workspace"] == str(root)
     )
-
-
-def until(holds, seconds=30.0):
-    """Wait for what the server, told by a queue of events, learns with delay."""
-    deadline = time.monotonic() + seconds
-    while not (result := holds()):
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
-    return result
 
 
 def on_server(root, tasks):
     """The newest flow run of a workspace, with its so many tasks, as the server tells of it."""
     with get_client(sync_client=True) as client:
-        flow_run = next(
-            flow_run
-            for flow_run in client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=50)
-            if flow_run.parameters["workspace"] == str(root)
-        )
+        flow_run = newest(root, client)
         chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
 
         def settled():
@@ -154,10 +68,8 @@ def on_server(root, tasks):
         return SimpleNamespace(
             id=flow_run.id,
             state=flow_run.state,
-            tasks={
-                run.name: run.state for run in sorted(runs, key=lambda r: r.expected_start_time)
-            },
-            artifacts=client.read_artifacts(flow_run_filter=chosen),
+            tasks={run.name: run.state for run in runs},
+            artifacts={each.key: each for each in client.read_artifacts(flow_run_filter=chosen)},
         )
 
 
@@ -167,35 +79,67 @@ def log(flow_run):
     return [line.message for line in lines]
 
 
-def left_in(root):
-    """Processes at work in a folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(root):
-                found.append(process.cmdline())
-        except psutil.Error:
-            continue
-    return found
-
-
 def names(tasks):
     return {stage: state.name for stage, state in tasks.items()}
 
 
 def test_plan_is_dvcs_graph(new):
     assert plan(new) == {
-        "copy@one": [],
-        "copy@two": [],
-        "score@one": ["copy@one"],
-        "score@two": ["copy@two"],
-        "tables": ["score@one", "score@two"],
+        "copy@one": Step([]),
+        "copy@two": Step([]),
+        "score@one": Step(["copy@one"]),
+        "score@two": Step(["copy@two"]),
+        "tables": Step(["score@one", "score@two"]),
     }
-    assert list(plan(new)) == ORDER
+    assert list(plan(new)) == ALL
     assert list(plan(new, ["score@two"])) == ["copy@two", "score@two"]
     assert list(plan(new, ["copy"])) == ["copy@one", "copy@two"]
     with pytest.raises(ParameterError, match=r"dvc\.yaml has no stage scoer\. It has .*score@one"):
         plan(new, ["scoer", "tables"])
+
+
+def test_plan_of_some_corpora_and_protocols(tmp_path):
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "timnet" / "demo.yaml", tmp_path / "params.yaml")
+    run(tmp_path, "git", "init", "--quiet")
+    dvc(tmp_path, "init", "--quiet")
+    everything = plan(tmp_path)
+    assert [stage for stage, step in everything.items() if step.gpu] == [
+        stage for stage in everything if stage.startswith("train@")
+    ]
+    some = plan(tmp_path, corpora=["demo"])
+    assert everything.keys() - some.keys() == {"tables"}
+    speaker = plan(tmp_path, protocols=["speaker"])
+    assert "score@demo-speaker" in speaker and "features@demo-44100" in speaker
+    assert not any("random" in stage for stage in speaker)
+    assert list(plan(tmp_path, ["folds"], ["demo"], ["random"])) == [
+        "manifest@demo",
+        "folds@demo-random",
+    ]
+    assert plan(tmp_path, protocols=["cross"]) == {}
+    with pytest.raises(ParameterError, match="demoo"):
+        plan(tmp_path, corpora=["demoo"])
+
+
+def test_outcome_says_what_is_left():
+    steps = {name: Step([]) for name in ("a", "b", "c", "d")}
+    done = Completed(name="Cached")
+    assert outcome({}, {}, None).message == "no stage to bring up to date"
+    assert outcome({"a": Step([])}, {"a": done}, None).message == "1 cached"
+    state = outcome(steps, {"a": done, "b": Failed(), "c": Pending(name="NotReady")}, None)
+    assert state.is_failed()
+    assert state.message == "failed: b; not reached: c, d; others: 1 cached"
+    state = outcome(steps, {"a": done, "b": Cancelled()}, "cancelled")
+    assert state.is_cancelled()
+    assert state.message == "cancelled; stopped: b; not reached: c, d; others: 1 cached"
+
+
+def test_what_is_worth_another_try():
+    busy = "ERROR: 'data/one' is busy, it is being blocked by:\n  (PID 7): dvc repro"
+    assert is_transient(None, None, Failed(message=busy))
+    assert is_transient(None, None, Failed(message="Connection reset by peer"))
+    assert not is_transient(None, None, Failed(message="timnet: 3 of 588 files are missing"))
 
 
 def test_a_served_flow_knows_its_types():
@@ -207,20 +151,20 @@ def test_first_run(first):
     seen = on_server(first.root, tasks=5)
     assert first.state.is_completed() and seen.state.is_completed()
     assert seen.state.message == "5 completed"
-    assert list(seen.tasks) == ORDER
-    assert set(names(seen.tasks).values()) == {"Completed"}
-    (artifact,) = seen.artifacts
-    assert (artifact.key, artifact.type) == ("single-corpus", "markdown")
-    assert artifact.data == "# one\n# two\n"
-    commit = run(first.root, "git", "rev-parse", "--short=10", "HEAD").strip()
+    assert names(seen.tasks) == dict.fromkeys(ALL, "Completed")
+    assert seen.artifacts.keys() == {"single-corpus", "against-main"}
+    artifact = seen.artifacts["single-corpus"]
+    assert (artifact.type, artifact.data) == ("markdown", "# one\n# two\n")
+    commit = run(first.root, "git", "rev-parse", "--short=10", "HEAD").stdout.strip()
     assert artifact.description == f"commit {commit}"
     until(lambda: "> sh work.sh copy/one.txt score/one.txt" in log(seen.id))
+    assert not [line for line in log(seen.id) if "git add" in line or "dvc push" in line]
 
 
 def test_same_as_dvc_repro(first, new, tmp_path):
     serial = copy(new, tmp_path / "serial")
     dvc(serial, "repro")
-    assert (first.root / "dvc.lock").read_bytes() == (serial / "dvc.lock").read_bytes()
+    assert lock(first.root) == lock(serial)  # but for the order, which is that of their ends
     assert "up to date" in dvc(first.root, "status")
 
 
@@ -228,9 +172,12 @@ def test_second_run_is_cached(first):
     start(first.root)
     seen = on_server(first.root, tasks=5)
     assert seen.state.message == "5 cached"
-    assert names(seen.tasks) == dict.fromkeys(ORDER, "Cached")
+    assert names(seen.tasks) == dict.fromkeys(ALL, "Cached")
     assert all(state.is_completed() for state in seen.tasks.values())
-    assert len(seen.artifacts) == 1
+
+
+def test_force_runs_what_has_not_changed(first):
+    assert start(first.root, force=True, targets=["copy"]).message == "2 completed"
 
 
 def test_restored_from_the_run_cache(first, tmp_path):
@@ -240,6 +187,22 @@ def test_restored_from_the_run_cache(first, tmp_path):
     assert state.message == "1 restored"
     assert names(on_server(root, tasks=1).tasks) == {"copy@one": "Restored"}
     assert (root / "copy" / "one.txt").read_text() == "# one\n"
+
+
+def test_dry_run_says_what_and_why(first, tmp_path):
+    root = copy(first.root, tmp_path / "dry")
+    assert start(root, dry_run=True).message == "dry run: 0 of 5 stages would run"
+    take(root, "one", "# another\n")
+    state = start(root, dry_run=True)
+    assert state.message == "dry run: 3 of 5 stages would run, one after the other up to 0 s"
+    seen = on_server(root, tasks=0)
+    assert seen.artifacts.keys() == {"dry-run"}
+    text = seen.artifacts["dry-run"].data
+    assert "| copy@one | data/one modified |" in text
+    assert "| tables | if what it depends on changes |" in text
+    assert "copy@two" not in text
+    assert (root / "score" / "one.txt").read_text() == "# one\n"
+    assert "5 of 5 stages would run" in start(root, dry_run=True, force=True).message
 
 
 def test_failing_stage(first, tmp_path):
@@ -264,7 +227,7 @@ def test_failing_stage(first, tmp_path):
     assert "`dvc repro copy@one` ended with 255" in seen.tasks["copy@one"].message
     assert "\ncannot read data/one/take.txt\n" in seen.tasks["copy@one"].message
     assert (root / "score" / "two.txt").read_text() == "# deux\n"
-    assert seen.artifacts == []
+    assert seen.artifacts == {}
 
 
 def test_changed_data_are_refused(first, tmp_path):
@@ -277,47 +240,138 @@ def test_changed_data_are_refused(first, tmp_path):
     assert (root / "score" / "one.txt").read_text() == "# one\n"
 
 
-def test_terminated_flow_leaves_nothing(first, tmp_path):
-    root = copy(first.root, tmp_path / "slow")
+def test_stages_run_together(first, tmp_path):
+    root = copy(first.root, tmp_path / "together")
+    for corpus in ("one", "two"):
+        take(root, corpus, "together\n")  # each waits for the other
+    assert start(root, targets=["copy"]).message == "2 completed"
+
+
+def test_stages_on_a_gpu_run_alone(first, tmp_path):
+    root = copy(first.root, tmp_path / "gpu")
+    edit(
+        root / "dvc.yaml",
+        "      outs:\n        - copy",
+        "      meta: {gpu: true}\n      outs:\n        - copy",
+    )
+    for corpus in ("one", "two"):
+        take(root, corpus, "alone\n")  # fails beside another
+    assert start(root, targets=["copy"]).message == "2 completed"
+    with get_client(sync_client=True) as client:
+        limit = client.read_global_concurrency_limit_by_name("gpu")
+        assert (limit.limit, limit.active_slots) == (1, 0)
+
+
+@pytest.mark.slow
+def test_a_stage_waits_for_somebody_else_s_lock(first, tmp_path):
+    root = copy(first.root, tmp_path / "busy")
+    take(root, "one", "slow\n")
+    take(root, "two", "# deux\n")
+    with Leash() as leash:
+        with leashed_dvc(leash, root, "repro", "copy@one"):
+            until((root / "running").exists)
+            flow = launch(root, "copy@one")
+            busy = "is busy, it is being blocked by"
+            until(lambda: any(busy in line for line in log_of(root)))
+            take(root, "one", "# un\n")
+            leash.cut("enough")
+        assert flow.wait(timeout=120) == 0
+    assert (root / "copy" / "one.txt").read_text() == "# un\n"
+
+
+def log_of(root):
+    with get_client(sync_client=True) as client:
+        try:
+            return log(newest(root, client).id)
+        except StopIteration:
+            return []
+
+
+@pytest.mark.slow
+def test_a_second_run_is_refused(first, tmp_path):
+    root = copy(first.root, tmp_path / "twice")
     take(root, "one", "slow\n")
     flow = launch(root)
     until((root / "running").exists)
-    assert any("sleep" in command for command in left_in(root))
+    state = start(root)
+    assert state.is_failed()
+    assert f"{root}: another run is at work here (" in state.message
+    assert f"process {flow.pid}, since " in state.message
     flow.terminate()
     flow.communicate(timeout=60)
-    assert flow.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_flow_leaves_nothing(first, tmp_path, blow):
+    root = copy(first.root, tmp_path / "slow")
+    take(root, "one", "slow\n")
+    flow = launch(root, "copy@one")
+    until((root / "running").exists)
+    assert any("sleep" in command for command in left_in(root))
+    flow.send_signal(blow)
+    flow.communicate(timeout=60)
+    until(lambda: left_in(root) == [])
+    if blow == signal.SIGKILL:
+        assert flow.returncode == -blow
+    else:
+        assert flow.returncode == 128 + blow
+        seen = on_server(root, tasks=1)
+        assert seen.state.is_crashed()
+        assert seen.tasks["copy@one"].is_cancelled()
+        assert seen.tasks["copy@one"].message == "stopped"
+    # the workspace is as usable as before
+    take(root, "one", "# un\n")
+    assert start(root).is_completed()
+    assert (root / "score" / "one.txt").read_text() == "# un\n"
+    assert "up to date" in dvc(root, "status", *ALL)
+
+
+@pytest.mark.slow
+def test_a_cancelled_run_stops(first, tmp_path):
+    root = copy(first.root, tmp_path / "cancelled")
+    take(root, "one", "slow\n")
+    flow = launch(root, "score@one")
+    until((root / "running").exists)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(newest(root, client).id, Cancelling())
+    _, errors = flow.communicate(timeout=60)
+    assert flow.returncode == 1
     assert left_in(root) == []
     seen = on_server(root, tasks=1)
-    assert seen.state.is_crashed()
-    assert list(seen.tasks) == ["copy@one"] and seen.tasks["copy@one"].is_crashed()
-    # the workspace is as usable as before
+    assert seen.state.is_cancelled()
+    message = "cancelled; stopped: copy@one; not reached: score@one"
+    assert seen.state.message == message
+    assert errors.splitlines()[-1] == f"reproduce: {message}"
+
+
+@pytest.mark.slow
+def test_a_lost_server_stops_the_run(new, tmp_path):
+    root = copy(new, tmp_path / "lost")
+    take(root, "one", "slow\n")
+    with Leash() as leash:
+        url = start_server(leash, free_port())
+        flow = launch(root, PREFECT_API_URL=url)
+        until((root / "running").exists)
+    _, errors = flow.communicate(timeout=120)
+    assert flow.returncode == 1
+    assert f"the Prefect server at {url} has not answered for 30 s" in errors
+    until(lambda: left_in(root) == [])
     take(root, "one", "# one\n")
     dvc(root, "repro")
     assert "up to date" in dvc(root, "status")
 
 
-def test_stubborn_stage_is_killed(new, tmp_path, monkeypatch):
-    root = copy(new, tmp_path / "stubborn")
-    take(root, "one", "stubborn\n")
-    monkeypatch.setattr(module, "GRACE", 0.5)
-    with pytest.raises(KeyboardInterrupt), module.dvc(root, "repro", "copy@one"):
-        until((root / "running").exists)
-        raise KeyboardInterrupt
-    assert left_in(root) == []
+@pytest.mark.slow
+def test_kills_leave_the_same_result(prefect_api, tmp_path):
+    assert kills(tmp_path, prefect_api, runs=2) == {"as dvc repro": 2}
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment(new, prefect_api, tmp_path):
-    root = copy(new, tmp_path / "killed")
-    moments = random.Random(1)
-    for blow in (signal.SIGTERM, signal.SIGINT) * 3:
-        flow = launch(root, PAUSE=0.5)
-        time.sleep(moments.uniform(3.0, 12.0))
-        flow.send_signal(blow)
-        flow.communicate(timeout=60)
-        assert left_in(root) == []
-    assert start(root).is_completed()
-    serial = copy(new, tmp_path / "serial")
-    dvc(serial, "repro")
-    assert (root / "dvc.lock").read_text() == (serial / "dvc.lock").read_text()
-    assert "up to date" in dvc(root, "status")
+def test_a_server_of_its_own(new, tmp_path, prefect_api):
+    root = copy(new, tmp_path / "own")
+    flow = launch(root, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path / "home"))
+    _, errors = flow.communicate(timeout=180)
+    assert flow.returncode == 0, errors
+    assert errors.splitlines()[-1] == "reproduce: 5 completed"
+    assert (tmp_path / "home" / "prefect.db").exists()

@@ -1,0 +1,145 @@
+"""What a run leaves in Prefect for people: tables, figures, progress; each with the commit.
+
+Keys are the same in every run, so that Prefect shows the history of each.
+"""
+
+import base64
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import (
+    create_image_artifact,
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from timnet import params
+from timnet.cli.status import ask_dvc
+from timnet.errors import TimnetError
+from timnet.provenance import commit
+from timnet.workspace import Workspace
+
+TABLE = "single-corpus"  # results/tables/<TABLE>.md, made by the stage `tables`; artifact's key
+RESULTS_URL = "TIMNET_RESULTS_URL"  # where `make ui` serves results/ of the current folder
+EVERY = 5.0  # s between two reports of progress
+
+
+def show(root: Path, done: Collection[str]) -> None:
+    """Show what the stages that are `done` have made."""
+    workspace, source = Workspace(root), f"commit {commit(root)}"
+    stages = {stage.split("@")[0] for stage in done}
+    if "publish" in stages:
+        corpora = [stage.split("@")[1] for stage in done if stage.startswith("publish@")]
+        text = validation(workspace, corpora)
+        create_markdown_artifact(text, key="validation", description=source)
+    if "score" in stages and (rows := metrics(workspace)):
+        create_table_artifact(rows, key="metrics", description=source)
+    if "tables" not in stages:
+        return
+    table = (workspace.tables / f"{TABLE}.md").read_text(encoding="utf-8")
+    create_markdown_artifact(table, key=TABLE, description=source)
+    if against := against_main(root):
+        create_markdown_artifact(against, key="against-main", description=source)
+    for figure in sorted((root / "results" / "figures").glob("*confusion*.png")):
+        image = base64.b64encode(figure.read_bytes()).decode()
+        url = f"data:image/png;base64,{image}"
+        create_image_artifact(url, key=key(figure.stem), description=source)
+    report = root / "results" / "report.html"
+    if report.is_file():
+        create_link_artifact(address(report), "report.html", key="report", description=source)
+
+
+def metrics(workspace: Workspace) -> list[dict[str, Any]]:
+    """One row a run and protocol, of the runs that are scored."""
+    if not workspace.params.is_file():
+        return []
+    rows = []
+    for run in params.read(workspace.params).runs:
+        path = workspace.run_results(run) / "metrics.json"
+        if path.is_file():
+            scored = json.loads(path.read_text(encoding="utf-8"))
+            for protocol, figures in scored.items():
+                rounded = {name: round(value, 2) for name, value in figures.items()}
+                rows.append({"run": run, "protocol": protocol, **rounded})
+    return rows
+
+
+def validation(workspace: Workspace, corpora: list[str]) -> str:
+    """One row a corpus: checks, and what they found; Markdown."""
+    rows = ["# Validation", "", "| corpus | checks | warnings |", "| --- | ---: | --- |"]
+    for corpus in corpora:
+        path = workspace.published_validation(corpus)
+        checks = json.loads(path.read_text(encoding="utf-8"))["checks"]
+        warnings = "; ".join(check["message"] for check in checks if not check["passed"])
+        rows.append(f"| {corpus} | {len(checks)} | {warnings or 'none'} |")
+    return "\n".join([*rows, ""])
+
+
+def against_main(root: Path) -> str | None:
+    """Metrics that differ from those of the branch `main`, as Markdown; None if there is none."""
+    known = ["git", "rev-parse", "--verify", "--quiet", "main"]
+    if subprocess.run(known, cwd=root, capture_output=True).returncode:
+        return None
+    try:
+        difference = ask_dvc(root, "metrics", "diff", "main", "--md").strip()
+    except TimnetError:  # a `main` without metrics that can be read
+        return None
+    if difference.count("\n") < 2:  # a head without rows
+        difference = "The metrics are those of `main`."
+    return f"# Against main\n\n{difference}\n"
+
+
+def address(path: Path) -> str:
+    """Where a browser finds a file of results/."""
+    results = Path.cwd() / "results"
+    if RESULTS_URL in os.environ and path.is_relative_to(results):
+        return f"{os.environ[RESULTS_URL]}/{path.relative_to(results).as_posix()}"
+    return path.as_uri()
+
+
+def key(name: str) -> str:
+    """A name as Prefect wants keys: lower-case letters, digits, dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+class Progress:
+    """Progress artifacts of stages that tell how far they are (`Workspace.progress`)."""
+
+    def __init__(self, root: Path) -> None:
+        self._workspace = Workspace(root)
+        self._source = f"commit {commit(root)}"
+        self._artifacts = dict[str, Any]()
+        self._told = dict[str, float]()
+
+    def look(self, stage: str) -> None:
+        """Report what a running stage tells, now and then."""
+        if time.monotonic() - self._told.get(stage, -EVERY) < EVERY:
+            return
+        try:
+            told = json.loads(self._workspace.progress(stage).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        self._told[stage] = time.monotonic()
+        said = f"{told['done']} of {told['total']} {told['unit']}, {told['figures']}"
+        self._report(stage, 100 * told["done"] / told["total"], f"{said}; {self._source}")
+
+    def end(self, stage: str) -> None:
+        """Report that a stage is done, if it told of itself."""
+        if stage in self._artifacts:
+            self._report(stage, 100.0, f"done; {self._source}")
+
+    def _report(self, stage: str, percent: float, description: str) -> None:
+        if stage in self._artifacts:
+            update_progress_artifact(self._artifacts[stage], percent, description)
+        else:
+            made = create_progress_artifact(percent, key=key(stage), description=description)
+            self._artifacts[stage] = made

@@ -1,0 +1,100 @@
+"""One run a workspace, and none that nobody can watch or stop."""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from datetime import datetime
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from flows.leash import GRACE, Leash
+from timnet.errors import ArtifactError
+
+EVERY = 3.0  # s between two looks at the server
+LOST = 30.0  # s without an answer, until a run is stopped
+
+
+@contextmanager
+def exclusive(root: Path, name: str) -> Iterator[int]:
+    """The only run at work on a workspace; yields a descriptor that keeps it so while open.
+
+    The system takes the lock back when the last process that holds the descriptor ends. It is
+    waited for as long as the stages of a run that was stopped may take to end.
+
+    Raises:
+        ArtifactError: another run is at work.
+    """
+    path = root / ".dvc" / "tmp" / "reproduce.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        deadline = time.monotonic() + GRACE + 5
+        while True:
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    file.seek(0)
+                    raise ArtifactError(
+                        f"{root}: another run is at work here ({file.read().strip()}). Wait for "
+                        "its end or stop it, then start again."
+                    ) from None
+                time.sleep(0.5)
+        file.truncate(0)
+        file.write(f"{name}, process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
+        file.flush()
+        yield file.fileno()
+
+
+def watch(run: FlowRun, leash: Leash) -> None:
+    """From now to the end of a run, see that its server answers and that nobody cancelled it.
+
+    A cancelled run has its leash cut, unless it is a deployment's: there Prefect ends the process.
+    If the server is lost, stages are stopped and this process ends: Prefect would try to reach it
+    for minutes, at every report.
+    """
+    threading.Thread(target=copy_context().run, args=(_watch, run, leash), daemon=True).start()
+
+
+def _watch(run: FlowRun, leash: Leash) -> None:
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True, httpx_settings={"timeout": 10.0}) as client,
+    ):
+        heard = time.monotonic()
+        while time.monotonic() - heard < LOST:
+            time.sleep(EVERY)
+            if run.state and run.state.is_final():  # as far as this process knows
+                return
+            try:
+                state = client.read_flow_run(run.id).state
+                heard = time.monotonic()
+            except httpx.HTTPStatusError:  # an answer, if not a good one
+                heard = time.monotonic()
+                continue
+            except (httpx.HTTPError, OSError):
+                continue
+            if state and (state.is_cancelling() or state.is_cancelled()):
+                if run.deployment_id is None:
+                    leash.cut("cancelled")
+                return
+            if state and state.is_final():
+                return
+    leash.cut("the server is lost")
+    leash.wait()
+    print(
+        f"the Prefect server at {PREFECT_API_URL.value()} has not answered for {LOST:.0f} s, so "
+        "the run was stopped. Start it again, with a server that answers: it goes on from there.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(1)

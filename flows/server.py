@@ -1,0 +1,103 @@
+"""A Prefect server of the project's own: on loopback, its files in PREFECT_HOME."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from flows.leash import Leash
+from timnet.errors import TimnetError
+
+HOST = "127.0.0.1"
+PATIENCE = 120.0  # s until a server must answer
+# Leases of slots outlive the server, or a slot that was held at its end would never come back.
+LEASES = "prefect.server.concurrency.lease_storage.filesystem"
+
+
+def start_server(leash: Leash, port: int) -> str:
+    """Start a server on a leash; gives the URL of its API once it answers.
+
+    Raises:
+        TimnetError: the port is taken, or the server ended at its start.
+    """
+    if not is_free(port):
+        raise TimnetError(f"port {port} of {HOST} is taken. Name another one with --port.")
+    home = Path(os.environ["PREFECT_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    log, url = home / "server.log", f"http://{HOST}:{port}/api"
+    command = [sys.executable, "-m", "prefect", "server", "start"]
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
+    }
+    with log.open("w", encoding="utf-8") as file:
+        process = leash.start(
+            [*command, "--host", HOST, "--port", str(port)],
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
+    deadline = time.monotonic() + PATIENCE
+    while not answers(url):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise TimnetError(f"the Prefect server did not start; {log} says why.")
+        time.sleep(0.2)
+    return url
+
+
+def some_server() -> str:
+    """The API of PREFECT_API_URL, or of `make ui`, or of a server that lasts as this process."""
+    if given := os.environ.get("PREFECT_API_URL") or running_ui():
+        return given
+    # Never cut here: Prefect reports up to the very end of the process, which then cuts it.
+    return start_server(Leash(), free_port())
+
+
+@contextmanager
+def announced(url: str) -> Iterator[None]:
+    """Let `some_server` find this one."""
+    _address().write_text(url, encoding="utf-8")
+    try:
+        yield
+    finally:
+        _address().unlink(missing_ok=True)
+
+
+def running_ui() -> str | None:
+    """The API of the server that was announced, if it answers."""
+    try:
+        url = _address().read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return url if answers(url) else None
+
+
+def _address() -> Path:
+    return Path(os.environ["PREFECT_HOME"], "address")
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def free_port() -> int:
+    with socket.create_server((HOST, 0)) as free:
+        return free.getsockname()[1]
+
+
+def is_free(port: int) -> bool:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
+    return True
