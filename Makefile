@@ -1,4 +1,5 @@
 # make demo    the whole pipeline on a synthetic corpus, in demo/
+# make ui      Prefect's pages, and the flows to start there, on loopback
 # make test    the tests that take seconds;  make test-slow  those that take minutes
 # make check   style and types
 # make clean   what can be made again;       make clean-all  and the environment, demo and cache
@@ -10,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: venv demo test test-slow check clean clean-all
+.PHONY: venv demo ui test test-slow check clean clean-all
 
 venv: .venv/installed
 
@@ -23,6 +24,9 @@ venv: .venv/installed
 
 demo: venv
 	timnet demo demo
+
+ui: venv
+	@python -m flows.ui
 
 test: venv
 	pytest -m "not slow"
@@ -40,4 +44,4 @@ clean:
 	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
 
 clean-all: clean
-	rm -rf .venv demo build .dvc/cache .dvc/tmp
+	rm -rf .venv demo build .prefect .dvc/cache .dvc/tmp

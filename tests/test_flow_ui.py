@@ -1,0 +1,194 @@
+"""`python -m flows.ui` as a person has it: server, deployments, schedule, pages, links."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import ROOT
+from mini import ALL, copy, left_in, make, take, until
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+)
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from flows.server import free_port, is_free
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = make(tmp_path_factory.mktemp("ui") / "project")
+    copy(ROOT / "flows", root / "flows")
+    (root / "results").mkdir()
+    (root / "results" / "report.html").write_text("<h1>The report</h1>")
+    return root
+
+
+def launch(root: Path, port: int) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name in ("PREFECT_HOME", "PREFECT_API_URL"):
+        environment.pop(name, None)
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.ui", "--port", str(port)],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def port(root) -> Iterator[int]:
+    """Of a server that runs as long as the tests of this module."""
+    port = free_port()
+    ui = launch(root, port)
+    assert ui.stdout is not None
+    assert ui.stdout.readline() == f"Prefect: http://127.0.0.1:{port}   (Ctrl-C stops it)\n"
+    yield port
+    take(root, "one", "slow\n")
+    with api(port) as client:
+        start(client, targets=["copy@one"])
+        until((root / "running").exists)
+        ui.send_signal(signal.SIGTERM)  # while a stage runs
+        _, said = ui.communicate(timeout=60)
+    until(lambda: left_in(root) == [])
+    assert is_free(port) and is_free(port + 1)
+    assert "Traceback" not in said and "Warning" not in said
+
+
+def api(port: int) -> SyncPrefectClient:
+    with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
+        return get_client(sync_client=True)
+
+
+def start(client, **parameters):
+    nightly = client.read_deployment_by_name("reproduce/nightly")
+    given = {"allow_data_changes": True, **parameters}
+    return client.create_flow_run_from_deployment(nightly.id, parameters=given)
+
+
+def ended(client, run):
+    return until(lambda: (s := client.read_flow_run(run.id).state).is_final() and s, 120)
+
+
+@pytest.fixture(scope="module")
+def first(port):
+    """A run started as the button in the UI does."""
+    with api(port) as client:
+        run = start(client)
+        assert ended(client, run).message == "5 completed"
+    return run
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--window-size=1400,1000"):
+        options.add_argument(argument)
+    program, driver = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+    if not program.exists() or not driver.exists():
+        pytest.skip("no Chromium: apt-get install chromium chromium-driver")
+    options.binary_location = str(program)
+    with webdriver.Chrome(options, Service(str(driver))) as browser:  # quits in the end
+        yield browser
+
+
+def test_what_it_serves(root, port):
+    with api(port) as client:
+        nightly = client.read_deployment_by_name("reproduce/nightly")
+        assert [schedule.active for schedule in nightly.schedules] == [False]
+        assert client.read_deployment_by_name("acquire/on-demand").schedules == []
+        assert client.read_global_concurrency_limit_by_name("gpu").limit == 1
+        schema = nightly.parameter_openapi_schema["properties"]
+    offered = {"targets", "corpora", "protocols", "force", "dry_run"}
+    assert offered <= set(schema) and all(schema[name]["description"] for name in schema)
+    assert (root / ".prefect" / "prefect.db").exists()
+
+
+def test_a_second_one_says_where_the_first_is(root, port):
+    _, said = launch(root, free_port()).communicate(timeout=60)
+    assert said == f"ui: it runs already, at http://127.0.0.1:{port}.\n"
+
+
+def test_pages(root, port, first, browser):
+    address = f"http://127.0.0.1:{port}"
+
+    def body() -> str:
+        return browser.find_element(By.TAG_NAME, "body").text
+
+    browser.get(f"{address}/runs/flow-run/{first.id}")
+    until(lambda: "5 Task runs" in body() and "Completed" in body())
+    # the graph is drawn on a canvas
+    until(lambda: browser.find_elements(By.CSS_SELECTOR, ".run-graph canvas, canvas"))
+    with api(port) as client:
+        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[first.id]))
+        artifacts = {each.key: each for each in client.read_artifacts(flow_run_filter=chosen)}
+        assert {task.name for task in client.read_task_runs(flow_run_filter=chosen)} == set(ALL)
+    browser.get(f"{address}/artifacts/artifact/{artifacts['single-corpus'].id}")
+    until(lambda: "single-corpus" in body() and "two" in body())
+    link = artifacts["report"].data
+    assert f"(http://127.0.0.1:{port + 1}/report.html)" in link
+    shown = httpx.get(f"http://127.0.0.1:{port + 1}/report.html", trust_env=False)
+    assert shown.text == "<h1>The report</h1>"
+
+
+def test_a_cancelled_run_leaves_nothing(root, port, first):
+    before = len(left_in(root))
+    take(root, "one", "slow\n")
+    with api(port) as client:
+        run = start(client, targets=["score@one"])
+        until((root / "running").exists)
+        assert len(left_in(root)) > before
+        client.set_flow_run_state(run.id, Cancelling())
+        assert ended(client, run).is_cancelled()
+    until(lambda: len(left_in(root)) == before)
+    (root / "running").unlink()
+    take(root, "one", "# one\n")
+
+
+def test_a_schedule_fires(port, first):
+    with api(port) as client:
+        nightly = client.read_deployment_by_name("reproduce/nightly")
+        often = IntervalSchedule(interval=datetime.timedelta(seconds=20))
+        wanted = DeploymentScheduleCreate(schedule=often, active=True, parameters={"dry_run": True})
+        created = client.request(
+            "POST",
+            "/deployments/{id}/schedules",
+            path_params={"id": nightly.id},
+            json=[wanted.model_dump(mode="json", exclude_unset=True)],
+        ).json()
+
+        chosen = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[nightly.id]),
+            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Completed"])),
+        )
+
+        def fired():
+            runs = client.read_flow_runs(flow_run_filter=chosen)
+            return [run for run in runs if run.auto_scheduled]
+
+        try:
+            assert until(fired, 180)[0].state.message.startswith("dry run: ")
+        finally:
+            client.delete_deployment_schedule(nightly.id, created[0]["id"])
