@@ -10,10 +10,12 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,9 @@ from timnet import schemas
 from timnet.errors import ArtifactError, AudioError, ParameterError, listing
 from timnet.processes import end_with, worker_environment
 from timnet.resample import resample
+
+if TYPE_CHECKING:
+    import soundfile
 
 SAMPLE_RATE = 22050
 COEFFICIENTS = 39
@@ -254,22 +259,47 @@ def _write_shard(
 
 def of_file(path: Path, settings: FeatureSettings, filters: np.ndarray) -> np.ndarray | str:
     """Features of a recording, (frames, coefficients), or in words why there are none."""
+    try:
+        with opened(path) as file:
+            recording, rate = file.read(dtype="float32"), file.samplerate
+        check_samples(recording)
+    except AudioError as error:
+        return str(error)
+    return mfcc(recording, rate, settings, filters)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[soundfile.SoundFile]:
+    """A recording, open to be read.
+
+    Raises:
+        AudioError: why it cannot be read, without its name; also of what is read meanwhile.
+    """
     import soundfile
 
     try:
         with soundfile.SoundFile(path) as file:
-            if file.channels > MAX_CHANNELS:
-                return f"{file.channels} channels; at most {MAX_CHANNELS} are believed"
-            recording, rate = file.read(dtype="float32"), file.samplerate
+            check_form(file.channels, file.samplerate)
+            yield file
     except (OSError, soundfile.SoundFileError) as error:
-        return str(getattr(error, "error_string", None) or getattr(error, "strerror", "") or error)
-    if not len(recording):
-        return "no samples"
-    if not np.isfinite(recording).all():
-        return "samples that are not finite numbers"
+        reason = getattr(error, "error_string", None) or getattr(error, "strerror", "") or error
+        raise AudioError(str(reason)) from None
+
+
+def check_form(channels: int, rate: int) -> None:
+    """Refuse what no recording has, with an AudioError."""
+    if channels > MAX_CHANNELS:
+        raise AudioError(f"{channels} channels; at most {MAX_CHANNELS} are believed")
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        return f"{rate} samples a second; {LOWEST_RATE} to {HIGHEST_RATE} are believed"
-    return mfcc(recording, rate, settings, filters)
+        raise AudioError(f"{rate} samples a second; {LOWEST_RATE} to {HIGHEST_RATE} are believed")
+
+
+def check_samples(recording: np.ndarray) -> None:
+    """Refuse samples that hold no signal, with an AudioError."""
+    if not len(recording):
+        raise AudioError("no samples")
+    if not np.isfinite(recording).all():
+        raise AudioError("samples that are not finite numbers")
 
 
 def read(path: Path, settings: FeatureSettings | None = None) -> tuple[pa.Table, dict]:

@@ -1,0 +1,56 @@
+"""A model of the authors' own weights, for what is to be tried without training.
+
+Its networks are those of the folds, each at the epoch that was best ON ITS TEST FOLD.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from timnet import features, fit, folds, keras, manifest, parity, schemas, tables
+from timnet.corpora import CORPORA
+from timnet.model import Model
+from timnet.network import pad_channels
+
+
+def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: int = 2) -> Model:
+    """The authors' networks of a corpus with its recordings in `folder`."""
+    recipe, paper = CORPORA[corpus], tables.paper()
+    rows = manifest.build(recipe, folder)
+    settings, networks = parity.settings(recipe), keras.read_networks(weights)
+    record = {
+        "commit": "none: the authors' weights",
+        "device_name": "unknown",
+        "features": features.fingerprint(rows, settings),
+        "folds": {"protocol": "random"},
+        "labels": recipe.labels,
+        "seeds": [],
+        "train": paper["training"] | {"tabs": networks.tabs, "variant": "tim-net"},
+        "trained_on": corpus,
+        "versions": {},
+    }
+    nothing = schemas.predictions(networks.classes, networks.channels).empty_table()
+    heard = fit.listen(rows, folder, fit.Run("authors", record, nothing, networks), workers)
+    fold_of = folds.random_folds(len(rows), networks.networks, paper["fold_seed"][corpus])
+    said = []
+    for row, fold in enumerate(fold_of.tolist()):
+        values = pad_channels(torch.from_numpy(heard.mfcc[row]), networks.width)
+        logits, fused = networks(values[None, :, None], rows=slice(fold, fold + 1))
+        said.append(
+            {
+                **{name: rows[name][row].as_py() for name in ("utterance", "speaker", "emotion")},
+                "fold_seed": paper["fold_seed"][corpus],
+                "fold": fold,
+                "seed": 0,
+                "epoch_kind": "best_on_test",
+                "epoch": 0,
+                "logits": logits[0, 0].tolist(),
+                "fused": fused[0, 0, : networks.channels].tolist(),
+            }
+        )
+    table = pa.Table.from_pylist(said, schema=nothing.schema)
+    run = fit.Run("the authors' weights", record, table, networks)
+    return fit.of_folds(f"{corpus}-authors", run, heard, recipe)

@@ -1,0 +1,123 @@
+"""A model's card as Markdown, for people who have to decide whether to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from timnet.model import Card
+
+
+def terms(card: Card) -> str:
+    """Under which terms the training set leaves the model, in one sentence."""
+    data = card.data
+    if data.non_commercial:
+        return (
+            f"trained on {data.title} ({data.licence}): NOT for commercial use, "
+            f"and {data.title} is to be cited ({data.citation})"
+        )
+    return (
+        f"trained on {data.title}, whose terms ({data.licence}) bind the model too; "
+        f"{data.title} is to be cited ({data.citation})"
+    )
+
+
+def markdown(card: Card) -> str:
+    """The card as a page."""
+    data, made, mended = card.data, card.features, card.calibration
+    sections = [
+        f"# {card.name}",
+        f"TIM-Net ({card.variant}, {card.training['tabs']} blocks) tells {len(card.labels)} "
+        f"emotions apart in speech: {', '.join(card.labels)}. {_networks(card)}",
+        "## Terms",
+        terms(card)[0].upper() + terms(card)[1:] + ".",
+        "## Trained on",
+        f"{data.title}, {data.language}: {data.utterances} utterances of {data.speakers} speakers, "
+        f"{data.source}. {_typical(card)}",
+        "## How good it is",
+        _figures(card),
+        "These are figures within one corpus: on other people, microphones and languages expect "
+        "much less. `timnet predict` says of each recording in what it is unlike the training set.",
+        "## Probabilities",
+        f"All logits are divided by {mended.temperature:.3f}, fitted on {mended.utterances} "
+        "predictions for utterances that a network was not trained on. Expected calibration error "
+        f"of single networks: {100 * mended.error_before:.1f} % before, "
+        f"{100 * mended.error_after:.1f} % after (each fold under the temperature of the others). "
+        "The mean of several networks' probabilities is somewhat more cautious.",
+        "## Made by",
+        _table(
+            ("", ""),
+            [
+                ("run", card.run),
+                ("commit", card.commit),
+                ("seeds", ", ".join(map(str, card.seeds)) or "unknown"),
+                ("device", card.device),
+                ("versions", _pairs(card.versions)),
+                ("training", _pairs(card.training)),
+                ("features", _pairs(vars(made.settings))),
+                ("features' code", f"revision {made.revision}; {_pairs(made.libraries)}"),
+                ("recordings", f"SHA-256 {made.source}"),
+            ],
+        ),
+    ]
+    return "\n\n".join(sections)
+
+
+def _networks(card: Card) -> str:
+    if card.networks == "whole":
+        return (
+            f"One network, trained on the whole corpus with the settings of run {card.run}. The "
+            "figures below are of that run's folds: nothing is left to test this network on."
+        )
+    return f"The networks of the folds of run {card.run} vote; `--single` asks the first alone."
+
+
+def _typical(card: Card) -> str:
+    low, high = card.typical.seconds
+    quiet, loud = card.typical.level
+    rates = ", ".join(map(str, card.typical.sample_rates))
+    return (
+        f"Most last {low:.1f} to {high:.1f} s at {quiet:.0f} to {loud:.0f} dB below full scale, "
+        f"recorded at {rates} Hz."
+    )
+
+
+def _figures(card: Card) -> str:
+    """A row a protocol, and what each of them means."""
+    rows = [
+        (
+            f"`{each.protocol}`",
+            _with(each.uar, each.uar_interval),
+            _with(each.war, each.war_interval),
+            f"{min(each.uar_by_speaker.values()):.1f} to {max(each.uar_by_speaker.values()):.1f}",
+            str(each.utterances),
+        )
+        for each in card.figures
+    ]
+    head = ("protocol", "UAR, %", "WAR, %", "UAR of single speakers, %", "utterances")
+    notes = "\n".join(f"- `{each.protocol}`: {each.meaning}." for each in card.figures)
+    chance = 100 / len(card.labels)
+    return (
+        f"{_table(head, rows)}\n\n{notes}\n- In brackets 95 % intervals, by bootstrap over "
+        f"utterances. Chance is {chance:.1f} %."
+    )
+
+
+def _with(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _pairs(values: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """A Markdown table that aligns in plain text too."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    widths = [max(width, 3) for width in widths]
+
+    def line(cells: tuple[str, ...]) -> str:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = tuple("-" * width for width in widths)
+    return "\n".join(map(line, (head, rule, *rows)))

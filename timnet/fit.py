@@ -1,0 +1,328 @@
+"""Models from trained runs: the folds' networks as they are, or one network of the whole corpus.
+
+Settings, figures and calibration are the run's, since its folds alone have anything held out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from timnet import calibration, features, metrics, network, novelty, schemas, score, stack
+from timnet import model as models
+from timnet.corpora.corpus import Corpus
+from timnet.errors import ArtifactError, AudioError, listing
+from timnet.features import FeatureSettings
+from timnet.model import Calibration, Card, FeatureRecord, Figures, Model, Source
+from timnet.network import TIMNet
+from timnet.novelty import Measurement
+from timnet.stack import Split, State, TrainSettings, load_state, save_state, train_stack
+
+DRAWS = 2000  # of the bootstrap
+CHECKPOINT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a trained run left; of several seeds the first, for a model has one network a fold."""
+
+    name: str
+    record: dict[str, Any]  # run.json
+    predictions: pa.Table  # `schemas.predictions`
+    networks: TIMNet
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.record["labels"])
+
+    @property
+    def settings(self) -> FeatureSettings:
+        return FeatureSettings(**self.record["features"]["settings"])
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """The utterances of a corpus that a run trained on."""
+
+    table: pa.Table  # `schemas.MANIFEST`
+    mfcc: np.ndarray  # (utterances, frames, coefficients)
+    measured: list[Measurement]
+
+
+def read_run(name: str, folder: Path, record: dict[str, Any]) -> Run:
+    """A run as `timnet train` leaves it.
+
+    Args:
+        record: the content of its run.json.
+
+    Raises:
+        ArtifactError: a file is missing, damaged or of other labels.
+    """
+    labels, coefficients = record["labels"], record["features"]["settings"]["coefficients"]
+    schema = schemas.predictions(len(labels), coefficients)
+    table = schemas.read(folder / "predictions.parquet", schema)
+    path = folder / "weights.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            weights = {key: file[key] for key in file.files}
+        drawn = [weights.pop(key) for key in ("fold_seed", "seed", "fold")]
+    except (OSError, ValueError, KeyError) as error:
+        raise ArtifactError(
+            f"{path}: not the weights of a run ({error}). Run `dvc repro`."
+        ) from None
+    fold_seed, seed = drawn[0][0], drawn[1][0]
+    rows = np.flatnonzero((drawn[0] == fold_seed) & (drawn[1] == seed))
+    stack = TIMNet(
+        len(rows), len(labels), record["train"]["tabs"], coefficients, record["train"]["variant"]
+    )
+    for place, row in enumerate(rows):
+        stack.load_arrays(
+            place, {key: torch.from_numpy(value[row]) for key, value in weights.items()}
+        )
+    same = pc.and_(pc.equal(table["fold_seed"], fold_seed), pc.equal(table["seed"], seed))
+    return Run(name, record, table.filter(same), stack.eval())
+
+
+def listen(
+    manifest: pa.Table,
+    folder: Path,
+    run: Run,
+    workers: int,
+    progress: Callable[[int], None] | None = None,
+) -> Recordings:
+    """Read the recordings that a run trained on, as prediction will read others.
+
+    Args:
+        manifest: table of `schemas.MANIFEST`, of all utterances of the corpus.
+
+    Raises:
+        ArtifactError: other recordings than the run's, or another revision of the features.
+        AudioError: recordings that cannot be read.
+    """
+    found = features.fingerprint(manifest, run.settings)
+    for name in ("revision", "source"):
+        if found[name] != run.record["features"][name]:
+            raise ArtifactError(
+                f"run {run.name} was trained on another {name} of the features of "
+                f"{run.record['trained_on']} than is here. Run `dvc repro`."
+            )
+    table = manifest.filter(pc.is_in(manifest["emotion"], pa.array(run.labels)))
+    filters = features.mel_filters()
+
+    def hear(name: str) -> tuple[np.ndarray, Measurement] | str:
+        try:
+            with features.opened(folder / name) as file:
+                samples, rate = file.read(dtype="float32"), file.samplerate
+            features.check_samples(samples)
+        except AudioError as error:
+            return f"{name} ({error})"
+        mfcc = features.mfcc(samples, rate, run.settings, filters)
+        return mfcc, novelty.measure(samples, rate, mfcc, run.settings)
+
+    heard = []
+    with ThreadPoolExecutor(workers) as pool:
+        for each in pool.map(hear, table["path"].to_pylist()):
+            heard.append(each)
+            if progress:
+                progress(1)
+    broken = [each for each in heard if isinstance(each, str)]
+    if broken:
+        raise AudioError(f"{folder}: recordings that cannot be read: {listing(broken, 20)}.")
+    mfcc, measured = zip(*heard, strict=True)
+    return Recordings(table, np.stack(mfcc), list(measured))
+
+
+def of_folds(name: str, run: Run, recordings: Recordings, corpus: Corpus) -> Model:
+    """The model whose networks are those of the folds."""
+    return _model(name, "folds", run, recordings, corpus, run.networks, run.record)
+
+
+def of_whole(
+    name: str,
+    run: Run,
+    recordings: Recordings,
+    corpus: Corpus,
+    provenance: dict[str, Any],
+    checkpoint: Path,
+    device: str = "cpu",
+    report: Callable[[int, float], None] | None = None,
+) -> Model:
+    """The model of one network, trained on all utterances with the run's settings and first seed.
+
+    Args:
+        provenance: `commit`, `device_name` and `versions` of this training.
+        checkpoint: file from which a stopped training goes on; removed at the end.
+        report: called after every epoch with its number and the training loss.
+    """
+    order = {label: index for index, label in enumerate(run.labels)}
+    labels = np.array([order[emotion] for emotion in recordings.table["emotion"].to_pylist()])
+    everyone = np.arange(len(labels))
+    split = Split(0, 0, run.record["seeds"][0], everyone, everyone[:0])
+    settings = TrainSettings(**run.record["train"])
+    identity = _identity(recordings, run, device)
+    saved = time.monotonic()
+
+    def resume(state: State) -> None:
+        if checkpoint.exists():
+            load_state(state, checkpoint, identity)
+
+    def after_epoch(state: State) -> None:
+        nonlocal saved
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save_state(state, checkpoint, identity)
+            saved = time.monotonic()
+        if report:
+            report(state.epoch, float(state.history[-1][0, 0]))
+
+    state = train_stack(
+        recordings.mfcc, labels, [split], len(order), settings, device, after_epoch, resume
+    )
+    checkpoint.unlink(missing_ok=True)
+    trained = TIMNet(1, len(order), settings.tabs, run.networks.channels, settings.variant)
+    trained.load_arrays(0, state.network.cpu().arrays(0))
+    return _model(
+        name, "whole", run, recordings, corpus, trained.eval(), {**run.record, **provenance}
+    )
+
+
+def _identity(recordings: Recordings, run: Run, device: str) -> str:
+    """Hash of all that a checkpoint's numbers depend on."""
+    told = [run.record["train"], run.record["seeds"], run.labels, device, torch.__version__]
+    identity = hashlib.sha256(json.dumps(told).encode())
+    for path in (Path(network.__file__), Path(stack.__file__)):
+        identity.update(path.read_bytes())
+    identity.update(json.dumps(recordings.table["emotion"].to_pylist()).encode())
+    identity.update(recordings.mfcc.tobytes())
+    return identity.hexdigest()
+
+
+def _model(
+    name: str,
+    networks: Literal["folds", "whole"],
+    run: Run,
+    recordings: Recordings,
+    corpus: Corpus,
+    trained: TIMNet,
+    record: dict[str, Any],
+) -> Model:
+    speakers = recordings.table["speaker"].to_pylist()
+    reference = novelty.reference(recordings.measured, speakers)
+    card = Card(
+        name=name,
+        networks=networks,
+        labels=run.labels,
+        variant=record["train"]["variant"],
+        data=Source(
+            corpus=corpus.id,
+            title=corpus.title,
+            language=corpus.language,
+            licence=corpus.licence,
+            citation=corpus.citation,
+            source=corpus.source,
+            utterances=len(speakers),
+            speakers=len(set(speakers)),
+        ),
+        features=FeatureRecord.model_validate(record["features"]),
+        training=record["train"],
+        seeds=record["seeds"][:1],
+        run=run.name,
+        figures=figures(run),
+        calibration=calibrated(run),
+        typical=models.typical(reference),
+        commit=record["commit"],
+        device=record["device_name"],
+        versions=record["versions"],
+    )
+    return Model(card, trained, reference)
+
+
+def figures(run: Run) -> list[Figures]:
+    """What the folds' networks reach, a protocol each; of cross runs on the other corpus."""
+    result = []
+    kinds = np.array(run.predictions["epoch_kind"].to_pylist())
+    speakers = np.array(run.predictions["speaker"].to_pylist())
+    truth, logits = _held_out(run.predictions, run.labels)
+    for (folds, kind), protocol in score.PROTOCOLS.items():
+        rows = kinds == kind
+        if folds != run.record["folds"]["protocol"] or not rows.any():
+            continue
+
+        def confusion(rows: np.ndarray) -> np.ndarray:
+            return metrics.confusion_matrix(truth[rows], logits[rows].argmax(1), len(run.labels))
+
+        pooled = confusion(rows)
+        result.append(
+            Figures(
+                protocol=protocol,
+                meaning=score.MEANING[protocol],
+                utterances=int(rows.sum()),
+                uar=_percent(metrics.uar(pooled)),
+                war=_percent(metrics.war(pooled)),
+                uar_interval=_interval(pooled, metrics.uar),
+                war_interval=_interval(pooled, metrics.war),
+                uar_by_speaker={
+                    speaker: _percent(metrics.uar(confusion(rows & (speakers == speaker))))
+                    for speaker in dict.fromkeys(speakers.tolist())
+                },
+            )
+        )
+    return result
+
+
+def calibrated(run: Run) -> Calibration:
+    """The temperature of all that was held out, and what it mends.
+
+    For the error after it, each fold is given the temperature of the others.
+    """
+    kinds = np.array(run.predictions["epoch_kind"].to_pylist())
+    rows = kinds == ("last" if "last" in kinds else "best_on_test")
+    truth, logits = (values[rows] for values in _held_out(run.predictions, run.labels))
+    fold_of = run.predictions["fold"].to_numpy()[rows]
+    temperature = calibration.fit_temperature(logits, truth)
+    cooled = calibration.probabilities(logits, temperature)
+    for fold in set(fold_of.tolist()):
+        own, others = fold_of == fold, fold_of != fold
+        if others.any():
+            fitted = calibration.fit_temperature(logits[others], truth[others])
+            cooled[own] = calibration.probabilities(logits[own], fitted)
+    before = calibration.expected_error(calibration.probabilities(logits), truth)
+    return Calibration(
+        temperature=temperature,
+        utterances=len(truth),
+        error_before=round(before, 4),
+        error_after=round(calibration.expected_error(cooled, truth), 4),
+    )
+
+
+def _held_out(predictions: pa.Table, labels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Label indices (rows,) and logits (rows, K)."""
+    order = {label: index for index, label in enumerate(labels)}
+    truth = np.array([order[emotion] for emotion in predictions["emotion"].to_pylist()])
+    logits = predictions["logits"].combine_chunks().flatten().to_numpy()
+    return truth, logits.reshape(-1, len(labels))
+
+
+def _interval(confusion: np.ndarray, metric: Callable[[np.ndarray], float]) -> tuple[float, float]:
+    """95 % interval by bootstrap over utterances, percent."""
+    total = int(confusion.sum())
+    shares = confusion.ravel() / total
+    drawn = np.random.default_rng(0).multinomial(total, shares, DRAWS)
+    low, high = np.quantile(
+        [metric(each.reshape(confusion.shape)) for each in drawn], (0.025, 0.975)
+    )
+    return _percent(low), _percent(high)
+
+
+def _percent(share: float) -> float:
+    return round(100 * float(share), 2)

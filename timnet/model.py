@@ -1,0 +1,334 @@
+"""A model is one file: networks, what their training set was like, and a card that tells all else.
+
+The file is safetensors with the card as JSON in its header: reading it executes nothing. The card
+holds the settings of the features, so a model cannot be fed with others than it was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from timnet import features
+from timnet.errors import ArtifactError, listing
+from timnet.features import FeatureSettings
+from timnet.network import VARIANTS, TIMNet
+from timnet.novelty import ENVELOPE, Reference
+
+if TYPE_CHECKING:
+    from timnet.predict import Prediction
+
+ENDING = ".safetensors"
+FORMAT = "timnet-model-1"  # key of the card in the file's header
+MAX_BYTES = 2_000_000_000  # no stack of TIM-Nets is near that
+
+Range = tuple[float, float]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Section):
+    """The recordings that a model was trained on, and their terms."""
+
+    corpus: str
+    title: str
+    language: str
+    licence: str
+    citation: str
+    source: str
+    utterances: int
+    speakers: int
+
+    @property
+    def non_commercial(self) -> bool:
+        return "NC" in self.licence.replace("-", " ").split()
+
+
+class Figures(_Section):
+    """What the folds' networks reach under a protocol, percent."""
+
+    protocol: str
+    meaning: str
+    utterances: int
+    uar: float
+    war: float
+    uar_interval: Range  # 95 %, bootstrap over utterances
+    war_interval: Range
+    uar_by_speaker: dict[str, float]
+
+
+class Calibration(_Section):
+    """One temperature for all networks, fitted on what each said of the fold it did not see."""
+
+    temperature: Positive
+    utterances: int
+    error_before: Share  # expected calibration error
+    error_after: Share
+
+
+class Typical(_Section):
+    """`novelty.Reference` without its arrays."""
+
+    seconds: Range
+    longest: Positive
+    level: Range
+    sample_rates: tuple[int, ...]
+    distance: Positive
+
+
+class FeatureRecord(_Section):
+    """How the features were made; see `features.fingerprint`."""
+
+    revision: int
+    settings: FeatureSettings
+    frames: int
+    libraries: dict[str, str]
+    source: str
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> FeatureRecord:
+        made = self.settings
+        if (
+            (made.sample_rate, made.hop) != (features.SAMPLE_RATE, features.HOP)
+            or not features.FFT <= made.signal_length <= 10_000_000
+            or not 0 < made.coefficients <= 128
+            or self.frames != made.frames
+        ):
+            raise ValueError(f"features that timnet does not make: {made}")
+        return self
+
+
+class Card(_Section):
+    """All that there is to say of a model but its weights."""
+
+    name: str
+    networks: Literal["folds", "whole"]  # one a fold; or one, trained on the whole corpus
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    variant: str
+    data: Source
+    features: FeatureRecord
+    training: dict[str, bool | int | float | str]
+    seeds: list[int]
+    run: str  # of params.yaml; its folds vouch for the settings
+    figures: list[Figures]
+    calibration: Calibration
+    typical: Typical
+    commit: str
+    device: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks in evaluation mode, ready to predict."""
+
+    card: Card
+    network: TIMNet  # a stack of all networks, padded as `TIMNet` is
+    reference: Reference
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.card.labels
+
+    @property
+    def settings(self) -> FeatureSettings:
+        return self.card.features.settings
+
+    @cached_property
+    def window(self) -> float:
+        """Seconds that the networks hear at a time."""
+        return self.settings.signal_length / self.settings.sample_rate
+
+    def predict(self, signal: np.ndarray, sample_rate: int, *, single: bool = False) -> Prediction:
+        """The emotion of a recording in memory.
+
+        Args:
+            signal: (samples,) or (samples, channels), floats of full scale 1 or integers.
+            sample_rate: samples a second.
+            single: ask the first network alone; otherwise all of them vote.
+
+        Raises:
+            AudioError: no samples, samples that are not finite, a rate that is not believed.
+        """
+        from timnet import predict
+
+        return predict.of_signal(self, signal, sample_rate, single)
+
+    def predict_files(
+        self, paths: Iterable[Path | str], *, single: bool = False, workers: int = 1
+    ) -> Iterator[tuple[Path, Prediction | str]]:
+        """Each recording with its prediction, or in words why there is none, in their order.
+
+        Args:
+            single: ask the first network alone; otherwise all of them vote.
+            workers: threads; more than one a core gains nothing.
+        """
+        from timnet import predict
+
+        return predict.of_files(self, [Path(path) for path in paths], single, workers)
+
+
+def save(model: Model, path: Path) -> None:
+    """Write a model atomically; equal models give equal bytes."""
+    from safetensors.numpy import save as as_bytes
+
+    networks = [model.network.arrays(row) for row in range(model.network.networks)]
+    arrays = {
+        f"network.{name}": torch.stack([network[name] for network in networks]).detach().numpy()
+        for name in networks[0]
+    }
+    arrays["reference.mean"] = model.reference.mean
+    arrays["reference.precision"] = model.reference.precision
+    # one entry alone: the order of several is not fixed
+    metadata = {FORMAT: json.dumps(model.card.model_dump(mode="json"), sort_keys=True)}
+    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_bytes(as_bytes(contiguous, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Model:
+    """Read a model; nothing in the file is executed.
+
+    Raises:
+        ArtifactError: no such file, not a model, damaged, or of features that this version of
+            timnet does not make.
+    """
+    card, arrays = _read(path)
+    if card.features.revision != features.REVISION:
+        raise ArtifactError(
+            f"{path}: trained on features of revision {card.features.revision}, while timnet "
+            f"{_version()} makes revision {features.REVISION}. Use timnet "
+            f"{card.versions.get('timnet', 'of that time')}, or train the model anew."
+        )
+    own = {name.removeprefix("network."): value for name, value in arrays.items()}
+    mean, precision = own.pop("reference.mean", None), own.pop("reference.precision", None)
+    network = _network(card, own, path)
+    if mean is None or precision is None:
+        raise ArtifactError(f"{path}: no statistics of the training set. {_ANEW}")
+    size = min(ENVELOPE, network.channels)
+    if mean.shape != (size,) or precision.shape != (size, size):
+        raise ArtifactError(f"{path}: statistics of another size than are compared. {_ANEW}")
+    reference = Reference(**card.typical.model_dump(), mean=mean, precision=precision)
+    return Model(card, network.eval(), reference)
+
+
+_ANEW = "Get the file again, or make it anew with `timnet model`."
+
+
+def read_card(path: Path) -> Card:
+    """The card of a model alone, also of one that this version cannot use.
+
+    Raises:
+        ArtifactError: no such file, not a model, or damaged.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ArtifactError(f"{path}: larger than any model. {_ANEW}")
+        with safe_open(path, framework="numpy") as file:
+            stored = (file.metadata() or {}).get(FORMAT)
+            if stored is None:
+                raise ArtifactError(
+                    f"{path}: safetensors without a card of {FORMAT}, so not a model of timnet."
+                )
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file. Give a model's name or file.") from None
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
+        if isinstance(error, ArtifactError):
+            raise
+        raise ArtifactError(f"{path}: not a readable model ({error}). {_ANEW}") from None
+    try:
+        card = Card.model_validate_json(stored)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise ArtifactError(f"{path}: a card that cannot be: {listing(wrong)}. {_ANEW}") from None
+    unsound = [name for name, value in arrays.items() if value.dtype != np.float32]
+    unsound = unsound or [name for name, value in arrays.items() if not np.isfinite(value).all()]
+    if unsound:
+        raise ArtifactError(
+            f"{path}: values that are not finite 32-bit numbers in {listing(unsound)}. {_ANEW}"
+        )
+    return card, arrays
+
+
+def _network(card: Card, arrays: dict[str, np.ndarray], path: Path) -> TIMNet:
+    """A stack with these weights; its sizes are those of the arrays, never what the card says."""
+    if card.variant not in VARIANTS:
+        raise ArtifactError(
+            f"{path}: variant {card.variant!r} is not known to timnet {_version()}."
+        )
+    try:
+        networks, channels, classes = arrays["dense_kernel"].shape
+        tabs = arrays["gamma"].shape[1]
+        if not 0 < tabs <= 16 or not networks or not channels:
+            raise ValueError
+        stack = TIMNet(networks, classes, tabs, channels, card.variant)
+        expected = {name: (networks, *value.shape) for name, value in stack.arrays(0).items()}
+    except (KeyError, ValueError, IndexError):
+        raise ArtifactError(f"{path}: not the weights of a TIM-Net. {_ANEW}") from None
+    actual = {name: value.shape for name, value in arrays.items()}
+    if actual != expected:
+        wrong = sorted(name for name in actual | expected if actual.get(name) != expected.get(name))
+        raise ArtifactError(f"{path}: weights of unexpected shape: {listing(wrong)}. {_ANEW}")
+    if classes != len(card.labels) or channels != card.features.settings.coefficients:
+        raise ArtifactError(f"{path}: weights and card disagree on classes or channels. {_ANEW}")
+    for row in range(networks):
+        stack.load_arrays(
+            row, {name: torch.from_numpy(value[row]) for name, value in arrays.items()}
+        )
+    return stack
+
+
+def typical(reference: Reference) -> Typical:
+    """What of a reference stands in the card."""
+    values = asdict(reference)
+    return Typical(**{name: values[name] for name in Typical.model_fields})
+
+
+def find(name: str | Path, models: Path = Path("build/models")) -> Path:
+    """The file of a model: `name` itself if it is one, else `<name>.safetensors` in `models`.
+
+    Raises:
+        ArtifactError: neither is there; says which are.
+    """
+    if Path(name).suffix == ENDING or Path(name).is_file():
+        return Path(name)
+    path = models / f"{name}{ENDING}"
+    if path.is_file():
+        return path
+    here = sorted(file.name.removesuffix(ENDING) for file in models.glob(f"[!.]*{ENDING}"))
+    raise ArtifactError(
+        f"no model {str(name)!r}: neither a file nor {path}. "
+        + (f"Models here: {listing(here)}. " if here else "")
+        + f"Get it with `dvc pull {path}`, or make it with `dvc repro`."
+    )
+
+
+def _version() -> str:
+    from timnet import __version__
+
+    return __version__
