@@ -18,6 +18,7 @@ STAGES = {
     "folds",
     "train",
     "score",
+    "model",
     "figures",
     "tables",
     "report",

@@ -1,3 +1,23 @@
 """TIM-Net speech emotion recognition: from recordings to the paper's tables."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from timnet.model import Model
+
 __version__ = "0.1.0"
+
+
+def load_model(name: str | Path) -> Model:
+    """A trained model by name (in `build/models/`) or file, ready to predict.
+
+    Raises:
+        ArtifactError: no such model, or a file that is none.
+    """
+    from timnet import model
+
+    return model.load(model.find(name))

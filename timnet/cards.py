@@ -10,15 +10,14 @@ from timnet.model import Card
 def terms(card: Card) -> str:
     """Under which terms the training set leaves the model, in one sentence."""
     data = card.data
-    if data.non_commercial:
-        return (
-            f"trained on {data.title} ({data.licence}): NOT for commercial use, "
-            f"and {data.title} is to be cited ({data.citation})"
-        )
-    return (
-        f"trained on {data.title}, whose terms ({data.licence}) bind the model too; "
-        f"{data.title} is to be cited ({data.citation})"
-    )
+    if data.licence == "unknown":
+        told = f"trained on {data.title}, whose terms are unknown: ask before you pass it on"
+    elif data.non_commercial:
+        told = f"trained on {data.title} ({data.licence}): NOT for commercial use"
+    else:
+        told = f"trained on {data.title}, whose terms bind the model too: {data.licence}"
+    cited = data.citation not in ("none", "unknown")
+    return f"{told}; cite {data.citation}" if cited else told
 
 
 def markdown(card: Card) -> str:
@@ -44,19 +43,20 @@ def markdown(card: Card) -> str:
         f"{100 * mended.error_after:.1f} % after (each fold under the temperature of the others). "
         "The mean of several networks' probabilities is somewhat more cautious.",
         "## Made by",
-        _table(
-            ("", ""),
-            [
-                ("run", card.run),
-                ("commit", card.commit),
-                ("seeds", ", ".join(map(str, card.seeds)) or "unknown"),
-                ("device", card.device),
-                ("versions", _pairs(card.versions)),
-                ("training", _pairs(card.training)),
-                ("features", _pairs(vars(made.settings))),
-                ("features' code", f"revision {made.revision}; {_pairs(made.libraries)}"),
-                ("recordings", f"SHA-256 {made.source}"),
-            ],
+        "\n".join(
+            f"- {what}: {value}"
+            for what, value in {
+                "run": card.run,
+                "commit": card.commit,
+                "seeds": ", ".join(map(str, card.seeds)),
+                "device": card.device,
+                "versions": _pairs(card.versions),
+                "training": _pairs(card.training),
+                "features": _pairs(vars(made.settings)),
+                "code of the features": f"revision {made.revision}; {_pairs(made.libraries)}",
+                "recordings, SHA-256": made.source,
+            }.items()
+            if value
         ),
     ]
     return "\n\n".join(sections)

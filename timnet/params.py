@@ -105,11 +105,18 @@ class Run(_Section):
         return self
 
 
+class TrainedModel(_Section):
+    run: str
+    corpus: str  # that the run is trained on
+    networks: Literal["folds", "whole"]  # those of the folds, or one trained on all of the corpus
+
+
 class Params(_Section):
     corpora: list[str]
     features: Features
     train: Train
     runs: dict[Name, Run]
+    models: dict[Name, TrainedModel] = {}
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
@@ -131,6 +138,15 @@ class Params(_Section):
                         f"add `{needed}: {{corpus: {corpus}, "
                         f"signal_length: {run.signal_length}}}` there"
                     )
+        for name, model in self.models.items():
+            if model.run not in self.runs:
+                near = _suggestion(model.run, self.runs)
+                raise ValueError(f"models.{name}: no run {model.run!r} in runs.{near}")
+            if model.corpus != self.runs[model.run].trained_on:
+                raise ValueError(
+                    f"models.{name}: run {model.run} is trained on "
+                    f"{self.runs[model.run].trained_on}, not on {model.corpus}"
+                )
         return self
 
     def run(self, name: str) -> Run:
@@ -139,6 +155,9 @@ class Params(_Section):
 
     def feature_set(self, name: str) -> FeatureSet:
         return _named("feature set", name, self.features.sets)
+
+    def model(self, name: str) -> TrainedModel:
+        return _named("model", name, self.models)
 
     def corpus(self, name: str) -> str:
         return _named("corpus", name, dict(zip(self.corpora, self.corpora, strict=True)))
@@ -212,6 +231,8 @@ def _fields(location: tuple) -> list[str]:
     }
     if location in sections:
         return list(sections[location].model_fields)
+    if location[:1] == ("models",):
+        return list(TrainedModel.model_fields)
     if location[:1] == ("runs",):
         below: dict[tuple, type[BaseModel]] = {(): Run, ("folds",): Folds, ("network",): Network}
         section = below.get(tuple(location[2:]))

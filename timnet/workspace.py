@@ -46,6 +46,9 @@ class Workspace:
     def training(self, run: str) -> Path:
         return self.root / "build" / "train" / run
 
+    def model(self, name: str) -> Path:
+        return self.root / "build" / "models" / f"{name}.safetensors"
+
     def checkpoints(self, run: str) -> Path:
         """Outside the outputs of the stage, since DVC deletes those before it runs."""
         return self.root / "build" / "checkpoints" / run
