@@ -278,7 +278,8 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        path.open("rb").close()  # says what libsndfile calls a system error
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             check_form(file.channels, file.samplerate)
             yield file
     except (OSError, soundfile.SoundFileError) as error:

@@ -139,6 +139,39 @@ def fit(
     _fit(workspace, params, chosen, f"{name}-whole")
 
 
+@app.command(rich_help_panel=USE)
+def export(
+    model: ModelName,
+    onnx: Annotated[Path, typer.Option(help="The file to write.")],
+    with_features: Annotated[
+        bool, typer.Option("--with-features", help="Put the MFCC into the file too.")
+    ] = False,
+    single: Single = False,
+) -> None:
+    """Write a model as ONNX, for programs without PyTorch, checked against PyTorch."""
+    os.environ.update(WORKER_ENVIRONMENT)
+    from timnet import export as stage
+
+    loaded = _load(model)
+    done = stage.write(loaded, onnx, with_features, single)
+    say(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, {_input(loaded, with_features)}")
+    say(f"probabilities within {done.difference:.0e} of PyTorch's")
+    say(
+        f"{done.milliseconds:.1f} ms a recording in onnxruntime, "
+        f"{done.milliseconds_torch:.1f} ms in PyTorch, on one thread"
+    )
+    _tell_terms(loaded)
+
+
+def _input(loaded: Model, with_features: bool) -> str:
+    settings = loaded.settings
+    if with_features:
+        return (
+            f"from signals of {settings.signal_length} samples at {settings.sample_rate} Hz, mono"
+        )
+    return f"from MFCC of {settings.frames} frames x {settings.coefficients}"
+
+
 @app.command(rich_help_panel=STAGES)
 def model(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="A model of params.yaml.")],

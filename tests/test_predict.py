@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import run
+from hypothesis import given
+from hypothesis import strategies as st
+from models import LABELS, RATE, small_model, voice
+
+from timnet import features, model
+from timnet.errors import AudioError
+from timnet.network import pad_channels
+from timnet.predict import Prediction, windows
+
+LOGITS = Path(__file__).parent / "reference" / "emovo-logits.npy"
+
+
+@pytest.fixture(scope="module")
+def small() -> model.Model:
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def folder(small: model.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recordings of many kinds, some of them broken, and a model."""
+    path = tmp_path_factory.mktemp("sound")
+    model.save(small, path / "small.safetensors")
+    sounds = path / "sounds"
+    (sounds / "deeper").mkdir(parents=True)
+    for number, kind in enumerate(("wav", "flac", "ogg", "mp3", "aiff")):
+        soundfile.write(sounds / f"v{number + 8}.{kind}", voice(1.2), RATE)
+    soundfile.write(sounds / "deeper" / "two words ü.wav", voice(1, 180), RATE)
+    soundfile.write(sounds / "deeper" / "long.wav", voice(9), RATE)
+    (sounds / "notes.txt").write_text("no sound")
+    return path
+
+
+def by_hand(small: model.Model, sound: np.ndarray, rate: int) -> np.ndarray:
+    """Logits as training's evaluation computes them, (networks, K)."""
+    values = torch.from_numpy(features.mfcc(sound, rate, small.settings))
+    values = pad_channels(values, small.network.width)[None, :, None]
+    return small.network(values.expand(small.network.networks, -1, -1, -1))[0][:, 0].numpy()
+
+
+def test_logits_are_those_of_evaluation(small: model.Model) -> None:
+    sound = voice(1.3)  # longer than the window, not than the longest recording
+    found = small.predict(sound, RATE)
+    np.testing.assert_allclose(found.logits[0], by_hand(small, sound, RATE), atol=1e-5)
+    odds = np.exp(found.logits[0] / 0.7)
+    odds /= odds.sum(1, keepdims=True)
+    np.testing.assert_allclose(found.probabilities, odds.mean(0), atol=1e-6)
+    assert found.emotion == LABELS[odds.mean(0).argmax()]
+    assert found.votes == (odds.argmax(1) == odds.mean(0).argmax()).sum()
+    np.testing.assert_allclose(found.heard, [[0.15, 1.15]])
+
+
+def test_single_asks_the_first_network(small: model.Model) -> None:
+    found = small.predict(voice(1), RATE, single=True)
+    assert found.networks == 1
+    np.testing.assert_allclose(found.logits, small.predict(voice(1), RATE).logits[:, :1], atol=1e-5)
+
+
+def test_a_signal_is_heard_whatever_its_type(small: model.Model) -> None:
+    sound = voice(1)
+    as_integers = np.round(sound * 32768).astype(np.int16)
+    stereo = np.stack((sound, sound), 1).astype(np.float64)
+    for signal in (as_integers, stereo, sound.tolist()):
+        found = small.predict(signal, RATE)
+        np.testing.assert_allclose(found.logits, small.predict(sound, RATE).logits, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("signal", "rate", "message"),
+    (
+        (np.zeros(0), RATE, "no samples"),
+        (np.array([0.1, np.nan]), RATE, "samples that are not finite numbers"),
+        (np.zeros(90), 50, "50 samples a second; 2000 to 384000 are believed"),
+        (np.zeros((2, 900)), RATE, "900 channels; at most 16 are believed"),
+        (np.zeros((2, 2, 2)), RATE, r"a signal of shape \(2, 2, 2\) and type float64; expected"),
+        (np.array(["a"]), RATE, "expected .* floats or signed integers"),
+    ),
+)
+def test_a_bad_signal_is_named(small: model.Model, signal, rate: int, message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        small.predict(signal, rate)
+
+
+@given(
+    samples=st.integers(0, 400),
+    longest=st.integers(1, 90),
+    share=st.integers(1, 90),
+    data=st.data(),
+)
+def test_windows_cover_all_and_end_with_the_recording(
+    samples: int, longest: int, share: int, data: st.DataObject
+) -> None:
+    window = min(share, longest)
+    rest = np.arange(samples)
+
+    def read(wanted: int) -> np.ndarray:
+        nonlocal rest
+        given = data.draw(st.integers(1, wanted)) if len(rest) < samples else wanted
+        taken, rest = rest[:given], rest[given:]
+        return taken
+
+    found = list(windows(read, longest, window))
+    if samples <= longest:
+        assert [(first, part.tolist()) for first, part in found] == [(0, list(range(samples)))]
+        return
+    for first, part in found:
+        assert part.tolist() == list(range(first, first + window))
+    starts = [first for first, _ in found]
+    assert starts[0] == 0
+    assert starts[-1] + window == samples
+    steps = np.diff(starts)
+    assert (steps[:-1] == max(window // 2, 1)).all()
+    assert (steps > 0).all() and (steps <= max(window // 2, 1)).all()
+
+
+def test_long_sound_has_a_timeline(small: model.Model, folder: Path) -> None:
+    ((_, found),) = small.predict_files([folder / "sounds" / "deeper" / "long.wav"])
+    assert isinstance(found, Prediction)
+    assert found.seconds == 9
+    assert len(found.heard) == 17  # a second each, half a second apart
+    assert found.unlike == []
+    assert found.timeline[0].start == 0
+    assert found.timeline[-1].end == 9
+    for one, other in zip(found.timeline, found.timeline[1:], strict=False):
+        assert one.end == other.start
+        assert one.emotion != other.emotion
+    sound, _ = soundfile.read(folder / "sounds" / "deeper" / "long.wav", dtype="float32")
+    third = by_hand(small, sound[RATE : 2 * RATE], RATE)
+    np.testing.assert_allclose(found.logits[2], third, atol=1e-4)
+    in_memory = small.predict(sound, RATE)
+    np.testing.assert_allclose(in_memory.logits, found.logits, atol=1e-4)
+
+
+def test_a_recording_like_the_training_set_is_not_doubted(small: model.Model) -> None:
+    assert small.predict(voice(1.1, 170), RATE).unlike == []
+
+
+@pytest.mark.parametrize(
+    ("sound", "rate", "words"),
+    (
+        (voice(0.3), RATE, "0.3 s (training: 0.8 to 1.5)"),
+        (voice(1) / 100, RATE, "dB (training: -"),
+        (voice(1, rate=8000), 8000, "8000 Hz (training: 16000)"),
+        (np.random.default_rng(0).normal(size=RATE) / 16, RATE, "MFCC "),
+        (np.zeros(RATE), RATE, "silence"),
+    ),
+)
+def test_a_recording_unlike_the_training_set_is_told(
+    small: model.Model, sound: np.ndarray, rate: int, words: str
+) -> None:
+    assert any(words in reason for reason in small.predict(sound, rate).unlike)
+
+
+def test_a_higher_rate_of_the_same_band_is_like_it() -> None:
+    trained_wide = small_model()
+    object.__setattr__(trained_wide.reference, "sample_rates", (44100,))
+    told = trained_wide.predict(voice(1, rate=48000), 48000).unlike
+    assert not any("Hz" in reason for reason in told)
+
+
+def test_files_come_back_in_order_whatever_their_number_and_workers(
+    small: model.Model, folder: Path
+) -> None:
+    paths = sorted((folder / "sounds").glob("v*")) * 12
+    paths[7] = folder / "missing.wav"
+    found = list(small.predict_files(paths, workers=3))
+    assert [path for path, _ in found] == paths
+    assert found[7][1] == "No such file or directory"
+    assert all(isinstance(each, Prediction) for _, each in found[:7] + found[8:])
+    alone = list(small.predict_files(paths[:3]))
+    for (_, one), (_, other) in zip(alone, found[:3], strict=True):
+        np.testing.assert_allclose(one.logits, other.logits, atol=1e-4)
+
+
+def predict(folder: Path, *arguments: str | Path, check: bool = True):
+    return run(folder, "timnet", "predict", "--model", "small.safetensors", *arguments, check=check)
+
+
+def test_the_command_prints_a_table(folder: Path) -> None:
+    said = predict(folder, "sounds").stdout.splitlines()
+    assert said[0].split() == ["recording", "emotion", "p", "or", "p", "votes", "heard"]
+    names = [line.split("  ")[0] for line in said[1:] if line.startswith("sounds")]
+    assert names == [
+        "sounds/deeper/long.wav",
+        "sounds/deeper/two words ü.wav",
+        *(f"sounds/v{n}.{kind}" for n, kind in enumerate(["wav", "flac", "ogg", "mp3", "aiff"], 8)),
+    ]
+    assert "9 s in 17 windows" in said[1]
+    assert said[2].startswith("  0:00 to 0:0")
+
+
+def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"not sound")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), RATE)
+    soundfile.write(tmp_path / "nan.wav", np.full(9000, np.nan), RATE, subtype="FLOAT")
+    late = voice(9)
+    late[-100] = np.inf
+    soundfile.write(tmp_path / "late.wav", late, RATE, subtype="FLOAT")
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "none").mkdir()
+    good = folder / "sounds" / "v8.wav"
+    found = predict(folder, tmp_path, good, tmp_path / "none", "gone.wav", check=False)
+    assert found.returncode == 1
+    assert str(good)[-20:] in found.stdout
+    assert "6 recording(s) could not be read:" in found.stderr
+    for reason in (
+        "bad.wav (Format not recognised.)",
+        "empty.wav (no samples)",
+        "nan.wav (samples that are not finite numbers)",
+        "late.wav (samples that are not finite numbers)",
+        "none (no recordings in this folder)",
+        "gone.wav (no such file)",
+    ):
+        assert reason in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_csv_and_json_are_for_programs(folder: Path, small: model.Model) -> None:
+    wav = folder / "sounds" / "v8.wav"
+    found = small.predict(*soundfile.read(wav))
+    (row,) = csv.DictReader(io.StringIO(predict(folder, wav, "--format", "csv").stdout))
+    assert (row["recording"], row["emotion"], row["votes"]) == (
+        str(wav),
+        found.emotion,
+        str(found.votes),
+    )
+    assert [float(row[label]) for label in LABELS] == pytest.approx(found.probabilities, abs=1e-3)
+    long = folder / "sounds" / "deeper" / "long.wav"
+    lines = predict(folder, wav, long, "--format", "json").stdout.splitlines()
+    first, second = (json.loads(line) for line in lines)
+    assert first["emotion"] == found.emotion
+    assert first["unlike"] == found.unlike
+    assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    assert len(second["heard"]) == 17
+    assert second["timeline"][-1]["end"] == 9
+
+
+def test_names_of_any_bytes_are_printed(folder: Path, tmp_path: Path) -> None:
+    for name in (b"a\nb.wav", b"\xff\xfe.wav"):
+        target = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        target.write_bytes((folder / "sounds" / "v8.wav").read_bytes())
+    for form in ("table", "csv", "json"):
+        said = predict(folder, tmp_path, "--format", form).stdout
+        assert "�.wav" in said
+
+
+def test_who_stops_reading_gets_no_traceback(folder: Path) -> None:
+    command = [sys.executable, "-c", "from timnet.cli import main; main()", "predict"]
+    command += ["--model", "small.safetensors", "sounds", "--format", "csv"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read().decode() == ""
+    assert process.wait() == 0
+    process.stderr.close()
+
+
+@pytest.mark.slow
+def test_emovo_through_prediction_is_the_paper_s(restored, shared: Path) -> None:
+    """541 of 588, from files: each fold's network on the fold that it was not trained on."""
+    from authors import authors_model
+
+    from timnet import folds, manifest
+    from timnet.corpora import CORPORA
+
+    recordings = restored("emovo")
+    loaded = authors_model(shared / "reference" / "EMOVO_1.zip", recordings)
+    rows = manifest.build(CORPORA["emovo"], recordings)
+    fold_of = folds.random_folds(len(rows), 10, 1)
+    paths = [recordings / path for path in rows["path"].to_pylist()]
+    found = [each for _, each in loaded.predict_files(paths, workers=2)]
+    logits = np.stack([each.logits[0, fold] for each, fold in zip(found, fold_of, strict=True)])
+    np.testing.assert_allclose(logits, np.load(LOGITS), atol=1e-3)
+    truth = [loaded.labels.index(emotion) for emotion in rows["emotion"].to_pylist()]
+    assert (logits.argmax(1) == truth).sum() == 541
+    (figures,) = loaded.card.figures
+    assert (figures.protocol, figures.uar, figures.war) == ("published", 92.01, 92.01)
+    assert np.mean([not each.unlike for each in found]) > 0.9
