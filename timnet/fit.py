@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def read_run(name: str, folder: Path, record: dict[str, Any]) -> Run:
         with np.load(path, allow_pickle=False) as file:
             weights = {key: file[key] for key in file.files}
         drawn = [weights.pop(key) for key in ("fold_seed", "seed", "fold")]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ArtifactError(
             f"{path}: not the weights of a run ({error}). Run `dvc repro`."
         ) from None

@@ -297,19 +297,18 @@ def _version(name: str) -> str:
 
 
 def _get(tag: str, target: Path) -> None:
-    """Let DVC bring a registered model from its cache or its remote."""
-    artifact, _, version = tag.partition("@")
+    """Let DVC bring the model of a tag from its cache or its remote."""
+    registered = Workspace(Path()).model(tag.partition("@")[0])
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    command = ["artifacts", "get", "--quiet", ".", artifact, "--rev", version, "--out"]
+    command = [sys.executable, "-m", "dvc", "get", ".", str(registered)]
+    command += ["--rev", tag, "--out", str(partial)]
     try:
-        result = subprocess.run(
-            [sys.executable, "-m", "dvc", *command, str(partial)], capture_output=True, text=True
-        )
+        result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode or not partial.is_file():
             raise ArtifactError(
-                f"{tag}: DVC cannot bring this model: {result.stderr.strip()}\n"
-                "It is in neither the cache nor the remote; `dvc push` it where it was made."
+                f"{tag}: DVC cannot bring this model; it says:\n{result.stderr.strip()}\n"
+                "If it is in neither the cache nor the remote, `dvc push` it where it was made."
             )
         partial.replace(target)
     finally:
