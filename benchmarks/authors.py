@@ -10,15 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from timnet import features, fit, folds, keras, manifest, parity, schemas, tables
+from timnet import features, fit, folds, keras, manifest, parity, schemas
 from timnet.corpora import CORPORA
 from timnet.model import Model
 from timnet.network import pad_channels
+from timnet.paper import paper
 
 
 def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: int = 2) -> Model:
     """The authors' networks of a corpus with its recordings in `folder`."""
-    recipe, paper = CORPORA[corpus], tables.paper()
+    recipe, printed = CORPORA[corpus], paper()
     rows = manifest.build(recipe, folder)
     settings, networks = parity.settings(recipe), keras.read_networks(weights)
     record = {
@@ -28,13 +29,13 @@ def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: i
         "folds": {"protocol": "random"},
         "labels": recipe.labels,
         "seeds": [],
-        "train": paper["training"] | {"tabs": networks.tabs, "variant": "tim-net"},
+        "train": printed["training"] | {"tabs": networks.tabs, "variant": "tim-net"},
         "trained_on": corpus,
         "versions": {},
     }
     nothing = schemas.predictions(networks.classes, networks.channels).empty_table()
     heard = fit.listen(rows, folder, fit.Run("authors", record, nothing, networks), workers)
-    fold_of = folds.random_folds(len(rows), networks.networks, paper["fold_seed"][corpus])
+    fold_of = folds.random_folds(len(rows), networks.networks, printed["fold_seed"][corpus])
     said = []
     for row, fold in enumerate(fold_of.tolist()):
         values = pad_channels(torch.from_numpy(heard.mfcc[row]), networks.width)
@@ -42,7 +43,7 @@ def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: i
         said.append(
             {
                 **{name: rows[name][row].as_py() for name in ("utterance", "speaker", "emotion")},
-                "fold_seed": paper["fold_seed"][corpus],
+                "fold_seed": printed["fold_seed"][corpus],
                 "fold": fold,
                 "seed": 0,
                 "epoch_kind": "best_on_test",

@@ -79,6 +79,8 @@ def test_a_model_is_found_by_name(
         ArtifactError, match=r"no model 'voice': .* Models here: voices\. Get it with"
     ):
         timnet.load_model("voice")
+    with pytest.raises(ArtifactError, match=r"no model 'voices@v1\.2\.0' here\. `timnet card voic"):
+        timnet.load_model("voices@v1.2.0")
 
 
 def test_importing_timnet_costs_nothing() -> None:

@@ -20,7 +20,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from timnet import calibration, features, metrics, network, novelty, schemas, score, stack
+from timnet import (
+    calibration,
+    features,
+    intervals,
+    metrics,
+    network,
+    novelty,
+    schemas,
+    score,
+    stack,
+)
 from timnet import model as models
 from timnet.corpora.corpus import Corpus
 from timnet.errors import ArtifactError, AudioError, listing
@@ -30,7 +40,6 @@ from timnet.network import TIMNet
 from timnet.novelty import Measurement
 from timnet.stack import Split, State, TrainSettings, load_state, save_state, train_stack
 
-DRAWS = 2000  # of the bootstrap
 CHECKPOINT_SECONDS = 30
 
 
@@ -251,31 +260,28 @@ def _model(
 def figures(run: Run) -> list[Figures]:
     """What the folds' networks reach, a protocol each; of cross runs on the other corpus."""
     result = []
-    kinds = np.array(run.predictions["epoch_kind"].to_pylist())
-    speakers = np.array(run.predictions["speaker"].to_pylist())
-    truth, logits = _held_out(run.predictions, run.labels)
-    for (folds, kind), protocol in score.PROTOCOLS.items():
-        rows = kinds == kind
-        if folds != run.record["folds"]["protocol"] or not rows.any():
+    folds, classes = run.record["folds"]["protocol"], len(run.labels)
+    for protocol, tested in score.tests(run.predictions, run.labels, folds).items():
+        if not tested.utterances:
             continue
-
-        def confusion(rows: np.ndarray) -> np.ndarray:
-            return metrics.confusion_matrix(truth[rows], logits[rows].argmax(1), len(run.labels))
-
-        pooled = confusion(rows)
+        (said,) = tested.predicted
+        pooled = metrics.confusion_matrix(tested.truth, said, classes)
+        bounds = intervals.interval(tested.truth, tested.hits)
+        by_speaker = {}
+        for speaker in sorted(set(tested.speakers.tolist())):
+            own = tested.speakers == speaker
+            own_matrix = metrics.confusion_matrix(tested.truth[own], said[own], classes)
+            by_speaker[speaker] = _percent(metrics.uar(own_matrix))
         result.append(
             Figures(
                 protocol=protocol,
                 meaning=score.MEANING[protocol],
-                utterances=int(rows.sum()),
+                utterances=len(tested.utterances),
                 uar=_percent(metrics.uar(pooled)),
                 war=_percent(metrics.war(pooled)),
-                uar_interval=_interval(pooled, metrics.uar),
-                war_interval=_interval(pooled, metrics.war),
-                uar_by_speaker={
-                    speaker: _percent(metrics.uar(confusion(rows & (speakers == speaker))))
-                    for speaker in dict.fromkeys(speakers.tolist())
-                },
+                uar_interval=bounds["uar"],
+                war_interval=bounds["war"],
+                uar_by_speaker=by_speaker,
             )
         )
     return result
@@ -312,17 +318,6 @@ def _held_out(predictions: pa.Table, labels: tuple[str, ...]) -> tuple[np.ndarra
     truth = np.array([order[emotion] for emotion in predictions["emotion"].to_pylist()])
     logits = predictions["logits"].combine_chunks().flatten().to_numpy()
     return truth, logits.reshape(-1, len(labels))
-
-
-def _interval(confusion: np.ndarray, metric: Callable[[np.ndarray], float]) -> tuple[float, float]:
-    """95 % interval by bootstrap over utterances, percent."""
-    total = int(confusion.sum())
-    shares = confusion.ravel() / total
-    drawn = np.random.default_rng(0).multinomial(total, shares, DRAWS)
-    low, high = np.quantile(
-        [metric(each.reshape(confusion.shape)) for each in drawn], (0.025, 0.975)
-    )
-    return _percent(low), _percent(high)
 
 
 def _percent(share: float) -> float:

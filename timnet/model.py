@@ -320,6 +320,10 @@ def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     path = models / f"{name}{ENDING}"
     if path.is_file():
         return path
+    if "@" in str(name):
+        raise ArtifactError(
+            f"no model {str(name)!r} here. `timnet card {name}` brings it from the registry."
+        )
     here = sorted(file.name.removesuffix(ENDING) for file in models.glob(f"[!.]*{ENDING}"))
     raise ArtifactError(
         f"no model {str(name)!r}: neither a file nor {path}. "

@@ -160,6 +160,15 @@ def copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
             partial.unlink(missing_ok=True)
 
 
+def need_compiler(place: str) -> None:
+    """Refuse to train with compiled kernels where nothing can compile them."""
+    if place == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise ParameterError(
+            "train.compiled is true, but no C++ compiler is installed (c++, g++ or clang++). "
+            "Install one, or set train.compiled to false."
+        )
+
+
 def device() -> str:
     """Where to train: TIMNET_DEVICE, or a GPU where torch finds one."""
     import torch

@@ -17,13 +17,13 @@ from timnet.cli.common import (
     as_json,
     bar,
     device,
+    need_compiler,
     open_workspace,
     read_text,
     say,
     timed,
     workers,
 )
-from timnet.errors import ParameterError
 from timnet.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
@@ -178,12 +178,8 @@ def training_settings(params: Params, run: Run) -> TrainSettings:
     from timnet.stack import TrainSettings
 
     chosen = {**params.train.model_dump(), **run.network.model_dump(), "precision": run.precision}
-    compilers = ("c++", "g++", "clang++")
-    if chosen["compiled"] and device() == "cpu" and not any(map(shutil.which, compilers)):
-        raise ParameterError(
-            "train.compiled is true, but no C++ compiler is installed (c++, g++ or clang++). "
-            "Install one, or set train.compiled to false."
-        )
+    if chosen["compiled"]:
+        need_compiler(device())
     return TrainSettings(**chosen)
 
 

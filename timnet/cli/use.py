@@ -15,6 +15,7 @@ from timnet.cli.common import (
     app,
     bar,
     device,
+    need_compiler,
     open_workspace,
     read_json,
     say,
@@ -29,7 +30,7 @@ from timnet.workspace import Workspace
 if TYPE_CHECKING:
     from timnet.fit import Recordings, Run
     from timnet.model import Model
-    from timnet.params import Params, TrainedModel
+    from timnet.params import TrainedModel
 
 USE = "Use what was trained"
 # endings of what libsndfile reads and people record
@@ -136,7 +137,7 @@ def fit(
     """Train one network on a whole corpus, with the settings that the folds vouch for."""
     workspace, params = open_workspace()
     chosen = params.model(name)
-    _fit(workspace, params, chosen, f"{name}-whole")
+    _fit(workspace, chosen, f"{name}-whole")
 
 
 @app.command(rich_help_panel=USE)
@@ -180,7 +181,7 @@ def model(
     workspace, params = open_workspace()
     chosen = params.model(name)
     if chosen.networks == "whole":
-        _fit(workspace, params, chosen, name)
+        _fit(workspace, chosen, name)
         return
     from timnet import fit as stage
     from timnet import model as models
@@ -192,7 +193,7 @@ def model(
     _tell(made, workspace.model(name))
 
 
-def _fit(workspace: Workspace, params: Params, chosen: TrainedModel, name: str) -> None:
+def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
     os.environ.update(WORKER_ENVIRONMENT)
     import torch
 
@@ -209,6 +210,8 @@ def _fit(workspace: Workspace, params: Params, chosen: TrainedModel, name: str) 
     }
     with timed(workspace, f"model@{name}"):
         run, heard, recipe = _listen(workspace, chosen)
+        if run.record["train"]["compiled"]:
+            need_compiler(place)
         epochs = run.record["train"]["epochs"]
         with bar(f"train {name}", epochs) as advance:
             checkpoint = workspace.checkpoints(name).with_suffix(".pt")
