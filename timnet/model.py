@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ENDING = ".safetensors"
 FORMAT = "timnet-model-1"  # key of the card in the file's header
+_ANEW = "Get the file again, or make it anew with `timnet model`."
 MAX_BYTES = 2_000_000_000  # no stack of TIM-Nets is near that
 
 Range = tuple[float, float]
@@ -228,9 +229,6 @@ def load(path: Path) -> Model:
         raise ArtifactError(f"{path}: statistics of another size than are compared. {_ANEW}")
     reference = Reference(**card.typical.model_dump(), mean=mean, precision=precision)
     return Model(card, network.eval(), reference)
-
-
-_ANEW = "Get the file again, or make it anew with `timnet model`."
 
 
 def read_card(path: Path) -> Card:

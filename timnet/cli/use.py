@@ -62,7 +62,7 @@ def predict(
     ] = Format.table,
 ) -> None:
     """Say which emotion recordings have, and which of them the model knows nothing about."""
-    os.environ.update(WORKER_ENVIRONMENT)  # before the libraries that read it
+    _one_thread_each()
     from timnet.cli import answers
 
     paths, failures = _recordings(recordings)
@@ -150,7 +150,7 @@ def export(
     single: Single = False,
 ) -> None:
     """Write a model as ONNX, for programs without PyTorch, checked against PyTorch."""
-    os.environ.update(WORKER_ENVIRONMENT)
+    _one_thread_each()
     from timnet import export as stage
 
     loaded = _load(model)
@@ -183,6 +183,7 @@ def model(
     if chosen.networks == "whole":
         _fit(workspace, chosen, name)
         return
+    _one_thread_each()
     from timnet import fit as stage
     from timnet import model as models
 
@@ -194,7 +195,7 @@ def model(
 
 
 def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
-    os.environ.update(WORKER_ENVIRONMENT)
+    _one_thread_each()
     import torch
 
     from timnet import fit as stage
@@ -260,6 +261,14 @@ def _tell_terms(made: Model) -> None:
     from timnet.cards import terms
 
     say(f"{made.card.name}: {terms(made.card)}")
+
+
+def _one_thread_each() -> None:
+    """Keep libraries from threads of their own beside ours; called before torch is imported."""
+    from threadpoolctl import threadpool_limits
+
+    os.environ.update(WORKER_ENVIRONMENT)
+    threadpool_limits(1)  # of what is imported already
 
 
 def _load(name: str) -> Model:
