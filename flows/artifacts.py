@@ -49,12 +49,12 @@ def show(root: Path, done: Collection[str]) -> None:
     create_markdown_artifact(table, key=TABLE, description=source)
     if against := against_main(root):
         create_markdown_artifact(against, key="against-main", description=source)
-    for figure in sorted((root / "results" / "figures").glob("*confusion*.png")):
+    for figure in sorted((root / "results" / "figures").glob("*/confusion-*.png")):
         image = base64.b64encode(figure.read_bytes()).decode()
         url = f"data:image/png;base64,{image}"
-        create_image_artifact(url, key=key(figure.stem), description=source)
-    report = root / "results" / "report.html"
-    if report.is_file():
+        create_image_artifact(url, key=key(f"{figure.parent.name}-{figure.stem}"), description=source)
+    report = workspace.report
+    if "report" in stages:
         create_link_artifact(address(report), "report.html", key="report", description=source)
 
 

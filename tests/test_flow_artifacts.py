@@ -17,7 +17,7 @@ from flows.artifacts import Progress, key
 from timnet.workspace import Workspace, write_text
 
 show = flow(artifacts.show, name="show", validate_parameters=False)
-DONE = ["publish@demo", "score@demo-random", "tables"]
+DONE = ["publish@demo", "score@demo-random", "tables", "report"]
 FIGURES = {"uar": 61.5, "uar_fold_mean": 61.0, "uar_fold_sd": 2.0, "war": 62.0}
 
 
@@ -55,13 +55,13 @@ def test_tables_and_what_was_checked(prefect_api, workspace):
 
 def test_figures_and_the_report(prefect_api, workspace):
     image = b"\x89PNG\r\n\x1a\n"
-    figures = workspace.root / "results" / "figures"
-    figures.mkdir()
-    (figures / "Demo_random-confusion.png").write_bytes(image)
+    figures = workspace.root / "results" / "figures" / "demo-random"
+    figures.mkdir(parents=True)
+    (figures / "confusion-published.png").write_bytes(image)
     report = workspace.root / "results" / "report.html"
     report.write_text("<h1>The report</h1>")
     show(workspace.root, DONE)
-    artifact = shown("demo-random-confusion")
+    artifact = shown("demo-random-confusion-published")
     assert artifact.type == "image"
     assert artifact.data == f"data:image/png;base64,{base64.b64encode(image).decode()}"
     assert shown("report").data == f"[report.html]({report.as_uri()})"

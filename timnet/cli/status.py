@@ -168,9 +168,9 @@ def _groups(params: Params) -> dict[str, list[str]]:
         groups[corpus] = [f"{stage}@{corpus}" for stage in ("manifest", "validate", "publish")]
         groups[corpus] += [f"features@{name}" for name in sets]
     for run in params.runs:
-        groups[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score")]
+        groups[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score", "figures")]
     groups |= {f"model {name}": [f"model@{name}"] for name in params.models}
-    return groups | {"tables": ["tables"]}
+    return groups | {"tables": ["tables", "report"]}
 
 
 def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
