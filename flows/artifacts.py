@@ -52,7 +52,8 @@ def show(root: Path, done: Collection[str]) -> None:
     for figure in sorted((root / "results" / "figures").glob("*/confusion-*.png")):
         image = base64.b64encode(figure.read_bytes()).decode()
         url = f"data:image/png;base64,{image}"
-        create_image_artifact(url, key=key(f"{figure.parent.name}-{figure.stem}"), description=source)
+        name = f"{figure.parent.name}-{figure.stem}"
+        create_image_artifact(url, key=key(name), description=source)
     report = workspace.report
     if "report" in stages:
         create_link_artifact(address(report), "report.html", key="report", description=source)
