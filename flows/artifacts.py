@@ -36,27 +36,28 @@ EVERY = 5.0  # s between two reports of progress
 def show(root: Path, done: Collection[str]) -> None:
     """Show what the stages that are `done` have made."""
     workspace, source = Workspace(root), f"commit {commit(root)}"
-    stages = {stage.split("@")[0] for stage in done}
-    if "publish" in stages:
-        corpora = [stage.split("@")[1] for stage in done if stage.startswith("publish@")]
-        text = validation(workspace, corpora)
+    items: dict[str, list[str]] = {}
+    for stage in done:
+        group, _, item = stage.partition("@")
+        items.setdefault(group, []).append(item)
+    if "publish" in items:
+        text = validation(workspace, items["publish"])
         create_markdown_artifact(text, key="validation", description=source)
-    if "score" in stages and (rows := metrics(workspace)):
+    if "score" in items and (rows := metrics(workspace)):
         create_table_artifact(rows, key="metrics", description=source)
-    if "tables" not in stages:
-        return
-    table = (workspace.tables / f"{TABLE}.md").read_text(encoding="utf-8")
-    create_markdown_artifact(table, key=TABLE, description=source)
-    if against := against_main(root):
-        create_markdown_artifact(against, key="against-main", description=source)
-    for figure in sorted((root / "results" / "figures").glob("*/confusion-*.png")):
-        image = base64.b64encode(figure.read_bytes()).decode()
-        url = f"data:image/png;base64,{image}"
-        name = f"{figure.parent.name}-{figure.stem}"
-        create_image_artifact(url, key=key(name), description=source)
-    report = workspace.report
-    if "report" in stages:
-        create_link_artifact(address(report), "report.html", key="report", description=source)
+    for run in items.get("figures", ()):
+        for figure in sorted((root / "results" / "figures" / run).glob("confusion-*.png")):
+            image = base64.b64encode(figure.read_bytes()).decode()
+            url = f"data:image/png;base64,{image}"
+            create_image_artifact(url, key=key(f"{run}-{figure.stem}"), description=source)
+    if "tables" in items:
+        table = (workspace.tables / f"{TABLE}.md").read_text(encoding="utf-8")
+        create_markdown_artifact(table, key=TABLE, description=source)
+        if against := against_main(root):
+            create_markdown_artifact(against, key="against-main", description=source)
+    if "report" in items:
+        link = address(root / "results" / "report.html")
+        create_link_artifact(link, "report.html", key="report", description=source)
 
 
 def metrics(workspace: Workspace) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from conftest import ROOT, run
 from ruamel.yaml import YAML
 
 # copy@one -> score@one -+
-# copy@two -> score@two -+-> tables
+# copy@two -> score@two -+-> tables -> report
 STAGES = """\
 stages:
   copy:
@@ -43,8 +43,15 @@ stages:
     outs:
       - results/tables/single-corpus.md:
           cache: false
+  report:
+    cmd: cp results/tables/single-corpus.md results/report.html
+    deps:
+      - results/tables/single-corpus.md
+    outs:
+      - results/report.html:
+          cache: false
 """
-ALL = ["copy@one", "copy@two", "score@one", "score@two", "tables"]
+ALL = ["copy@one", "copy@two", "score@one", "score@two", "tables", "report"]
 
 # What a stage finds in its input decides whether it copies it, fails, waits until it is killed,
 # wants to be the only one or not to be alone.
@@ -54,8 +61,8 @@ case $(cat $1) in
   slow) touch running; sleep 600 ;;
   stubborn) trap '' TERM; touch running; while :; do sleep 1; done ;;
   alone) mkdir busy || exit 4; sleep 1; rmdir busy ;;
-  together) touch $1.here; until [ -e data/one/take.txt.here -a -e data/two/take.txt.here ]
-    do sleep 0.1; done; rm $1.here ;;
+  together) touch here-$(basename $2); while [ ! -e here-one.txt -o ! -e here-two.txt ]
+    do sleep 0.1; done ;;
 esac
 sleep ${PAUSE:-0}; mkdir -p $(dirname $2); cp $1 $2
 """

@@ -57,11 +57,11 @@ def test_figures_and_the_report(prefect_api, workspace):
     image = b"\x89PNG\r\n\x1a\n"
     figures = workspace.root / "results" / "figures" / "demo-random"
     figures.mkdir(parents=True)
-    (figures / "confusion-published.png").write_bytes(image)
+    (figures / "confusion-corrected.png").write_bytes(image)
     report = workspace.root / "results" / "report.html"
     report.write_text("<h1>The report</h1>")
-    show(workspace.root, DONE)
-    artifact = shown("demo-random-confusion-published")
+    show(workspace.root, [*DONE, "figures@demo-random", "report"])
+    artifact = shown("demo-random-confusion-corrected")
     assert artifact.type == "image"
     assert artifact.data == f"data:image/png;base64,{base64.b64encode(image).decode()}"
     assert shown("report").data == f"[report.html]({report.as_uri()})"

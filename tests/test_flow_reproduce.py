@@ -90,6 +90,7 @@ def test_plan_is_dvcs_graph(new):
         "score@one": Step(["copy@one"]),
         "score@two": Step(["copy@two"]),
         "tables": Step(["score@one", "score@two"]),
+        "report": Step(["tables"]),
     }
     assert list(plan(new)) == ALL
     assert list(plan(new, ["score@two"])) == ["copy@two", "score@two"]
@@ -109,7 +110,7 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
         stage for stage in everything if stage.startswith("train@")
     ]
     some = plan(tmp_path, corpora=["demo"])
-    assert everything.keys() - some.keys() == {"tables"}
+    assert everything.keys() - some.keys() == {"tables", "report"}
     speaker = plan(tmp_path, protocols=["speaker"])
     assert "score@demo-speaker" in speaker and "features@demo-44100" in speaker
     assert not any("random" in stage for stage in speaker)
@@ -148,11 +149,11 @@ def test_a_served_flow_knows_its_types():
 
 
 def test_first_run(first):
-    seen = on_server(first.root, tasks=5)
+    seen = on_server(first.root, tasks=6)
     assert first.state.is_completed() and seen.state.is_completed()
-    assert seen.state.message == "5 completed"
+    assert seen.state.message == "6 completed"
     assert names(seen.tasks) == dict.fromkeys(ALL, "Completed")
-    assert seen.artifacts.keys() == {"single-corpus", "against-main"}
+    assert seen.artifacts.keys() == {"single-corpus", "against-main", "report"}
     artifact = seen.artifacts["single-corpus"]
     assert (artifact.type, artifact.data) == ("markdown", "# one\n# two\n")
     commit = run(first.root, "git", "rev-parse", "--short=10", "HEAD").stdout.strip()
@@ -170,8 +171,8 @@ def test_same_as_dvc_repro(first, new, tmp_path):
 
 def test_second_run_is_cached(first):
     start(first.root)
-    seen = on_server(first.root, tasks=5)
-    assert seen.state.message == "5 cached"
+    seen = on_server(first.root, tasks=6)
+    assert seen.state.message == "6 cached"
     assert names(seen.tasks) == dict.fromkeys(ALL, "Cached")
     assert all(state.is_completed() for state in seen.tasks.values())
 
@@ -191,10 +192,10 @@ def test_restored_from_the_run_cache(first, tmp_path):
 
 def test_dry_run_says_what_and_why(first, tmp_path):
     root = copy(first.root, tmp_path / "dry")
-    assert start(root, dry_run=True).message == "dry run: 0 of 5 stages would run"
+    assert start(root, dry_run=True).message == "dry run: 0 of 6 stages would run"
     take(root, "one", "# another\n")
     state = start(root, dry_run=True)
-    assert state.message == "dry run: 3 of 5 stages would run, one after the other up to 0 s"
+    assert state.message == "dry run: 4 of 6 stages would run, one after the other up to 0 s"
     seen = on_server(root, tasks=0)
     assert seen.artifacts.keys() == {"dry-run"}
     text = seen.artifacts["dry-run"].data
@@ -202,7 +203,7 @@ def test_dry_run_says_what_and_why(first, tmp_path):
     assert "| tables | if what it depends on changes |" in text
     assert "copy@two" not in text
     assert (root / "score" / "one.txt").read_text() == "# one\n"
-    assert "5 of 5 stages would run" in start(root, dry_run=True, force=True).message
+    assert "6 of 6 stages would run" in start(root, dry_run=True, force=True).message
 
 
 def test_failing_stage(first, tmp_path):
@@ -211,10 +212,10 @@ def test_failing_stage(first, tmp_path):
     take(root, "two", "# deux\n")
     flow = launch(root)
     printed, errors = flow.communicate(timeout=120)
-    seen = on_server(root, tasks=5)
+    seen = on_server(root, tasks=6)
     assert flow.returncode == 1
     assert "Traceback" not in printed + errors
-    message = "failed: copy@one; not reached: score@one, tables; others: 2 completed"
+    message = "failed: copy@one; not reached: score@one, tables, report; others: 2 completed"
     assert errors.splitlines()[-1] == f"reproduce: {message}"
     assert seen.state.is_failed() and seen.state.message == message
     assert names(seen.tasks) == {
@@ -223,6 +224,7 @@ def test_failing_stage(first, tmp_path):
         "copy@two": "Completed",
         "score@two": "Completed",
         "tables": "NotReady",
+        "report": "NotReady",
     }
     assert "`dvc repro copy@one` ended with 255" in seen.tasks["copy@one"].message
     assert "\ncannot read data/one/take.txt\n" in seen.tasks["copy@one"].message
@@ -373,5 +375,5 @@ def test_a_server_of_its_own(new, tmp_path, prefect_api):
     flow = launch(root, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path / "home"))
     _, errors = flow.communicate(timeout=180)
     assert flow.returncode == 0, errors
-    assert errors.splitlines()[-1] == "reproduce: 5 completed"
+    assert errors.splitlines()[-1] == "reproduce: 6 completed"
     assert (tmp_path / "home" / "prefect.db").exists()

@@ -39,8 +39,6 @@ pytestmark = pytest.mark.slow
 def root(tmp_path_factory) -> Path:
     root = make(tmp_path_factory.mktemp("ui") / "project")
     copy(ROOT / "flows", root / "flows")
-    (root / "results").mkdir()
-    (root / "results" / "report.html").write_text("<h1>The report</h1>")
     return root
 
 
@@ -97,7 +95,7 @@ def first(port):
     """A run started as the button in the UI does."""
     with api(port) as client:
         run = start(client)
-        assert ended(client, run).message == "5 completed"
+        assert ended(client, run).message == "6 completed"
     return run
 
 
@@ -138,7 +136,7 @@ def test_pages(root, port, first, browser):
         return browser.find_element(By.TAG_NAME, "body").text
 
     browser.get(f"{address}/runs/flow-run/{first.id}")
-    until(lambda: "5 Task runs" in body() and "Completed" in body())
+    until(lambda: "6 Task runs" in body() and "Completed" in body())
     # the graph is drawn on a canvas
     until(lambda: browser.find_elements(By.CSS_SELECTOR, ".run-graph canvas, canvas"))
     with api(port) as client:
@@ -150,7 +148,7 @@ def test_pages(root, port, first, browser):
     link = artifacts["report"].data
     assert f"(http://127.0.0.1:{port + 1}/report.html)" in link
     shown = httpx.get(f"http://127.0.0.1:{port + 1}/report.html", trust_env=False)
-    assert shown.text == "<h1>The report</h1>"
+    assert shown.text == "# one\n# two\n"
 
 
 def test_a_cancelled_run_leaves_nothing(root, port, first):

@@ -169,8 +169,7 @@ def _groups(params: Params) -> dict[str, list[str]]:
         groups[corpus] += [f"features@{name}" for name in sets]
     for run in params.runs:
         groups[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score", "figures")]
-    groups |= {f"model {name}": [f"model@{name}"] for name in params.models}
-    return groups | {"tables": ["tables", "report"]}
+    return groups | {"tables": ["tables"], "report": ["report"]}
 
 
 def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
