@@ -33,6 +33,7 @@ def name_in_params(folder: Path, name: str) -> None:
     content["corpora"] = [name]
     content["features"]["sets"] = {}
     content["runs"] = {}
+    content["models"] = {}
     yaml.dump(content, folder / "params.yaml")
 
 

@@ -169,6 +169,7 @@ def _groups(params: Params) -> dict[str, list[str]]:
         groups[corpus] += [f"features@{name}" for name in sets]
     for run in params.runs:
         groups[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score", "figures")]
+        groups[run] += [f"model@{name}" for name, of in params.models.items() if of.run == run]
     return groups | {"tables": ["tables"], "report": ["report"]}
 
 
