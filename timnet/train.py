@@ -45,7 +45,7 @@ CHECKPOINT_SECONDS = 30
 
 @dataclass(frozen=True)
 class Progress:
-    """One epoch of one part has ended."""
+    """One epoch of one part has ended, now or before a restart."""
 
     part: int
     parts: int
@@ -319,6 +319,11 @@ def _train_part(part: _Part) -> None:
     def resume(state: State) -> None:
         if part.checkpoint.exists():
             load_state(state, part.checkpoint, part.fingerprint)
+            tell(state)
+
+    def tell(state: State) -> None:
+        loss, _, _, accuracy = state.history[-1].mean(0)
+        _messages.put(Progress(part.number, part.parts, state.epoch, float(loss), float(accuracy)))
 
     def checkpoint(state: State) -> None:
         nonlocal saved
@@ -327,8 +332,7 @@ def _train_part(part: _Part) -> None:
         if stopping or done or time.monotonic() - saved > CHECKPOINT_SECONDS:
             save_state(state, part.checkpoint, part.fingerprint)
             saved = time.monotonic()
-        loss, _, _, accuracy = state.history[-1].mean(0)
-        _messages.put(Progress(part.number, part.parts, state.epoch, float(loss), float(accuracy)))
+        tell(state)
         if stopping:
             raise _Stopped
 
