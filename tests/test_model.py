@@ -224,6 +224,10 @@ def test_a_temperature_mends_what_is_too_sure() -> None:
     before = calibration.expected_error(calibration.probabilities(5 * logits), truth)
     after = calibration.expected_error(calibration.probabilities(5 * logits, 5), truth)
     assert after < 0.02 < 0.2 < before
+    folds = np.arange(5000) % 10
+    held_out = calibration.held_out(5 * logits, truth, folds)
+    assert held_out == pytest.approx((5, before, after), abs=0.25)
+    assert held_out[2] < 0.02 < held_out[1] == before
 
 
 def test_the_calibration_error_is_that_of_the_definition() -> None:

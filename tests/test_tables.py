@@ -132,6 +132,14 @@ def test_cross_corpus_averages_need_all_twenty_pairs() -> None:
     assert "ON THE TEST CORPUS: **optimistic**" in render.markdown(table)
 
 
+def test_calibration_is_told_where_folds_were_left_out() -> None:
+    (run,) = of_table("table-1", "emovo", published=(92, 92), corrected=(85, 85))
+    told = {"temperature": 1.4, "error_before": 12.345, "error_after": 3.2}
+    run.scores["corrected"]["calibration"] = told
+    (row,) = rows(tables.calibration([run]))
+    assert list(row.values()) == ["emovo-random", "corrected", "12.35", "3.20", "1.40"]
+
+
 def test_figures_that_look_exchanged_in_print_stay_with_a_footnote() -> None:
     table = tables.single_corpus([], "corrected")
     text = render.markdown(table)

@@ -39,6 +39,28 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(cross_entropy, bounds=bounds, method="bounded").x))
 
 
+def held_out(
+    logits: np.ndarray, truth: np.ndarray, folds: np.ndarray
+) -> tuple[float, float, float]:
+    """The temperature of all that was held out, and the expected error before and after it.
+
+    For the error after it, each fold is given the temperature of the others: with one fold alone
+    there is nothing to fit it on, and the error after is that of a temperature fitted on itself.
+
+    Args:
+        logits, truth: as of `fit_temperature`.
+        folds: (utterances,) the fold that each was tested in.
+    """
+    temperature = fit_temperature(logits, truth)
+    cooled = probabilities(logits, temperature)
+    for fold in set(folds.tolist()):
+        own, others = folds == fold, folds != fold
+        if others.any():
+            cooled[own] = probabilities(logits[own], fit_temperature(logits[others], truth[others]))
+    before = expected_error(probabilities(logits), truth)
+    return temperature, before, expected_error(cooled, truth)
+
+
 def expected_error(given: np.ndarray, truth: np.ndarray) -> float:
     """Expected calibration error, in 0 to 1: how far claimed certainty is from the share right.
 

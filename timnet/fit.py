@@ -288,36 +288,18 @@ def figures(run: Run) -> list[Figures]:
 
 
 def calibrated(run: Run) -> Calibration:
-    """The temperature of all that was held out, and what it mends.
-
-    For the error after it, each fold is given the temperature of the others.
-    """
+    """The temperature of all that was held out, and what it mends."""
     kinds = np.array(run.predictions["epoch_kind"].to_pylist())
     rows = kinds == ("last" if "last" in kinds else "best_on_test")
-    truth, logits = (values[rows] for values in _held_out(run.predictions, run.labels))
+    truth, logits = (values[rows] for values in score.truth_and_logits(run.predictions, run.labels))
     fold_of = run.predictions["fold"].to_numpy()[rows]
-    temperature = calibration.fit_temperature(logits, truth)
-    cooled = calibration.probabilities(logits, temperature)
-    for fold in set(fold_of.tolist()):
-        own, others = fold_of == fold, fold_of != fold
-        if others.any():
-            fitted = calibration.fit_temperature(logits[others], truth[others])
-            cooled[own] = calibration.probabilities(logits[own], fitted)
-    before = calibration.expected_error(calibration.probabilities(logits), truth)
+    temperature, before, after = calibration.held_out(logits, truth, fold_of)
     return Calibration(
         temperature=temperature,
         utterances=len(truth),
         error_before=round(before, 4),
-        error_after=round(calibration.expected_error(cooled, truth), 4),
+        error_after=round(after, 4),
     )
-
-
-def _held_out(predictions: pa.Table, labels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Label indices (rows,) and logits (rows, K)."""
-    order = {label: index for index, label in enumerate(labels)}
-    truth = np.array([order[emotion] for emotion in predictions["emotion"].to_pylist()])
-    logits = predictions["logits"].combine_chunks().flatten().to_numpy()
-    return truth, logits.reshape(-1, len(labels))
 
 
 def _percent(share: float) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from timnet import intervals, metrics
+from timnet import calibration, intervals, metrics
 
 # What the folds of a run and the epoch of its predictions make of a figure.
 PROTOCOLS = {
@@ -99,7 +99,8 @@ def scores(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[s
         high (95 %, over utterances), fold_mean and, with two folds or more, fold_sd (sample
         standard deviation over the folds of all draws); draws: what each seed gave; speakers:
         UAR, WAR and number of utterances of each speaker, mean over draws. A draw is one seed of
-        the folds with one of the model.
+        the folds with one of the model. Where several folds were tested after the last epoch:
+        calibration, of the first draw, with temperature, error_before and error_after.
     """
     every = list(parts(predictions, labels, folds))
     result: dict[str, dict] = {}
@@ -133,8 +134,26 @@ def scores(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[s
             speaker: _of_speaker(tested, tested.speakers == speaker, len(labels))
             for speaker in sorted(set(tested.speakers))
         }
+        if len(by_fold) > 1 and protocol != "published":  # its epochs were chosen on the test fold
+            figures["calibration"] = _calibration(predictions, labels)
         result[protocol] = figures
     return result
+
+
+def _calibration(predictions: pa.Table, labels: tuple[str, ...]) -> dict[str, float]:
+    """Of the last epoch, of the first draw: errors in percent, before and after a temperature."""
+    last = np.array(predictions["epoch_kind"].to_pylist()) == "last"
+    for name in ("fold_seed", "seed"):
+        values = predictions[name].to_numpy()
+        last &= values == values[0]
+    truth, logits = (values[last] for values in truth_and_logits(predictions, labels))
+    folds = predictions["fold"].to_numpy()[last]
+    temperature, before, after = calibration.held_out(logits, truth, folds)
+    return {
+        "temperature": _round(temperature),
+        "error_before": _round(100 * before),
+        "error_after": _round(100 * after),
+    }
 
 
 def tests(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[str, Tested]:
@@ -227,12 +246,20 @@ def predicted_rows(predictions: pa.Table, labels: tuple[str, ...]) -> pl.DataFra
     return pl.DataFrame({"actual": truth, "predicted": predicted})
 
 
-def _indices(predictions: pa.Table, labels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the true and of the predicted label, (rows,) each."""
+def truth_and_logits(
+    predictions: pa.Table, labels: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the true label (rows,) and logits (rows, K)."""
     order = {label: index for index, label in enumerate(labels)}
     truth = np.array([order[emotion] for emotion in predictions["emotion"].to_pylist()])
     logits = predictions["logits"].combine_chunks().flatten().to_numpy()
-    return truth, logits.reshape(-1, len(labels)).argmax(1)
+    return truth, logits.reshape(-1, len(labels))
+
+
+def _indices(predictions: pa.Table, labels: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the true and of the predicted label, (rows,) each."""
+    truth, logits = truth_and_logits(predictions, labels)
+    return truth, logits.argmax(1)
 
 
 def _round(value: float | np.floating) -> float:

@@ -121,6 +121,7 @@ def all_tables(runs: list[ScoredRun], validations: dict[str, dict]) -> list[Tabl
         ablation(runs),
         cross_average(runs),
         cross_best(runs),
+        calibration(runs),
         corpora(validations),
         class_counts(validations),
     ]
@@ -375,6 +376,36 @@ def cross_best(runs: list[ScoredRun]) -> Table:
         [
             "The paper's figures, and `best` of ours: the best of ten runs ON THE TEST CORPUS: "
             "**optimistic**. `mean`: over all seeds, with 95 % by bootstrap over utterances.",
+        ],
+    )
+
+
+def calibration(runs: list[ScoredRun]) -> Table:
+    """How far what the networks claim is from what they get right."""
+    rows = [
+        [
+            Cell(run.name),
+            Cell(protocol),
+            *(
+                Cell(print_figure(figures["calibration"][name]), run.name)
+                for name in ("error_before", "error_after", "temperature")
+            ),
+        ]
+        for run in runs
+        for protocol, figures in run.by_protocol()
+        if "calibration" in figures
+    ]
+    columns = ("run", "protocol", "error, %", "error after, %", "temperature")
+    return Table(
+        "calibration",
+        "Calibration: how sure the networks are, and how often right",
+        columns,
+        rows,
+        [
+            "error: expected calibration error over 15 bins, of the last epoch's probabilities of "
+            "utterances that a network was not trained on. After: with all logits divided by one "
+            "temperature, each fold's fitted on the other folds (Guo et al., ICML 2017). The "
+            "temperature in the table is that of all folds."
         ],
     )
 
