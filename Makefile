@@ -29,10 +29,10 @@ ui: venv
 	@python -m flows.ui
 
 test: venv
-	pytest -m "not slow"
+	pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: venv
-	pytest -m slow
+	pytest -n 2 --dist loadfile -m slow
 
 check: venv
 	ruff check .

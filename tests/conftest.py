@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,9 +68,20 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Shared by tests: copy it (`workspace`) before changing anything.
     """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # of all processes that tests are spread over
+    with FileLock(base / "reproduced.lock"):
+        folder, done = base / "reproduced" / "demo", base / "reproduced.done"
+        if not done.exists():
+            reproduce_demo(folder)
+            done.touch()
+    return folder
+
+
+def reproduce_demo(folder: Path) -> None:
     from timnet.cli.people import set_up_demo
 
-    folder = tmp_path_factory.mktemp("reproduced") / "demo"
     set_up_demo(ROOT, folder)
     edit(folder / "params.yaml", "epochs: 22", "epochs: 1")
     edit(folder / "params.yaml", "tabs: 5", "tabs: 2")
@@ -79,7 +91,6 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "git", "config", "user.email", "test@localhost")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "Reproduce")
-    return folder
 
 
 @pytest.fixture
