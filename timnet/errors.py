@@ -25,6 +25,10 @@ class ArtifactError(TimnetError, ValueError):
     """A file of the pipeline is missing, damaged or was made with other settings."""
 
 
+class LicenceError(TimnetError):
+    """Recordings, or what was made of them, would go where their terms do not let them."""
+
+
 class TrainingError(TimnetError, RuntimeError):
     """Training cannot start or go on."""
 

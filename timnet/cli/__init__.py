@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import sys
 
-from timnet.cli import corpora, people, results, review, runs, stages, status, use  # noqa: F401  (they register their commands)
+from timnet.cli import corpora, people, push, results, review, runs, stages, status, use  # noqa: F401  (they register their commands)
 from timnet.cli.common import app
 from timnet.errors import TimnetError
 

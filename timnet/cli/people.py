@@ -97,8 +97,7 @@ def set_up_demo(source: Path, folder: Path) -> None:
         raise ParameterError("no checkout of the project here. Run this in the root of its clone.")
     _run(source, "git", "clone", "--quiet", "--no-hardlinks", ".", str(partial.absolute()))
     _refresh(source, partial)
-    for name in ("data.dvc", "dvc.lock"):
-        (partial / name).unlink(missing_ok=True)
+    (partial / "dvc.lock").unlink(missing_ok=True)
     shutil.rmtree(partial / "results", ignore_errors=True)
     workspace = Workspace(partial)
     shutil.copyfile(str(files("timnet").joinpath("demo.yaml")), workspace.params)

@@ -68,6 +68,8 @@ class Corpus:
     speaker_groups: tuple[tuple[str, ...], ...] = ()
     # sentence about a known fault of the originals -> the utterances that have it
     quirks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # whether its licence lets anyone have recordings and features; see `timnet.licences`
+    redistributable: bool = False
     download: Download | None = None  # None: a person has to ask for it
     terms: str = ""  # how to get a corpus that cannot be downloaded, and what one agrees to
     keep: tuple[str, ...] = ("*.wav",)  # files of an archive that belong to it: ends of paths

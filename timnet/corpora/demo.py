@@ -155,6 +155,7 @@ CORPUS = Corpus(
     title="Synthetic demo",
     language="none (nonsense syllables)",
     licence="Apache-2.0",
+    redistributable=True,
     citation="none",
     source="made by `timnet acquire demo`",
     speakers={speaker: voice.sex for speaker, voice in VOICES.items()},

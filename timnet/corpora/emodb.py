@@ -87,6 +87,7 @@ CORPUS = Corpus(
     title="EMODB",
     language="German",
     licence="free to use",
+    redistributable=True,
     citation="Burkhardt et al., Interspeech 2005",
     source="http://emodb.bilderbar.info",
     speakers=SPEAKERS,
