@@ -18,7 +18,7 @@ def opened(driver, reproduced: Path):
 
 def column(driver, table: str, place: int) -> list[str]:
     script = """
-    const table = document.getElementById(arguments[0]).nextElementSibling.querySelector("table");
+    const table = document.querySelector(`#${arguments[0]} ~ .scroll table`);
     return [...table.tBodies[0].rows].map((row) => row.cells[arguments[1]].textContent.trim());
     """
     return driver.execute_script(script, table, place)
@@ -45,7 +45,7 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
             now = [float(text) for text in column(driver, "table-1", 2)[: len(figures)]]
             assert now == expected  # what is no figure stands last
 
-        cell = driver.find_element(By.CSS_SELECTOR, "#single-corpus + div td[title]")
+        cell = driver.find_element(By.CSS_SELECTOR, "#single-corpus ~ div td[title]")
         driver.execute_script("arguments[0].click()", cell)
         told = driver.find_element(By.ID, "told")
         assert told.is_displayed()
@@ -53,7 +53,9 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
             assert word in told.text
 
         images = driver.find_elements(By.CSS_SELECTOR, "figure img")
-        assert len(images) == 6 + 5  # of the random run and of the speaker run
+        assert (
+            len(images) == 1 + 6 + 5
+        )  # overview, figures of the random run and of the speaker run
         widths = "return [...document.images].map((image) => image.naturalWidth)"
         assert all(driver.execute_script(widths))
 

@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from timnet.score import MEANING
 
@@ -100,9 +101,9 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
         axes.set(xlabel="epoch", ylabel=unit, xlim=(1, max(epochs[-1], 2)))
         axes.grid(alpha=0.25)
     left.set_yscale("log")
+    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     left.yaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_minor_formatter("{x:g}")
-    left.tick_params(axis="y", which="minor", labelsize=7)
+    left.yaxis.set_minor_locator(NullLocator())
     right.legend(frameon=False, loc="lower right")
     networks = len(history.select("fold_seed", "seed", "fold").unique())
     _title(left, corpus, f"median and middle 80 % of {networks} networks")
@@ -154,6 +155,37 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
         left, f"{corpus}, by emotion", "t-SNE of the fused vectors of the test folds, last epoch"
     )
     _title(right, "the same by speaker", "standardised a fold: each network has a space of its own")
+    return figure
+
+
+def protocols(rows: list[tuple[str, str, dict, float | None]]) -> Figure:
+    """UAR of a network under each protocol, beside the paper's.
+
+    Args:
+        rows: corpus, protocol, its figures as of `score.scores`, and the paper's UAR if there is
+            one; from top to bottom.
+    """
+    figure, axes = _figure(6.4, 0.42 * len(rows) + 1.5)
+    for place, (_, protocol, figures, printed) in enumerate(rows):
+        colour, uar = COLOURS[list(MEANING).index(protocol)], figures["uar"]
+        spread = [each["uar"] for each in figures["speakers"].values()]
+        axes.plot(spread, [place] * len(spread), "|", color=colour, alpha=0.55, ms=9)
+        axes.plot([uar["low"], uar["high"]], [place] * 2, color=colour, lw=3.5, alpha=0.35)
+        axes.plot(uar["value"], place, "o", color=colour, ms=6)
+        text = f"{uar['value']:.1f}"
+        axes.annotate(text, (uar["value"], place), (0, 6), textcoords="offset points", ha="center")
+        if printed is not None:
+            axes.plot(printed, place, "D", color="black", mfc="none", ms=7)
+    axes.plot([], [], "o", color="0.4", ms=6, label="ours")
+    axes.plot([], [], color="0.4", lw=3.5, alpha=0.35, label="95 %, over utterances")
+    axes.plot([], [], "|", color="0.4", ms=9, label="a speaker")
+    axes.plot([], [], "D", color="black", mfc="none", ms=7, label="the paper")
+    axes.set_yticks(range(len(rows)), [f"{corpus}, {protocol}" for corpus, protocol, *_ in rows])
+    axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(len(rows) - 0.5, -0.7))
+    axes.grid(axis="x", alpha=0.25)
+    figure.legend(frameon=False, loc="outside lower center", ncols=4, fontsize=8)
+    below = "published: the best epoch ON THE TEST FOLD, optimistic; speaker: speakers left out"
+    _title(axes, "What each step of honesty costs", below)
     return figure
 
 

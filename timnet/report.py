@@ -28,6 +28,7 @@ CAPTIONS = {
 
 def page(
     tables: list[Table],
+    overview: Path,
     runs: list[ScoredRun],
     figures: dict[str, Path],
     validations: dict[str, dict],
@@ -38,6 +39,7 @@ def page(
 
     Args:
         tables: as of `tables.all_tables`.
+        overview: SVG that shows the first of them.
         runs: those of this commit.
         figures: run -> folder of its SVG figures.
         validations: corpus -> summary of its validation.
@@ -52,6 +54,7 @@ def page(
     return template.render(
         cards=[card for run in runs for card in _cards(run)],
         tables=[_shown(table) for table in tables],
+        overview=_source(overview),
         runs=[
             {
                 "name": run.name,
@@ -96,12 +99,16 @@ def _shown(table: Table) -> dict:
 def _figure(path: Path) -> dict:
     kind = path.stem.split("-")[0]
     protocol = path.stem.partition("-")[2]
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
     return {
         "name": path.stem,
-        "source": f"data:image/svg+xml;base64,{content}",
+        "source": _source(path),
         "caption": CAPTIONS[kind] + (f" {protocol}: {MEANING[protocol]}." if protocol else ""),
     }
+
+
+def _source(path: Path) -> str:
+    content = base64.b64encode(path.read_bytes()).decode("ascii")
+    return f"data:image/svg+xml;base64,{content}"
 
 
 def _lines(record: dict) -> list[str]:

@@ -137,7 +137,7 @@ def overview(runs: list[ScoredRun]) -> Table:
         for protocol, run in ((p, run) for p in MEANING for run in own if p in run.scores):
             shown.add(protocol)
             figures = run.scores[protocol]
-            theirs = _printed(run, protocol)
+            theirs = printed(run, protocol)
             step = NO_FIGURE
             if protocol != "cross":
                 value = figures["uar"]["value"]
@@ -483,19 +483,19 @@ def _run_of(runs: list[ScoredRun], corpus: str, protocol: str, variant: str) -> 
     return next(found, None)
 
 
-def _printed(run: ScoredRun, protocol: str) -> list[float | None]:
+def printed(run: ScoredRun, protocol: str) -> list[float | None]:
     """The paper's UAR and WAR for what a run did, under its protocol."""
     nothing: list[float | None] = [None, None]
     if not run.is_the_paper_s:
         return nothing
     if protocol == "published" and run.variant != "tim-net":
-        printed = paper()["table_s3_ablation"].get(run.corpus, {})
-        return printed.get({v: k for k, v in ABLATION_NAMES.items()}[run.variant], nothing)
+        ablated = paper()["table_s3_ablation"].get(run.corpus, {})
+        return ablated.get({v: k for k, v in ABLATION_NAMES.items()}[run.variant], nothing)
     if run.variant != "tim-net":
         return nothing
     of_protocol = {"published": "table_1_single_corpus", "corrected": "corrected_single_corpus"}
-    printed = paper().get(of_protocol.get(protocol, ""), {}).get(run.corpus, {})
-    return printed.get("TIM-Net") or nothing
+    methods = paper().get(of_protocol.get(protocol, ""), {}).get(run.corpus, {})
+    return methods.get("TIM-Net") or nothing
 
 
 def _inside(pair: list[float | None], run: ScoredRun | None, protocol: str) -> str:

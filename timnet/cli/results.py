@@ -77,6 +77,7 @@ def score(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def tables() -> None:
     """Put the paper's figures beside ours, as Markdown, CSV and LaTeX."""
+    from timnet import figures as drawn
     from timnet import render
     from timnet import tables as stage
 
@@ -91,6 +92,13 @@ def tables() -> None:
             ("tex", render.latex(table)),
         ):
             write_text(workspace.tables / f"{table.name}.{ending}", text)
+    rows = [
+        (run.corpus, protocol, scored, stage.printed(run, protocol)[0])
+        for run in sorted(runs, key=lambda run: run.corpus)
+        for protocol, scored in run.by_protocol()
+        if run.variant == "tim-net" and protocol != "cross"
+    ]
+    drawn.save(drawn.protocols(rows), workspace.tables / made[0].name)
     write_text(workspace.provenance, as_json(_provenance(workspace, runs)))
     say(render.markdown(made[0]))
     say(f"{len(made)} tables in {workspace.tables}")
@@ -124,7 +132,9 @@ def report() -> None:
     made[0].notes.extend(_leaks(workspace, params))
     drawn = {run.name: workspace.figures(run.name) for run in runs}
     recipes = {name: corpora.corpus(name, workspace.data) for name in found}
-    page = stage.page(made, runs, drawn, found, recipes, read_json(workspace.provenance))
+    overview = workspace.tables / f"{made[0].name}.svg"
+    provenance = read_json(workspace.provenance)
+    page = stage.page(made, overview, runs, drawn, found, recipes, provenance)
     write_text(workspace.report, page)
     say(f"{workspace.report}: {len(made)} tables, {len(runs)} runs, {len(page) / 1e6:.1f} MB")
 
