@@ -27,9 +27,9 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, get_args
 
@@ -52,9 +52,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.artifacts import Progress, show
 from flows.guard import exclusive, watch
 from flows.leash import Cut, Leash
+from flows.pool import prepare, send
 from flows.server import some_server
+from timnet.cli.push import refuse_unlicensed
 from timnet.cli.status import past_time, refuse_data_changes, stages_of, stale_stages
 from timnet.errors import ParameterError, TimnetError, listing
+from timnet.licences import PRIVATE
 from timnet.workspace import Workspace
 
 Protocol = Literal["random", "speaker", "cross"]
@@ -78,6 +81,7 @@ TRANSIENT = re.compile(
 PAUSES = [1.0, 5.0, 15.0, 30.0]  # s before each new try
 GPU = "gpu"  # the global limit that stages marked `meta: {gpu: true}` share, in all workspaces
 LEASE = 60.0  # s after which the slot of a run that was killed comes back
+NO_SHELL = "false"  # with it for a shell DVC restores a stage, and runs none
 # SIGTERM ends what DVC has started, and DVC itself as soon as it has tidied up: it writes its
 # files in place, so that one that it is killed at stays half-written.
 DVC = """
@@ -94,6 +98,7 @@ class Step:
 
     needs: list[str]  # the stages that it depends on
     gpu: bool = False
+    inputs: list[str] = field(default_factory=list, compare=False)  # of them, what DVC keeps
 
 
 @flow(name="reproduce", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
@@ -106,6 +111,7 @@ def reproduce(
     force: bool = False,
     max_workers: int = 2,
     allow_data_changes: bool = False,
+    pool: str | None = None,
 ) -> State:
     """Bring a workspace up to date, as `dvc repro` would.
 
@@ -120,6 +126,8 @@ def reproduce(
         force: Run stages though nothing has changed.
         max_workers: Stages at a time, apart from those that train: these share the limit `gpu`.
         allow_data_changes: Go on where data/ is not what data.dvc says; it is not rewritten.
+        pool: Work pool whose machines train, all at the same time, in place of this one; see
+            `flows.worker`.
     """
     root = workspace.absolute()
     try:
@@ -133,7 +141,9 @@ def reproduce(
         run = this_run()
         with exclusive(root, run.name) as lock, Leash(lock) as leash:
             watch(run, leash)
-            states = run_steps(root, steps, leash, max_workers, force)
+            if pool is not None:
+                prepare(root, pool)
+            states = run_steps(root, steps, leash, max_workers, force, pool)
             if leash.reason is None:
                 show(root, [stage for stage, state in states.items() if state.is_completed()])
             return outcome(steps, states, leash.reason)
@@ -164,6 +174,7 @@ def plan(
 
     with Repo(str(root)) as repo:
         graph = repo.index.graph
+        kept = {out.def_path for out in repo.index.outs if out.use_cache}
     names = {  # of the stages in dvc.yaml; data.dvc is a node of the graph too
         stage: {stage.name, stage.name.partition("@")[0]}
         for stage in graph
@@ -183,10 +194,15 @@ def plan(
         stage.name: Step(
             [other.name for other in graph.successors(stage) if other in names],
             bool((stage.meta or {}).get("gpu")),
+            [dep.def_path for dep in stage.deps if kept.intersection(_and_above(dep.def_path))],
         )
         for stage in plan_repro(graph)
         if stage in needed
     }
+
+
+def _and_above(path: str) -> set[str]:
+    return {path, *map(str, PurePosixPath(path).parents)}
 
 
 def forecast(root: Path, steps: Mapping[str, Step], force: bool) -> State:
@@ -209,12 +225,17 @@ def forecast(root: Path, steps: Mapping[str, Step], force: bool) -> State:
 
 
 def run_steps(
-    root: Path, steps: Mapping[str, Step], leash: Leash, max_workers: int, force: bool
+    root: Path,
+    steps: Mapping[str, Step],
+    leash: Leash,
+    max_workers: int,
+    force: bool,
+    pool: str | None,
 ) -> dict[str, State]:
     """Run each stage once what it needs has ended; gives the states of those that were reached."""
     room = {False: max_workers, True: 0}
     if any(step.gpu for step in steps.values()):
-        room[True] = slots()
+        room[True] = len(steps) if pool else slots()
     progress = Progress(root)
     futures: dict[str, PrefectFuture[Any]] = {}
     running, waiting = set[str](), list(steps)
@@ -231,8 +252,9 @@ def run_steps(
                 root,
                 stage,
                 leash,
-                step.gpu,
+                step,
                 force,
+                pool,
                 wait_for=[futures[each] for each in step.needs],
                 return_state=False,
             )
@@ -262,45 +284,97 @@ def is_transient(_task: Any, _run: Any, state: State) -> bool:
     retry_delay_seconds=PAUSES,
     retry_condition_fn=is_transient,
 )
-def run_stage(workspace: Path, stage: str, leash: Leash, gpu: bool, force: bool) -> State:
-    """Let DVC reproduce one stage whose inputs are up to date; what it prints goes to the log."""
+def run_stage(
+    workspace: Path, stage: str, leash: Leash, step: Step, force: bool, pool: str | None
+) -> State:
+    """Let DVC reproduce one stage whose inputs are up to date, here or on a machine of a pool."""
+    if step.gpu and pool:
+        return run_elsewhere(workspace, stage, leash, step, pool)
+    with ExitStack() as stack:
+        if step.gpu:
+            take_slot(stack, leash)
+        return reproduce_stage(leash, workspace, stage, *(["--force"] if force else []))
+
+
+def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: str) -> State:
+    """Let a machine of the pool run a stage, unless the remote has its result already."""
+    restored = partial(reproduce_stage, leash, workspace, stage, "--pull", SHELL=NO_SHELL)
+    state = restored()
+    if state.is_completed() and state.name == "Completed":
+        return Completed(name="Restored", message="its outputs came from the remote")
+    if not (state.is_failed() and f"Running stage '{stage}'" in (state.message or "")):
+        return state
+    try:
+        if step.inputs:
+            refuse_unlicensed(workspace, PRIVATE)
+            ask(leash, workspace, "push", "--remote", PRIVATE, *step.inputs)
+        state = send(workspace, stage, step.needs, step.inputs, pool, leash)
+    except TimnetError as error:
+        return Failed(message=str(error))
+    if state.is_completed():
+        state = restored()
+    if state.is_completed():
+        return Completed(message=f"the stage ran on a machine of the pool {pool}")
+    return state
+
+
+def reproduce_stage(
+    leash: Leash, workspace: Path, stage: str, *options: str, **environment: str
+) -> State:
+    """`dvc repro` of one stage; what it prints goes to the log."""
     log = get_run_logger()
     name, message = "Completed", "the stage ran"
     tail: deque[str] = deque(maxlen=TAIL)
     # Without --wait-for-lock a stage that ends while another DVC is at work can lose its result.
-    command = ["--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
+    command = ["--wait-for-lock", "repro", "--single-item", *options, stage]
     Workspace(workspace).progress(stage).unlink(missing_ok=True)  # of a run that was killed
-    with ExitStack() as stack:
-        if gpu:
-            take_slot(stack, leash)
-        try:
-            process = stack.enter_context(dvc(leash, workspace, *command))
-        except Cut as cut:
-            return Cancelled(message=str(cut))
-        for line in map(str.rstrip, process.stdout or ()):
-            if not line or line.startswith(ADVICE):
-                continue
-            log.info(line)
-            tail.append(line)
-            if verdict := VERDICTS.get(line.removeprefix(f"Stage '{stage}' ")):
-                name, message = verdict, line
-        status = process.wait()
-    if status and leash.reason is not None:
+    try:
+        with dvc(leash, workspace, *command, **environment) as process:
+            for line in map(str.rstrip, process.stdout or ()):
+                if not line or line.startswith(ADVICE):
+                    continue
+                log.info(line)
+                tail.append(line)
+                if verdict := VERDICTS.get(line.removeprefix(f"Stage '{stage}' ")):
+                    name, message = verdict, line
+    except Cut as cut:
+        return Cancelled(message=str(cut))
+    if process.returncode and leash.reason is not None:
         return Cancelled(message=leash.reason)
-    if status:
+    if process.returncode:
         said = "\n".join(tail) or "(it printed nothing)"
-        return Failed(message=f"`dvc repro {stage}` ended with {status}:\n{said}")
+        return Failed(message=f"`dvc repro {stage}` ended with {process.returncode}:\n{said}")
     return Completed(name=name, message=message)
 
 
+def ask(leash: Leash, workspace: Path, *arguments: str) -> None:
+    """A DVC command whose words matter only if it fails.
+
+    Raises:
+        TimnetError: with the end of what it printed.
+    """
+    with dvc(leash, workspace, "--wait-for-lock", *arguments) as process:
+        said, _ = process.communicate()
+    if process.returncode:
+        tail = "\n".join(said.strip().splitlines()[-TAIL:])
+        raise TimnetError(f"`dvc {' '.join(arguments)}` ended with {process.returncode}:\n{tail}")
+
+
 @contextmanager
-def dvc(leash: Leash, workspace: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def dvc(
+    leash: Leash, workspace: Path, *arguments: str, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """DVC on a leash, with this environment's programs first on its path."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     with leash.start(
         [sys.executable, "-c", DVC, *arguments],
         cwd=workspace,
-        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},  # lines as they are printed
+        env={
+            **os.environ,
+            "PATH": path,
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        },  # lines as they come
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
@@ -370,6 +444,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="run what has not changed, too")
     parser.add_argument("--max-workers", type=int, default=2, help="stages at a time")
     parser.add_argument("--allow-data-changes", action="store_true", help="whatever data.dvc says")
+    parser.add_argument("--pool", help="work pool whose machines train")
     arguments = vars(parser.parse_args())
     if not (arguments["workspace"] / "dvc.yaml").is_file():
         sys.exit(f"reproduce: {arguments['workspace']} has no dvc.yaml: no workspace")

@@ -65,7 +65,7 @@ def project(made, tmp_path):
     root = Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
     edit(
         root / ".dvc" / "config",
-        "url = https://no-address-yet.invalid\n",
+        "url = /dev/null/no-address-yet\n",
         "url = ../../private\n['remote \"public\"']\n    url = ../../public\n",
     )
     run(root, "git", "add", "--all")
@@ -119,7 +119,7 @@ def test_a_remote_without_an_address_is_refused(made):
     with pytest.raises(ParameterError, match=r"'private' has no address yet.*dvc remote modify"):
         refuse_unlicensed(made, "private")
     failed = run(made, "dvc", "push", check=False)
-    assert failed.returncode and "no-address-yet.invalid" in failed.stderr
+    assert failed.returncode and "Not a directory: '/dev/null/no-address-yet/" in failed.stderr
     with pytest.raises(ParameterError, match=r"no remote 'public' in \.dvc/config; it has private"):
         refuse_unlicensed(made, "public")
 

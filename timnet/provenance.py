@@ -20,6 +20,11 @@ def commit(root: Path) -> str:
     return f"{head} + changes" if changed else head
 
 
+def head(root: Path) -> str:
+    """The commit of a checkout, in full."""
+    return _git(root, "rev-parse", "HEAD").strip()
+
+
 def versions() -> dict[str, str]:
     """Of what touches the numbers of training."""
     import numpy

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from timnet.corpora.corpus import Corpus
 
 MODELS = "build/models"  # weights, which hold no utterance
-PLACEHOLDER = ".invalid"  # ends the host of the address that .dvc/config has until someone sets one
+NOWHERE = "/dev/null/"  # begins the address that .dvc/config has until someone sets one
 
 
 @app.command()
@@ -58,8 +58,7 @@ def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) ->
                 f"no remote {remote!r} in .dvc/config; it has {', '.join(known) or 'none'}. Add "
                 f"it with `dvc remote add {remote} URL`."
             )
-        host = known[remote]["url"].partition("://")[2].partition("/")[0]
-        if host.endswith(PLACEHOLDER):
+        if known[remote]["url"].startswith(NOWHERE):
             raise ParameterError(
                 f"the remote {remote!r} has no address yet. Give it a folder, or a bucket, that "
                 "only those can read who may have the recordings: "

@@ -1,0 +1,136 @@
+"""Stages that other machines run: workers of a Prefect work pool, with DVC's remote in between.
+
+A stage's inputs go to the remote `private`, a worker (`flows.worker`) takes the stage, pulls them,
+runs it and pushes what it made with its entry of the run cache; from there `flows.reproduce`
+restores it as DVC does any stage that has run before. So a result is lost nowhere: one that has
+reached the remote is never computed again, whoever asked for it.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.automations import Automation
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.deployments import run_deployment
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Cancelling, Failed, State
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from flows.leash import Leash
+from timnet.errors import ParameterError, TimnetError
+from timnet.provenance import commit, head
+
+FLOW = "stage"  # the flow of `flows.worker`; its deployment has the name of the pool
+EVERY = 2.0  # s between two looks at a run
+HEARTBEAT = 30  # s between two signs of life of a run; Prefect allows no less
+LOST = 90  # s without one, until a run counts as crashed
+TRIES = 5  # machines that a stage may lose
+SILENCE = "timnet: a machine that fell silent"  # name of the automation
+
+
+def prepare(root: Path, pool: str) -> None:
+    """See that workers can take stages of this workspace.
+
+    Raises:
+        ParameterError: sources that differ from their commit, or a pool that nobody serves.
+    """
+    if commit(root).endswith("changes"):
+        raise ParameterError(
+            f"{root}: machines of a pool work on a commit, and sources here differ from theirs. "
+            "Commit and push them first."
+        )
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_deployment_by_name(f"{FLOW}/{pool}")
+        except ObjectNotFound:
+            raise ParameterError(
+                f"no machine has ever served the pool {pool!r}. On each, in a clone of its own: "
+                f"`python -m flows.worker {pool}`."
+            ) from None
+    end_the_silent()
+
+
+def end_the_silent() -> None:
+    """Let the server call a stage's run crashed when its machine gives no more signs of life."""
+    try:
+        Automation.read(name=SILENCE)
+        return
+    except ValueError:
+        pass
+    ends = ("Completed", "Failed", "Crashed", "Cancelled", "Cancelling")
+    Automation(
+        name=SILENCE,
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOW},
+            for_each={"prefect.resource.id"},
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
+            threshold=1,
+            within=timedelta(seconds=LOST),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=None, state=StateType.CRASHED, message="the machine fell silent", force=True
+            )
+        ],
+    ).create()
+
+
+def entries(root: Path, stages: Sequence[str]) -> dict[str, Any]:
+    """What dvc.lock says of stages that have just run."""
+    for _ in range(50):
+        try:  # DVC writes it in place, perhaps now
+            known = YAML(typ="safe").load(root / "dvc.lock")["stages"]
+            return {stage: known[stage] for stage in stages}
+        except (YAMLError, TypeError, KeyError):
+            time.sleep(0.1)
+    raise TimnetError(f"{root / 'dvc.lock'}: no entry of {', '.join(stages)}. Run `dvc repro`.")
+
+
+def send(
+    root: Path, stage: str, needs: Sequence[str], inputs: Sequence[str], pool: str, leash: Leash
+) -> State:
+    """Let a machine of the pool run a stage whose inputs are in the remote; gives its last state.
+
+    A machine that is lost is replaced by the next one that is free.
+    """
+    log = get_run_logger()
+    parameters = {
+        "stage": stage,
+        "commit": head(root),
+        "lock": entries(root, needs),
+        "inputs": list(inputs),
+    }
+    run: Any
+    for _ in range(TRIES):
+        run = run_deployment(
+            f"{FLOW}/{pool}", parameters=parameters, timeout=0, flow_run_name=stage
+        )
+        log.info("goes to the pool %s, as its run %s", pool, run.id)
+        state = _wait(run.id, leash)
+        if not state.is_crashed():
+            return state
+        log.warning("%s; another machine takes it", state.message)
+    return Failed(message=f"{TRIES} machines of the pool {pool} were lost at it")
+
+
+def _wait(run: UUID, leash: Leash) -> State:
+    with get_client(sync_client=True) as client:
+        while leash.reason is None:
+            state = client.read_flow_run(run).state
+            if state and state.is_final():
+                return state
+            time.sleep(EVERY)
+        client.set_flow_run_state(run, Cancelling())
+    return Cancelled(message=leash.reason)
