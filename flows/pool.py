@@ -89,11 +89,13 @@ def end_the_silent() -> None:
 
 def entries(root: Path, stages: Sequence[str]) -> dict[str, Any]:
     """What dvc.lock says of stages that have just run."""
+    if not stages:
+        return {}
     for _ in range(50):
         try:  # DVC writes it in place, perhaps now
             known = YAML(typ="safe").load(root / "dvc.lock")["stages"]
             return {stage: known[stage] for stage in stages}
-        except (YAMLError, TypeError, KeyError):
+        except (OSError, YAMLError, TypeError, KeyError):
             time.sleep(0.1)
     raise TimnetError(f"{root / 'dvc.lock'}: no entry of {', '.join(stages)}. Run `dvc repro`.")
 
