@@ -8,6 +8,7 @@ reached the remote is never computed again, whoever asked for it.
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,10 @@ def prepare(root: Path, pool: str) -> None:
 
 def end_the_silent() -> None:
     """Let the server call a stage's run crashed when its machine gives no more signs of life."""
-    try:
-        Automation.read(name=SILENCE)
+    known: Any = Automation.read
+    with suppress(ValueError):
+        known(name=SILENCE)
         return
-    except ValueError:
-        pass
     ends = ("Completed", "Failed", "Crashed", "Cancelled", "Cancelling")
     Automation(
         name=SILENCE,
@@ -89,11 +89,13 @@ def end_the_silent() -> None:
 
 def entries(root: Path, stages: Sequence[str]) -> dict[str, Any]:
     """What dvc.lock says of stages that have just run."""
+    if not stages:
+        return {}
     for _ in range(50):
         try:  # DVC writes it in place, perhaps now
             known = YAML(typ="safe").load(root / "dvc.lock")["stages"]
             return {stage: known[stage] for stage in stages}
-        except (YAMLError, TypeError, KeyError):
+        except (OSError, YAMLError, TypeError, KeyError):
             time.sleep(0.1)
     raise TimnetError(f"{root / 'dvc.lock'}: no entry of {', '.join(stages)}. Run `dvc repro`.")
 

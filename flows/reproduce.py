@@ -298,8 +298,8 @@ def run_stage(
 
 def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: str) -> State:
     """Let a machine of the pool run a stage, unless the remote has its result already."""
-    restored = partial(reproduce_stage, leash, workspace, stage, "--pull", SHELL=NO_SHELL)
-    state = restored()
+    restore = partial(reproduce_stage, leash, workspace, stage, "--pull", SHELL=NO_SHELL)
+    state = restore(quiet=True)
     if state.is_completed() and state.name == "Completed":
         return Completed(name="Restored", message="its outputs came from the remote")
     if not (state.is_failed() and f"Running stage '{stage}'" in (state.message or "")):
@@ -312,16 +312,21 @@ def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: s
     except TimnetError as error:
         return Failed(message=str(error))
     if state.is_completed():
-        state = restored()
+        state = restore()
     if state.is_completed():
         return Completed(message=f"the stage ran on a machine of the pool {pool}")
     return state
 
 
 def reproduce_stage(
-    leash: Leash, workspace: Path, stage: str, *options: str, **environment: str
+    leash: Leash,
+    workspace: Path,
+    stage: str,
+    *options: str,
+    quiet: bool = False,
+    **environment: str,
 ) -> State:
-    """`dvc repro` of one stage; what it prints goes to the log."""
+    """`dvc repro` of one stage; what it prints goes to the log, unless `quiet`."""
     log = get_run_logger()
     name, message = "Completed", "the stage ran"
     tail: deque[str] = deque(maxlen=TAIL)
@@ -333,7 +338,8 @@ def reproduce_stage(
             for line in map(str.rstrip, process.stdout or ()):
                 if not line or line.startswith(ADVICE):
                     continue
-                log.info(line)
+                if not quiet:
+                    log.info(line)
                 tail.append(line)
                 if verdict := VERDICTS.get(line.removeprefix(f"Stage '{stage}' ")):
                     name, message = verdict, line

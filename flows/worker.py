@@ -125,9 +125,8 @@ def reported(root: Path, stage: str) -> Iterator[None]:
 
 def register(pool: str) -> None:
     """Tell the server of the pool and of the flow that its workers run."""
-    with get_client(sync_client=True) as client:
-        with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     kind = EntrypointType.MODULE_PATH  # the installed one, wherever a machine has it
     deployment: Any = take.to_deployment(pool, work_pool_name=pool, entrypoint_type=kind)
     deployment.apply()

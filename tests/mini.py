@@ -54,13 +54,14 @@ stages:
 ALL = ["copy@one", "copy@two", "score@one", "score@two", "tables", "report"]
 
 # What a stage finds in its input decides whether it copies it, fails, waits until it is killed,
-# wants to be the only one or not to be alone.
+# wants to be the only one or not to be alone, or waits the first time alone.
 WORK = """\
 case $(cat $1) in
   broken) echo "cannot read $1" >&2; exit 3 ;;
   slow) touch running; sleep 600 ;;
   stubborn) trap '' TERM; touch running; while :; do sleep 1; done ;;
   alone) mkdir busy || exit 4; sleep 1; rmdir busy ;;
+  once) mkdir ../once 2>/dev/null && { touch running; sleep 600; } ;;
   together) touch here-$(basename $2); while [ ! -e here-one.txt -o ! -e here-two.txt ]
     do sleep 0.1; done ;;
 esac
