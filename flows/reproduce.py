@@ -295,16 +295,27 @@ def run_stage(workspace: Path, stage: str, leash: Leash, gpu: bool, force: bool)
 
 @contextmanager
 def dvc(leash: Leash, workspace: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """DVC on a leash, with this environment's programs first on its path."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    """DVC on a leash."""
     with leash.start(
         [sys.executable, "-c", DVC, *arguments],
         cwd=workspace,
-        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1"},  # lines as they are printed
+        env={**environment(workspace), "PYTHONUNBUFFERED": "1"},  # lines as they are printed
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
         yield process
+
+
+def environment(workspace: Path) -> dict[str, str]:
+    """Of commands that use a workspace: this environment's programs first, and its own `timnet/`.
+
+    That is the code which DVC watches there, whatever is installed.
+    """
+    first = {"PATH": Path(sys.executable).parent, "PYTHONPATH": workspace.absolute()}
+    return os.environ | {
+        name: os.pathsep.join([str(path), *filter(None, [os.environ.get(name)])])
+        for name, path in first.items()
+    }
 
 
 def slots() -> int:
