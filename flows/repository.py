@@ -21,6 +21,7 @@ from ruamel.yaml import YAML
 from flows.leash import Cut, Leash
 from flows.reproduce import dvc, environment
 from timnet.cli import revisions
+from timnet.cli.push import has_address, refuse_unlicensed
 from timnet.cli.status import ask_dvc
 from timnet.errors import ArtifactError, TimnetError, listing
 from timnet.workspace import Workspace, write_text
@@ -70,7 +71,9 @@ class Repository:
         with Repo(str(root)) as repo:
             self._cache = repo.cache.local.path.removesuffix("/files/md5")
             self._remotes = repo.config["remote"]
-            self.data_remote: str | None = repo.config["core"].get("remote")
+            default = repo.config["core"].get("remote")
+        there = default in self._remotes and has_address(self._remotes[default]["url"])
+        self.data_remote: str | None = default if there else None
 
     # looking
 
@@ -141,11 +144,13 @@ class Repository:
         self._share()
 
     def _is_worktree(self) -> bool:
-        # without a link of its own git would take the checkout around it for the worktree
+        """Whether it is one of this very repository: not a part of the checkout around it, nor of
+        another checkout that this one was copied from."""
         if not (self.worktree / ".git").is_file():
             return False
-        top = self._ask("rev-parse", "--show-toplevel", folder=self.worktree)
-        return top is not None and Path(top).samefile(self.worktree)
+        form = ("rev-parse", "--path-format=absolute", "--git-common-dir")
+        ours, its = self._ask(*form), self._ask(*form, folder=self.worktree)
+        return bool(ours and its) and Path(ours or "").samefile(its or "")
 
     def _share(self) -> None:
         """Let the worktree's DVC use the checkout's cache and remotes."""
@@ -154,7 +159,7 @@ class Repository:
         with Config(str(self.worktree / ".dvc")).edit("local") as local:
             local["cache"] = {**local.get("cache", {}), "dir": self._cache}
             local["remote"] = self._remotes
-            if self.data_remote:
+            if self.data_remote:  # as the checkout has it, whatever the branch says
                 local["core"] = {**local.get("core", {}), "remote": self.data_remote}
 
     def pull(self) -> str:
@@ -188,13 +193,16 @@ class Repository:
         """Push the data of the worktree's commit to DVC's default remote.
 
         Raises:
+            LicenceError: it may not have some of them.
             TimnetError: DVC failed, or some are not there after all.
         """
-        said = self._dvc("push")
+        remote = self.data_remote or ""
+        refuse_unlicensed(self.worktree, remote)
+        said = self._dvc("push", "--run-cache", "--remote", remote)
         status = json.loads(ask_dvc(self.worktree, "data", "status", "--not-in-remote", "--json"))
         if missing := status.get("not_in_remote"):
             raise TimnetError(
-                f"the DVC remote {self.data_remote!r} lacks {listing(missing)} after `dvc push`, "
+                f"the DVC remote {remote!r} lacks {listing(missing)} after `dvc push`, "
                 "and no branch is pushed without its data. Look at `dvc status --cloud` in "
                 f"{self.worktree}."
             )

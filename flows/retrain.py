@@ -123,11 +123,8 @@ def retrain(
                 publish(repository, made)
             told += left_out(repository, git_remote)
             waiting = undecided(repository, made, promote)
-        if waiting and promote == "ask":
-            decision = ask(made, waiting, patience)
-        else:
-            decision = PRODUCTION if promote == PRODUCTION else None
-        if waiting and decision:
+        if waiting:
+            decision = ask(made, waiting, patience) if promote == "ask" else PRODUCTION
             with exclusive(root, run.name, "retrain") as lock, Leash(lock) as leash:
                 watch(run, leash)
                 repository = Repository(root, leash, git_remote)
@@ -286,8 +283,12 @@ def undecided(repository: Repository, made: Candidate, promote: Promote) -> list
     return [version for version in versions if not version.stages & done]
 
 
-def ask(made: Candidate, waiting: list[Version], patience: float) -> str | None:
-    """A person's decision; None if nobody gave one in time. Nothing is held meanwhile."""
+def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
+    """A person's decision. Nothing is held meanwhile.
+
+    Raises:
+        TimnetError: nobody gave one in time.
+    """
     names = ", ".join(map(str, waiting))
     text = f"{names} of {made.name} passed the gate: see the artifact `gate`. Use in production?"
     get_run_logger().info("%s Resume this run with the answer.", text)
@@ -298,8 +299,10 @@ def ask(made: Candidate, waiting: list[Version], patience: float) -> str | None:
             poll_interval=LOOKS,
         )
     except FlowPauseTimeout:
-        get_run_logger().info("nobody answered in %g hours", patience)
-        return None
+        raise TimnetError(
+            f"nobody answered in {patience:g} hours: {names} stay candidates. Start again to be "
+            "asked again."
+        ) from None
     return answer.decision
 
 

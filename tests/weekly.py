@@ -43,7 +43,7 @@ artifacts:
 
 # As many of 100 utterances are recognised as there are epochs. It waits as long as the file HOLD
 # is there.
-WORK = '''\
+WORK = """\
 import json, os, pathlib, time
 import pyarrow as pa, pyarrow.parquet as pq
 from ruamel.yaml import YAML
@@ -75,7 +75,7 @@ record |= {"trained_on": "demo", "tested_on": "demo"}
 figures = {"uar": float(epochs), "war": float(epochs)}
 (folder / "metrics.json").write_text(json.dumps({"speaker": figures}))
 (folder / "recalled.txt").write_text(str(epochs))
-'''
+"""
 VALIDATION = {"passed": True, "checks": [{"check": "all", "severity": "error", "passed": True}]}
 
 
@@ -97,7 +97,7 @@ def make(home: Path) -> Path:
         run(root, "git", "config", f"user.{name}", value)
     run(root, "git", "remote", "add", "origin", "../origin.git")
     dvc(root, "init", "--quiet")
-    dvc(root, "remote", "add", "--quiet", "--default", "store", "../store")
+    dvc(root, "remote", "add", "--quiet", "--default", "private", "../store")
     dvc(root, "add", "--quiet", "data")
     push(root, "start")
     dvc(root, "push", "--quiet")

@@ -92,9 +92,9 @@ def validation(corpus: str, summary: Mapping[str, Any] | None) -> Rule:
     if not summary["passed"]:
         broken = [check["message"] for check in checks if _is_error(check)]
         return Rule(name, False, f"Not what its recipe describes: {'; '.join(broken)}.")
-    warnings = sum(not check["passed"] for check in checks)
-    told = {0: "no warning", 1: "1 warning"}.get(warnings, f"{warnings} warnings")
-    return Rule(name, True, f"{len(checks)} checks, {told}.")
+    warnings = [check["message"] for check in checks if not check["passed"]]
+    told = f"Passed, with warnings: {'; '.join(warnings)}." if warnings else "Passed."
+    return Rule(name, True, told)
 
 
 def _is_error(check: Mapping[str, Any]) -> bool:
