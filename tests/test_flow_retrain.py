@@ -124,7 +124,7 @@ def test_worse_then_better(first, tmp_path):
     state = retrain(root, return_state=True)
     name = made(root)
     assert state.is_failed()
-    why = "UAR of demo-speaker, speaker: Fell by more than 1 with 95 % confidence. -30.00 points ("
+    why = "UAR of demo-speaker, speaker: Fell by more than the tolerance, with 95 % confidence. -30.00 points ("
     assert state.message.startswith(f"{name}: the gate is closed:\n  - {why}")
     assert "Nothing was pushed or registered." in state.message
     assert refs(origin(root)) == {**before, "main": refs(root)["main"]}

@@ -46,11 +46,11 @@ def judge(here, there, tolerance=1.0, validations=None, protocols=gate.HONEST):
 def test_a_fall_closes_it_only_with_confidence():
     there = {"run": result(hits(0.8))}
     (fell, _) = judge({"run": result(hits(0.6))}, there)
-    assert not fell.passed and fell.said == "Fell by more than 1 with 95 % confidence."
+    assert not fell.passed and fell.said == "Fell by more than the tolerance, with 95 % confidence."
     assert (fell.before, fell.after) == pytest.approx((80, 60))
     assert fell.points[0] == pytest.approx(-20) and fell.points[2] < -1
     (tolerated, _) = judge({"run": result(hits(0.6))}, there, tolerance=20)
-    assert tolerated.passed and tolerated.said == "Fell, but maybe by no more than 20."
+    assert tolerated.passed and tolerated.said == "Fell, but maybe by no more than the tolerance."
     (chance, _) = judge({"run": result(hits(0.79))}, there)
     assert chance.passed and chance.said == "No change that the corpus could show."
     (better, _) = judge({"run": result(hits(0.95))}, there)
@@ -124,7 +124,9 @@ def test_the_verdict_reads_well():
     low, high = (float(bound) for bound in cells[5].split(" to "))
     assert low < -20 < high < -1
     (why,) = gate.closed(rules)
-    assert why.startswith("UAR of run, speaker: Fell by more than 1 with 95 % confidence. -20.00")
+    assert why.startswith(
+        "UAR of run, speaker: Fell by more than the tolerance, with 95 % confidence. -20.00"
+    )
 
 
 def test_the_interval_is_that_of_pairs():

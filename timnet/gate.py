@@ -70,11 +70,11 @@ def uar(name: str, change: Change | None, tolerance: float) -> Rule:
         return Rule(name, False, said)
     points, low, high = change.points["uar"]
     if high < -tolerance:
-        said = f"Fell by more than {tolerance:g} with {CONFIDENCE} % confidence."
+        said = f"Fell by more than the tolerance, with {CONFIDENCE} % confidence."
     elif low > 0:
         said = "Better."
     elif high < 0:
-        said = f"Fell, but maybe by no more than {tolerance:g}."
+        said = "Fell, but maybe by no more than the tolerance."
     else:
         said = "No change that the corpus could show."
     if change.left_out:

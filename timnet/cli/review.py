@@ -137,7 +137,7 @@ def gate(
         raise ArtifactError(f"{candidate} has no results that could be judged.")
     closed = rules.closed(found)
     notes = [
-        f"tolerance: {tolerance:g} points of UAR; protocols: {', '.join(protocols)}.",
+        f"tolerance in points of UAR: {tolerance:g}; protocols: {', '.join(protocols)}.",
         "The gate closes where the whole interval of a change lies below the tolerance: paired "
         "bootstrap over the utterances that both tested.",
     ]
