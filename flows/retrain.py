@@ -94,7 +94,8 @@ def retrain(
     """
     root, run = workspace.absolute(), this_run()
     options = [f"--tolerance={tolerance:g}", *(f"--protocol={each}" for each in protocols)]
-    options += [f"--weights={corpus}={path}" for corpus, path in (weights or {}).items()]
+    archives = {corpus: Path(path).absolute() for corpus, path in (weights or {}).items()}
+    options += [f"--weights={corpus}={path}" for corpus, path in archives.items()]
     try:
         with exclusive(root, run.name, "retrain") as lock, Leash(lock) as leash:
             watch(run, leash)

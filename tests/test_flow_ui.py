@@ -129,11 +129,11 @@ def test_what_it_serves(root, port):
         assert [schedule.active for schedule in nightly.schedules] == [False]
         assert client.read_deployment_by_name("acquire/on-demand").schedules == []
         assert client.read_global_concurrency_limit_by_name("gpu").limit == 1
-        weekly = client.read_deployment_by_name("retrain/weekly")
-        assert [schedule.active for schedule in weekly.schedules] == [False]
+        retraining = client.read_deployment_by_name("retrain/weekly")
+        assert [schedule.active for schedule in retraining.schedules] == [False]
     for deployment, offered in (
         (nightly, {"targets", "corpora", "protocols", "force", "dry_run"}),
-        (weekly, {"branch", "baseline", "protocols", "tolerance", "weights", "promote"}),
+        (retraining, {"branch", "baseline", "protocols", "tolerance", "weights", "promote"}),
     ):
         schema = deployment.parameter_openapi_schema["properties"]
         assert offered <= set(schema) and all(schema[name]["description"] for name in schema)
@@ -225,6 +225,7 @@ def fired(client, name):
 
 def test_a_worker_of_a_pool_retrains(root, port, project, monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    monkeypatch.setenv("PREFECT_HOME", str(root / ".prefect"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     run(root, "prefect", "work-pool", "create", "--type", "process", "timnet")
     run(root, "prefect", "--no-prompt", "deploy", "--all")
