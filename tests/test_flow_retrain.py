@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def nothing_lacks_its_data(root: Path) -> None:
             run(root.parent, "git", "clone", "--quiet", "origin.git", clone)
             run(clone, "git", "checkout", "--quiet", commit)
             dvc(clone, "pull", "--quiet")
-            run(root.parent, "rm", "-rf", clone)
+            shutil.rmtree(clone)
 
 
 def test_first_run(first):
@@ -99,8 +100,9 @@ def test_first_run(first):
     assert run(root, "git", "status", "--porcelain", "--branch").stdout == "## main\n"
     assert sorted(path.name for path in (root / "build").iterdir()) == ["retrain"]
     verdict = newest(root).artifacts["gate"]
-    assert "| UAR of demo-speaker, speaker |" in verdict.data and "New: " in verdict.data
-    assert verdict.data.startswith(f"# The gate is open: {name} against origin/main")
+    assert verdict.data.startswith("# The gate is open\n")
+    assert "- UAR of demo-speaker, speaker: New: the baseline has nothing" in verdict.data
+    assert f"- Before: origin/main at {refs(root)['main'][:10]}. After: {name} at" in verdict.data
 
 
 def test_without_a_change(first, tmp_path):
@@ -133,7 +135,7 @@ def test_worse_then_better(first, tmp_path):
     assert {"gate", "commit"} < seen.tasks and not {"push data", "register"} & seen.tasks
     row = next(line for line in seen.artifacts["gate"].data.splitlines() if "CLOSED" in line)
     cells = [cell.strip() for cell in row.split("|")]
-    assert cells[3:6] == ["60.00", "30.00", "-30.00"]
+    assert cells[3:5] == ["60.00", "30.00"] and cells[5].startswith("-30.00 (-3")
     with get_client(sync_client=True) as client:
 
         def events():
@@ -155,7 +157,7 @@ def test_worse_then_better(first, tmp_path):
         "('origin'); demo@v1.1.0 is candidate"
     )
     assert refs(root)["demo@v1.1.0"] == refs(root)["demo#candidate#2"] == refs(root)[made(root)]
-    assert "Better." in newest(root).artifacts["gate"].data
+    assert ": Better.\n" in newest(root).artifacts["gate"].data
 
 
 def test_a_person_decides(first, tmp_path):

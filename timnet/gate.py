@@ -132,23 +132,22 @@ def _with_points(rule: Rule) -> str:
     return f"{rule.said} {change} points ({low} to {high})."
 
 
-def table(rules: Sequence[Rule], title: str, columns: tuple[str, str], notes: list[str]) -> Table:
-    """The verdict for people: a row a rule. `columns` name the baseline and what is judged."""
+def table(rules: Sequence[Rule], title: str, notes: Sequence[str]) -> Table:
+    """The verdict for people: a row a rule, with what it says below; narrow enough for a page."""
     rows = []
     for rule in rules:
-        change = NO_FIGURE if rule.points is None else signed(rule.points[0])
-        bounds = NO_FIGURE
+        change = NO_FIGURE
         if rule.points is not None:
-            bounds = f"{signed(rule.points[1])} to {signed(rule.points[2])}"
+            points, low, high = map(signed, rule.points)
+            change = f"{points} ({low} to {high})"
         cells = (
             "passed" if rule.passed else "**CLOSED**",
             rule.name,
             print_figure(rule.before),
             print_figure(rule.after),
             change,
-            bounds,
-            rule.said,
         )
         rows.append([Cell(text) for text in cells])
-    head = ("", "rule", *columns, "change", f"{CONFIDENCE} % of the change", "")
-    return Table("gate", title, head, rows, notes)
+    said = [f"{rule.name}: {rule.said}" for rule in rules]
+    head = ("", "rule", "before", "after", f"change ({CONFIDENCE} %)")
+    return Table("gate", title, head, rows, [*said, *notes])

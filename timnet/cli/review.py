@@ -137,12 +137,13 @@ def gate(
         raise ArtifactError(f"{candidate} has no results that could be judged.")
     closed = rules.closed(found)
     notes = [
-        f"tolerance in points of UAR: {tolerance:g}; protocols: {', '.join(protocols)}.",
-        "The gate closes where the whole interval of a change lies below the tolerance: paired "
-        "bootstrap over the utterances that both tested.",
+        f"Before: {baseline} at {old}. After: {candidate} at {new}. UAR in percent.",
+        f"Tolerance in points of UAR: {tolerance:g}; protocols: {', '.join(protocols)}. The gate "
+        "closes where the whole interval of a change lies below the tolerance: paired bootstrap "
+        "over the utterances that both tested.",
     ]
-    title = f"The gate is {'closed' if closed else 'open'}: {candidate} against {baseline}"
-    say(render.markdown(rules.table(found, title, (old, new), notes)))
+    title = f"The gate is {'closed' if closed else 'open'}"
+    say(render.markdown(rules.table(found, title, notes)))
     if closed:
         lines = "\n".join(f"  - {each}" for each in closed)
         print(f"timnet: the gate is closed:\n{lines}", file=sys.stderr)
