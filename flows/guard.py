@@ -24,8 +24,8 @@ LOST = 30.0  # s without an answer, until a run is stopped
 
 
 @contextmanager
-def exclusive(root: Path, name: str) -> Iterator[int]:
-    """The only run at work on a workspace; yields a descriptor that keeps it so while open.
+def exclusive(root: Path, name: str, work: str = "reproduce") -> Iterator[int]:
+    """The only run of its kind on a workspace; yields a descriptor that keeps it so while open.
 
     The system takes the lock back when the last process that holds the descriptor ends. It is
     waited for as long as the stages of a run that was stopped may take to end.
@@ -33,7 +33,7 @@ def exclusive(root: Path, name: str) -> Iterator[int]:
     Raises:
         ArtifactError: another run is at work.
     """
-    path = root / ".dvc" / "tmp" / "reproduce.lock"
+    path = root / ".dvc" / "tmp" / f"{work}.lock"
     path.parent.mkdir(exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         deadline = time.monotonic() + GRACE + 5

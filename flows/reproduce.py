@@ -76,7 +76,7 @@ TAIL = 12  # lines of output that the message of a failed stage quotes
 # What may be otherwise a little later: somebody else's lock, the network. Nothing else is.
 TRANSIENT = re.compile(
     "is busy, it is being blocked by|Unable to acquire lock|Temporary failure in name resolution"
-    "|Connection (reset|refused|aborted|timed out)"
+    "|Could not resolve host|Connection (reset|refused|aborted|timed out)"
 )
 PAUSES = [1.0, 5.0, 15.0, 30.0]  # s before each new try
 GPU = "gpu"  # the global limit that stages marked `meta: {gpu: true}` share, in all workspaces
@@ -368,23 +368,30 @@ def ask(leash: Leash, workspace: Path, *arguments: str) -> None:
 
 @contextmanager
 def dvc(
-    leash: Leash, workspace: Path, *arguments: str, **environment: str
+    leash: Leash, workspace: Path, *arguments: str, **variables: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """DVC on a leash, with this environment's programs first on its path."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    """DVC on a leash."""
+    # unbuffered: its lines are read as they are printed
     with leash.start(
         [sys.executable, "-c", DVC, *arguments],
         cwd=workspace,
-        env={
-            **os.environ,
-            "PATH": path,
-            "PYTHONUNBUFFERED": "1",
-            **environment,
-        },  # lines as they come
+        env={**environment(workspace), "PYTHONUNBUFFERED": "1", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     ) as process:
         yield process
+
+
+def environment(workspace: Path) -> dict[str, str]:
+    """Of commands that use a workspace: this environment's programs first, and its own `timnet/`.
+
+    That is the code which DVC watches there, whatever is installed.
+    """
+    first = {"PATH": Path(sys.executable).parent, "PYTHONPATH": workspace.absolute()}
+    return os.environ | {
+        name: os.pathsep.join([str(path), *filter(None, [os.environ.get(name)])])
+        for name, path in first.items()
+    }
 
 
 def slots() -> int:

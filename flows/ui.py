@@ -2,9 +2,10 @@
 
     python -m flows.ui [--port PORT]
 
-Serves the deployments `reproduce/nightly`, whose schedule is off until someone switches it on in
-the UI, and `acquire/on-demand`, with the current folder as the workspace; and results/ on the next
-port, so that the links in artifacts lead to the report. What Prefect keeps lies in .prefect/.
+Serves the deployments `reproduce/nightly` and `retrain/weekly`, whose schedules are off until
+someone switches them on in the UI, and `acquire/on-demand`, with the current folder as the
+workspace; and results/ on the next port, so that the links in artifacts lead to the report. What
+Prefect keeps lies in .prefect/.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from flows.leash import Leash
 from flows.server import HOST, announced, is_free, running_ui, start_server
 from timnet.errors import TimnetError
 
-NIGHTLY = "0 2 * * *"  # UTC
+NIGHTLY, WEEKLY = "0 2 * * *", "0 3 * * 0"  # UTC
 
 
 def main() -> None:
@@ -79,6 +80,7 @@ def serve_flows(url: str) -> None:
 
     from flows.acquire import acquire
     from flows.reproduce import reproduce, slots
+    from flows.retrain import retrain
 
     class Serving(Runner):
         """Cancels what runs when it is told to stop, which Prefect's own one forgets."""
@@ -94,15 +96,18 @@ def serve_flows(url: str) -> None:
                 loop.call_soon_threadsafe(lambda: loop.create_task(self.astop()))
 
     slots()  # creates the limit
-    options: dict[str, Any] = {"schedules": [Cron(NIGHTLY, active=False, slug="nightly")]}
-    try:
-        with get_client(sync_client=True) as client:
-            client.read_deployment_by_name("reproduce/nightly")
-        options = {}  # its schedule stays as someone has set it
-    except ObjectNotFound:
-        pass
+
+    def scheduled(deployment: str, cron: str) -> dict[str, Any]:
+        try:
+            with get_client(sync_client=True) as client:
+                client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            return {"schedules": [Cron(cron, active=False, slug=deployment.split("/")[1])]}
+        return {}  # its schedule stays as someone has set it
+
     runner = Serving(pause_on_shutdown=False)
-    runner.add_flow(reproduce, "nightly", **options)
+    runner.add_flow(reproduce, "nightly", **scheduled("reproduce/nightly", NIGHTLY))
+    runner.add_flow(retrain, "weekly", **scheduled("retrain/weekly", WEEKLY))
     runner.add_flow(acquire, "on-demand")
     print(f"Prefect: {url.removesuffix('/api')}   (Ctrl-C stops it)", flush=True)
     asyncio.run(runner.start())

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import datetime
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from conftest import ROOT
+import weekly
+from conftest import ROOT, run
 from mini import ALL, copy, left_in, make, take, until
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -24,6 +27,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateName,
 )
 from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 from selenium import webdriver
@@ -39,7 +43,14 @@ pytestmark = pytest.mark.slow
 def root(tmp_path_factory) -> Path:
     root = make(tmp_path_factory.mktemp("ui") / "project")
     copy(ROOT / "flows", root / "flows")
+    shutil.copy(ROOT / "prefect.yaml", root)
     return root
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """What is retrained."""
+    return weekly.make(tmp_path_factory.mktemp("ui-weekly") / "home")
 
 
 def launch(root: Path, port: int) -> subprocess.Popen[str]:
@@ -118,9 +129,14 @@ def test_what_it_serves(root, port):
         assert [schedule.active for schedule in nightly.schedules] == [False]
         assert client.read_deployment_by_name("acquire/on-demand").schedules == []
         assert client.read_global_concurrency_limit_by_name("gpu").limit == 1
-        schema = nightly.parameter_openapi_schema["properties"]
-    offered = {"targets", "corpora", "protocols", "force", "dry_run"}
-    assert offered <= set(schema) and all(schema[name]["description"] for name in schema)
+        retraining = client.read_deployment_by_name("retrain/weekly")
+        assert [schedule.active for schedule in retraining.schedules] == [False]
+    for deployment, offered in (
+        (nightly, {"targets", "corpora", "protocols", "force", "dry_run"}),
+        (retraining, {"branch", "baseline", "protocols", "tolerance", "weights", "promote"}),
+    ):
+        schema = deployment.parameter_openapi_schema["properties"]
+        assert offered <= set(schema) and all(schema[name]["description"] for name in schema)
     assert (root / ".prefect" / "prefect.db").exists()
 
 
@@ -165,28 +181,58 @@ def test_a_cancelled_run_leaves_nothing(root, port, first):
     take(root, "one", "# one\n")
 
 
-def test_a_schedule_fires(port, first):
+def test_schedules_fire(port, first, project):
+    expected = {
+        "reproduce/nightly": ({"dry_run": True}, "dry run: "),
+        "retrain/weekly": ({"workspace": str(project)}, "retrain/"),
+    }
     with api(port) as client:
-        nightly = client.read_deployment_by_name("reproduce/nightly")
-        often = IntervalSchedule(interval=datetime.timedelta(seconds=20))
-        wanted = DeploymentScheduleCreate(schedule=often, active=True, parameters={"dry_run": True})
-        created = client.request(
-            "POST",
-            "/deployments/{id}/schedules",
-            path_params={"id": nightly.id},
-            json=[wanted.model_dump(mode="json", exclude_unset=True)],
-        ).json()
-
-        chosen = FlowRunFilter(
-            deployment_id=FlowRunFilterDeploymentId(any_=[nightly.id]),
-            state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Completed"])),
-        )
-
-        def fired():
-            runs = client.read_flow_runs(flow_run_filter=chosen)
-            return [run for run in runs if run.auto_scheduled]
-
+        created = {
+            name: schedule(client, name, parameters) for name, (parameters, _) in expected.items()
+        }
         try:
-            assert until(fired, 180)[0].state.message.startswith("dry run: ")
+            for name, (_, message) in expected.items():
+                done = until(partial(fired, client, name), 240)
+                assert done[0].state.message.startswith(message)
         finally:
-            client.delete_deployment_schedule(nightly.id, created[0]["id"])
+            for deployment, made in created.values():
+                client.delete_deployment_schedule(deployment, made)
+
+
+def schedule(client, name, parameters):
+    """Let a deployment run often."""
+    deployment = client.read_deployment_by_name(name).id
+    often = IntervalSchedule(interval=datetime.timedelta(seconds=20))
+    wanted = DeploymentScheduleCreate(schedule=often, active=True, parameters=parameters)
+    (created,) = client.request(
+        "POST",
+        "/deployments/{id}/schedules",
+        path_params={"id": deployment},
+        json=[wanted.model_dump(mode="json", exclude_unset=True)],
+    ).json()
+    return deployment, created["id"]
+
+
+def fired(client, name):
+    """Runs that a schedule started and that are completed, the first one first."""
+    chosen = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=[client.read_deployment_by_name(name).id]),
+        state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Completed"])),
+    )
+    runs = client.read_flow_runs(flow_run_filter=chosen, sort=FlowRunSort.START_TIME_ASC)
+    return [run for run in runs if run.auto_scheduled]
+
+
+def test_a_worker_of_a_pool_retrains(root, port, project, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{port}/api")
+    monkeypatch.setenv("PREFECT_HOME", str(root / ".prefect"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    run(root, "prefect", "work-pool", "create", "--type", "process", "timnet")
+    run(root, "prefect", "--no-prompt", "deploy", "--all")
+    with api(port) as client:
+        deployment = client.read_deployment_by_name("retrain/weekly-on-pool")
+        assert [schedule.active for schedule in deployment.schedules] == [False]
+        given = {"workspace": str(project)}
+        made = client.create_flow_run_from_deployment(deployment.id, parameters=given)
+        run(root, "prefect", "worker", "start", "--pool", "timnet", "--run-once")
+        assert ended(client, made).message.endswith("demo@v1.0.0 is candidate")

@@ -83,6 +83,11 @@ class Workspace:
         return self.root / "results" / "report.html"
 
     @property
+    def retraining(self) -> Path:
+        """Where a scheduled run works, apart from what a person does in the checkout."""
+        return self.root / "build" / "retrain"
+
+    @property
     def dvc(self) -> Path:
         return self.root / ".dvc"
 

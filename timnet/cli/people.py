@@ -10,13 +10,16 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from timnet.cli.common import app, bar, read_text, say, workers
 from timnet.errors import ArtifactError, ParameterError, TimnetError
 from timnet.workspace import Workspace
+
+if TYPE_CHECKING:
+    from timnet.parity import Parity
 
 
 @app.command()
@@ -28,22 +31,8 @@ def parity(
     ] = None,
 ) -> None:
     """Score the authors' weights on features extracted here, against the paper's figures."""
-    from timnet import corpora
-    from timnet import features as extraction
-    from timnet import manifest as listing
-    from timnet import parity as check
-
-    recipe = corpora.corpus(corpus)
-    settings = check.settings(recipe)
-    folder = data or Workspace(Path()).corpus(corpus)
-    with bar("manifest", recipe.utterances) as advance:
-        manifest = listing.build(recipe, folder, advance)
-    with TemporaryDirectory() as scratch, bar("features", len(manifest)) as advance:
-        target, shards = Path(scratch, "features.parquet"), Path(scratch, "shards")
-        extraction.extract(manifest, folder, settings, target, shards, workers(), advance)
-        table, _ = extraction.read(target, settings)
-    result = check.parity(recipe, table, weights)
-    say(f"{corpus}: {result.correct} of {len(table)} utterances recognised")
+    result = measure_parity(corpus, data or Workspace(Path()).corpus(corpus), weights)
+    say(f"{corpus}: {result.correct} of {result.confusion.sum()} utterances recognised")
     say(f"ours        UAR {result.uar:.2f} %  WAR {result.war:.2f} %")
     say(f"the paper   UAR {result.paper[0]:.2f} %  WAR {result.paper[1]:.2f} %")
     if not result.holds:
@@ -52,6 +41,24 @@ def parity(
             "originals (timnet validate) and that the weights are this corpus'."
         )
     say("the same figures, confusion matrix included")
+
+
+def measure_parity(corpus: str, folder: Path, weights: Path) -> Parity:
+    """What the authors' weights say of the recordings in a folder."""
+    from timnet import corpora
+    from timnet import features as extraction
+    from timnet import manifest as listing
+    from timnet import parity as check
+
+    recipe = corpora.corpus(corpus)
+    settings = check.settings(recipe)
+    with bar("manifest", recipe.utterances) as advance:
+        manifest = listing.build(recipe, folder, advance)
+    with TemporaryDirectory() as scratch, bar("features", len(manifest)) as advance:
+        target, shards = Path(scratch, "features.parquet"), Path(scratch, "shards")
+        extraction.extract(manifest, folder, settings, target, shards, workers(), advance)
+        table, _ = extraction.read(target, settings)
+    return check.parity(recipe, table, weights)
 
 
 @app.command()

@@ -58,7 +58,7 @@ def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) ->
                 f"no remote {remote!r} in .dvc/config; it has {', '.join(known) or 'none'}. Add "
                 f"it with `dvc remote add {remote} URL`."
             )
-        if known[remote]["url"].startswith(NOWHERE):
+        if not has_address(known[remote]["url"]):
             raise ParameterError(
                 f"the remote {remote!r} has no address yet. Give it a folder, or a bucket, that "
                 "only those can read who may have the recordings: "
@@ -78,6 +78,11 @@ def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) ->
             f"not send them to {remote!r}. If it may have them, take the lines `remote: ...` of "
             "these outputs away."
         )
+
+
+def has_address(url: str) -> bool:
+    """Whether a remote's URL is one, and not what holds its place in a new clone."""
+    return not url.startswith(NOWHERE)
 
 
 def _chosen(repo: Any, targets: Collection[str]) -> list[Any]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
 import shutil
-import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from timnet.cli import revisions
 from timnet.cli.common import app, device, open_workspace, read_json, say, workers
+from timnet.cli.people import measure_parity
 from timnet.cli.stages import RunName, sources_of, training_progress, training_settings
 from timnet.errors import ArtifactError, ParameterError
 from timnet.workspace import Workspace
@@ -22,47 +23,58 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from timnet.gate import Rule
+
+CLOSED = 3  # exit status of `timnet gate`
+TOLERANCE = 1.0  # points of UAR
+
+
+class Protocol(StrEnum):
+    published = "published"
+    corrected = "corrected"
+    speaker = "speaker"
+    cross = "cross"
+
 
 @app.command()
 def compare(
     revision: Annotated[str, typer.Argument(help="A commit, branch or tag.")],
 ) -> None:
     """Compare the results here with those of another revision, as Markdown for a pull request."""
-    from timnet import render, tables
+    import pyarrow.parquet as pq
+
+    from timnet import changes, render, tables
     from timnet.score import MEANING
     from timnet.tables import Cell, Table
 
     workspace, _ = open_workspace()
-    commit = _git(workspace, "rev-parse", "--short=10", "--verify", f"{revision}^{{commit}}")
-    if commit is None:
-        raise ParameterError(f"{revision!r} is no revision of this repository.")
-    theirs = commit.decode().strip()
+    theirs = revisions.commit_of(workspace.root, revision)
     here = {path.parent.name for path in workspace.run_results("x").parent.glob("*/metrics.json")}
-    listed = _git(workspace, "ls-tree", "-r", "--name-only", theirs, "results/") or b""
-    names = listed.decode().splitlines()
-    there = {Path(name).parent.name for name in names if name.endswith("/metrics.json")}
+    there = set(revisions.runs_of(workspace.root, theirs))
     rows = []
     for run in sorted(here | there):
         if run not in here or run not in there:
             state = "new here" if run in here else f"not here, but in {theirs}"
             rows.append([Cell(run), Cell(state), *[Cell("")] * 5])
             continue
-        folder = f"results/runs/{run}"
-        mine = {p: read_json(workspace.root / folder / p) for p in ("metrics.json", "run.json")}
-        old = {p: json.loads(_show(workspace, theirs, f"{folder}/{p}")) for p in mine}
-        changes = _changes(workspace, theirs, run, mine["run.json"], old["run.json"])
-        for protocol in (p for p in MEANING if p in mine["metrics.json"]):
+        folder = workspace.run_results(run)
+        ours = changes.Result(
+            read_json(folder / "run.json"), pq.read_table(folder / "predictions.parquet")
+        )
+        found = changes.changes(ours, revisions.result_of(workspace.root, theirs, run))
+        new = read_json(folder / "metrics.json")
+        old = revisions.json_of(workspace.root, theirs, f"{revisions.RUNS}/{run}/metrics.json")
+        for protocol in (p for p in MEANING if p in new):
             for name in ("uar", "war"):
-                before = old["metrics.json"].get(protocol, {}).get(name)
-                after = mine["metrics.json"][protocol][name]
-                points = [tables.signed(value) for value in changes.get(protocol, {}).get(name, ())]
+                change = found.get(protocol)
+                points = [tables.signed(value) for value in change.points[name]] if change else []
                 rows.append(
                     [
                         Cell(run),
                         Cell(protocol),
                         Cell(name.upper()),
-                        Cell(tables.print_figure(before)),
-                        Cell(tables.print_figure(after)),
+                        Cell(tables.print_figure(old.get(protocol, {}).get(name))),
+                        Cell(tables.print_figure(new[protocol][name])),
                         Cell(points[0] if points else tables.NO_FIGURE),
                         Cell(f"{points[1]} to {points[2]}" if points else tables.NO_FIGURE),
                     ]
@@ -74,31 +86,10 @@ def compare(
     say(render.markdown(table))
 
 
-def _changes(
-    workspace: Workspace, revision: str, run: str, mine: dict, old: dict
-) -> dict[str, dict[str, tuple]]:
-    """Points of each protocol with their interval, where both tested the same utterances."""
-    import pyarrow.parquet as pq
-
-    from timnet import intervals, score
-
-    if mine["labels"] != old["labels"] or mine["folds"]["protocol"] != old["folds"]["protocol"]:
-        return {}
-    path = f"results/runs/{run}/predictions.parquet"
-    ours = pq.read_table(workspace.root / path)
-    theirs = pq.read_table(io.BytesIO(_show(workspace, revision, path)))
-    labels, folds = tuple(mine["labels"]), mine["folds"]["protocol"]
-    here, there = (score.tests(predictions, labels, folds) for predictions in (ours, theirs))
-    return {
-        protocol: intervals.difference(tested.truth, tested.hits, there[protocol].hits)
-        for protocol, tested in here.items()
-        if there[protocol].utterances == tested.utterances
-    }
-
-
 def _notes(workspace: Workspace, revision: str) -> list[str]:
     """Which tables differ, and how sure the changes are."""
-    changed = _git(workspace, "diff", "--name-only", revision, "--", "results/tables/*.md") or b""
+    names = ("diff", "--name-only", revision, "--", "results/tables/*.md")
+    changed = revisions.git(workspace.root, *names) or b""
     tables = sorted(Path(line).stem for line in changed.decode().splitlines())
     return [
         "95 %: paired bootstrap over the utterances that both tested; an interval that holds 0 is "
@@ -107,17 +98,76 @@ def _notes(workspace: Workspace, revision: str) -> list[str]:
     ]
 
 
-def _show(workspace: Workspace, revision: str, path: str) -> bytes:
-    content = _git(workspace, "show", f"{revision}:./{path}")
-    if content is None:
-        raise ArtifactError(f"{revision} has no {path}, though other files of that run.")
-    return content
+@app.command()
+def gate(
+    baseline: Annotated[str, typer.Argument(help="A commit, branch or tag to hold it against.")],
+    candidate: Annotated[str, typer.Option(help="The commit, branch or tag to judge.")] = "HEAD",
+    protocol: Annotated[
+        list[Protocol] | None,
+        typer.Option(help="Whose UAR counts; can be repeated. By default all honest ones."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Points by which a UAR may fall.")
+    ] = TOLERANCE,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CORPUS=ZIP",
+            help="The authors' weights, to check paper parity with; can be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Judge committed results: may they take the place of the baseline's? Exits with 3 if not."""
+    from timnet import gate as rules
+    from timnet import render
+
+    workspace = Workspace(Path())
+    archives = dict(_weights_of(text) for text in weights or ())
+    protocols = tuple(protocol or rules.HONEST)
+    new, old = (revisions.commit_of(workspace.root, each) for each in (candidate, baseline))
+    here, there = (
+        {run: revisions.result_of(workspace.root, each, run) for run in runs}
+        for each in (new, old)
+        for runs in (revisions.runs_of(workspace.root, each),)
+    )
+    validations = revisions.validations_of(workspace.root, new)
+    found = rules.judge(here, there, validations, protocols, tolerance)
+    found += [_parity(corpus, archive, workspace) for corpus, archive in archives.items()]
+    if not found:
+        raise ArtifactError(f"{candidate} has no results that could be judged.")
+    closed = rules.closed(found)
+    notes = [
+        f"Before: {baseline} at {old}. After: {candidate} at {new}. UAR in percent.",
+        f"Tolerance in points of UAR: {tolerance:g}; protocols: {', '.join(protocols)}. The gate "
+        "closes where the whole interval of a change lies below the tolerance: paired bootstrap "
+        "over the utterances that both tested.",
+    ]
+    title = f"The gate is {'closed' if closed else 'open'}"
+    say(render.markdown(rules.table(found, title, notes)))
+    if closed:
+        lines = "\n".join(f"  - {each}" for each in closed)
+        print(f"timnet: the gate is closed:\n{lines}", file=sys.stderr)
+        raise typer.Exit(CLOSED)
 
 
-def _git(workspace: Workspace, *arguments: str) -> bytes | None:
-    """What git prints; None if it fails."""
-    done = subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True)
-    return None if done.returncode else done.stdout
+def _weights_of(text: str) -> tuple[str, Path]:
+    corpus, equals, path = text.partition("=")
+    if not equals:
+        raise ParameterError(f"--weights {text}: give CORPUS=ZIP, such as emovo=EMOVO_1.zip.")
+    return corpus, Path(path)
+
+
+def _parity(corpus: str, archive: Path, workspace: Workspace) -> Rule:
+    from timnet import gate
+
+    if not archive.is_file():
+        return gate.unchecked_parity(corpus, f"no file {archive}")
+    folder = workspace.corpus(corpus)
+    if not folder.is_dir():
+        return gate.unchecked_parity(corpus, f"no recordings in data/{corpus}")
+    found = measure_parity(corpus, folder, archive)
+    of = int(found.confusion.sum())
+    return gate.parity(corpus, found.uar, found.paper[0], found.correct, of, found.holds)
 
 
 @app.command()

@@ -1,0 +1,350 @@
+"""Retraining as a Prefect flow: bring a branch up to date, judge the outcome, let it in or not.
+
+    python -m flows.retrain [--branch BRANCH]
+
+The tip of a branch is brought up to date in a worktree of its own, `build/retrain/worktree`, and
+what changed is committed on a branch `retrain/<date>`. Then the gate compares it with the baseline
+(`timnet gate`). Open: data, branch and registry tags are pushed, in this order, and the models are
+candidates. Closed: the branch stays here for inspection, nothing is pushed or registered, the event
+`timnet.retrain.refused` goes out and the flow fails.
+
+Every step looks at what is there and does what is missing, so that a run that was killed anywhere
+is simply started again. On a tip that is up to date it ends in seconds.
+"""
+
+# Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from dvc.exceptions import DvcException
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from prefect.exceptions import FlowPauseTimeout
+from prefect.flow_runs import pause_flow_run
+from prefect.input import RunInput
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelled, Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.acquire import acquire
+from flows.artifacts import show
+from flows.guard import exclusive, watch
+from flows.leash import Cut, Leash
+from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
+from flows.reproduce import PAUSES, is_transient, outcome, plan, run_steps, this_run
+from flows.server import some_server
+from timnet import acquire as stage
+from timnet import corpora as registry
+from timnet import params
+from timnet.cli.review import CLOSED, TOLERANCE
+from timnet.cli.status import refuse_data_changes
+from timnet.errors import TimnetError
+from timnet.workspace import Workspace
+
+GateProtocol = Literal["published", "corrected", "speaker", "cross"]
+Promote = Literal["candidate", "ask", "production"]
+REFUSED = "timnet.retrain.refused"  # an event
+LOOKS = 5  # s between two looks for an answer
+
+
+class Answer(RunInput):
+    """What a person says of a candidate."""
+
+    decision: Literal["production", "rejected"] = "production"
+
+
+@flow(name="retrain", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
+def retrain(
+    workspace: Path = Path(),
+    branch: str = "main",
+    baseline: str = "",
+    protocols: Sequence[GateProtocol] = ("corrected", "speaker", "cross"),
+    tolerance: float = TOLERANCE,
+    weights: Mapping[str, Path] | None = None,
+    promote: Promote = "candidate",
+    patience: float = 48.0,
+    git_remote: str = "origin",
+    mirror: str | None = None,
+    max_workers: int = 2,
+) -> State:
+    """Bring the tip of a branch up to date on a branch of its own, judge it, register its models.
+
+    Args:
+        workspace: The checkout; nothing that a person works on there is touched.
+        branch: What to bring up to date: as the git remote has it, where it has it.
+        baseline: Branch, tag or commit to compare with; empty: the branch itself.
+        protocols: Whose UAR the gate looks at.
+        tolerance: Points by which a UAR may fall. The gate closes where it fell by more with
+            confidence: the whole 95 % interval of the change lies below.
+        weights: Archives of the authors' weights by corpus, such as
+            {"emovo": "/somewhere/EMOVO_1.zip"}: the features must still give the paper's figures.
+        promote: What becomes of models that pass: candidate, or production at once, or ask:
+            the run pauses until someone resumes it with an answer.
+        patience: Hours that a run waits for that answer.
+        git_remote: Where branches and tags go, if the checkout has a remote of that name.
+        mirror: Address of an institute's own copies of corpora.
+        max_workers: Stages at a time, apart from those that train.
+    """
+    root, run = workspace.absolute(), this_run()
+    options = [f"--tolerance={tolerance:g}", *(f"--protocol={each}" for each in protocols)]
+    archives = {corpus: Path(path).absolute() for corpus, path in (weights or {}).items()}
+    options += [f"--weights={corpus}={path}" for corpus, path in archives.items()]
+    try:
+        with exclusive(root, run.name, "retrain") as lock, Leash(lock) as leash:
+            watch(run, leash)
+            repository = Repository(root, leash, git_remote)
+            do("look", repository.fetch)
+            tip = repository.commit_of(repository.revision(branch))
+            made = candidate_of(repository, tip)
+            if made is None and repository.is_unchanged(tip):
+                return Completed(message=f"nothing has changed: {branch} is up to date")
+            if made is None:
+                bring(repository, tip, mirror)
+                states = reproduce(repository.worktree, leash, max_workers)
+                made = do("commit", lambda: commit(repository, tip, branch))
+                if made is None:
+                    repository.note_unchanged(tip)
+                    return Completed(message=f"nothing has changed: {branch} is up to date")
+                show(repository.worktree, states)
+            told = f"nothing has changed since {made.name}"
+            if not is_settled(repository, made):
+                do("worktree", lambda: repository.prepare(made.commit))
+                against = repository.revision(baseline or branch)
+                closed = judge(repository, made, against, options)
+                if closed:
+                    return refuse(repository, made, closed)
+                told = f"{made.name}: the gate is open"
+                publish(repository, made)
+            told += left_out(repository, git_remote)
+            waiting = undecided(repository, made, promote)
+        if waiting:
+            decision = ask(made, waiting, patience) if promote == "ask" else PRODUCTION
+            with exclusive(root, run.name, "retrain") as lock, Leash(lock) as leash:
+                watch(run, leash)
+                repository = Repository(root, leash, git_remote)
+                do(decision, lambda: decide(repository, made, waiting, decision))
+        return Completed(message=f"{told}{registered(repository, made)}")
+    except Cut as cut:
+        return Cancelled(message=str(cut))
+    except (TimnetError, DvcException) as error:
+        return Failed(message=str(error))
+
+
+def do(name: str, work: Callable[[], Any]) -> Any:
+    """What a step gives, as a task run of its name; raises what it fails with."""
+    state: State = step(name, work, return_state=True)
+    if state.is_cancelled():
+        raise Cut(state.message or "")
+    if not state.is_completed():
+        raise TimnetError(f"{name}: {state.message}")
+    return state.result()
+
+
+@task(
+    task_run_name="{name}",
+    cache_policy=NO_CACHE,
+    retries=len(PAUSES),
+    retry_delay_seconds=PAUSES,
+    retry_condition_fn=is_transient,
+)
+def step(name: str, work: Callable[[], Any]) -> State:
+    try:
+        given = work()
+    except Cut as cut:
+        return Cancelled(message=str(cut))
+    except (TimnetError, DvcException) as error:
+        return Failed(message=str(error))
+    if isinstance(given, str) and given:
+        get_run_logger().info(given)
+    return Completed(data=given)
+
+
+def candidate_of(repository: Repository, tip: str) -> Candidate | None:
+    """What was made of a tip, here or elsewhere."""
+    return next((each for each in repository.candidates() if each.parent == tip), None)
+
+
+def bring(repository: Repository, tip: str, mirror: str | None) -> None:
+    """The worktree at a tip, with all that it needs and that can be had."""
+    do("worktree", lambda: repository.prepare(tip))
+    do("pull data", repository.pull)
+    workspace = Workspace(repository.worktree)
+    wanted = params.read(workspace.params).corpora
+    absent = [
+        name
+        for name in wanted
+        if stage.state(registry.corpus(name, workspace.data), workspace.data).status == "absent"
+    ]
+    if absent:
+        state = acquire(absent, repository.worktree, mirror, return_state=True)
+        if not state.is_completed():
+            raise TimnetError(f"corpora are missing:\n{state.message}")
+    refuse_data_changes(repository.worktree)
+
+
+def reproduce(worktree: Path, leash: Leash, max_workers: int) -> list[str]:
+    """Run the stages, each a task as in the flow `reproduce`; gives their names.
+
+    Raises:
+        TimnetError: some failed.
+        Cut: the run was stopped.
+    """
+    steps = plan(worktree)
+    states = run_steps(worktree, steps, leash, max_workers, force=False, pool=None)
+    end = outcome(steps, states, leash.reason)
+    if end.is_cancelled():
+        raise Cut(end.message or "")
+    if not end.is_completed():
+        raise TimnetError(f"{end.message}. What was done is kept: start again once it is mended.")
+    get_run_logger().info(end.message)
+    return list(states)
+
+
+def commit(repository: Repository, tip: str, branch: str) -> Candidate | None:
+    """Commit what the stages changed on a branch of its own; None if it is nothing."""
+    made = repository.commit(tip, branch)
+    if made is None:
+        return None
+    repository.branch(made)  # last: a branch is whole or not there
+    return candidate_of(repository, tip)
+
+
+def is_settled(repository: Repository, made: Candidate) -> bool:
+    """Whether it passed the gate before, and all is where it belongs."""
+    versions = repository.versions(made.commit)
+    if repository.unregistered(made.commit) or not all(each.stages for each in versions):
+        return False
+    if repository.remote and repository.data_remote:
+        return repository.is_pushed(made) and not repository.unpushed_tags(made)
+    return bool(versions)
+
+
+def judge(repository: Repository, made: Candidate, against: str, options: list[str]) -> str | None:
+    """Why the gate is closed, None if it is open; the verdict as an artifact."""
+    status, text, complaint = do("gate", lambda: repository.gate(made, against, *options))
+    if status not in (0, CLOSED):
+        raise TimnetError(f"`timnet gate` failed:\n{complaint.strip()}")
+    description = f"{made.name}, commit {made.commit[:10]}, against {against}"
+    create_markdown_artifact(text, key="gate", description=description)
+    return complaint.strip().removeprefix("timnet: ") if status == CLOSED else None
+
+
+def refuse(repository: Repository, made: Candidate, why: str) -> State:
+    """Promote nothing, and tell everybody."""
+    emit_event(
+        REFUSED,
+        resource={"prefect.resource.id": f"timnet.{made.name}", "prefect.resource.name": made.name},
+        payload={"branch": made.name, "commit": made.commit, "why": why},
+    )
+    return Failed(
+        message=f"{made.name}: {why}\nNothing was pushed or registered. The branch stays in "
+        f"{repository.root} for inspection: `git diff {made.parent[:10]} {made.revision}`."
+    )
+
+
+def publish(repository: Repository, made: Candidate) -> None:
+    """Data, then the branch, then the tags of its models: none of them without what it needs."""
+    if repository.data_remote:
+        do("push data", repository.push_data)
+        if repository.remote and not repository.is_pushed(made):
+            do("push branch", lambda: repository.push_branch(made))
+    do("register", lambda: repository.register(made.commit))
+    push_tags(repository, made)
+
+
+def push_tags(repository: Repository, made: Candidate) -> None:
+    if repository.remote and repository.data_remote and (tags := repository.unpushed_tags(made)):
+        do("push tags", lambda: repository.push_tags(tags))
+
+
+def left_out(repository: Repository, git_remote: str) -> str:
+    """What was not pushed for want of a remote."""
+    if repository.remote and repository.data_remote:
+        return ""
+    if repository.data_remote:
+        return f"; the branch and its tags stay here: git has no remote {git_remote!r}"
+    if repository.remote:
+        return (
+            "; nothing was pushed: DVC has no default remote, and no branch goes without its data"
+        )
+    return f"; nothing was pushed: neither DVC nor git has a remote ({git_remote!r})"
+
+
+def undecided(repository: Repository, made: Candidate, promote: Promote) -> list[Version]:
+    """Versions that are to become production; nobody is asked twice."""
+    done = {PRODUCTION} if promote == PRODUCTION else {PRODUCTION, REJECTED}
+    versions = repository.versions(made.commit) if promote != "candidate" else []
+    return [version for version in versions if not version.stages & done]
+
+
+def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
+    """A person's decision. Nothing is held meanwhile.
+
+    Raises:
+        TimnetError: nobody gave one in time.
+    """
+    names = ", ".join(map(str, waiting))
+    text = f"{names} of {made.name} passed the gate: see the artifact `gate`. Use in production?"
+    get_run_logger().info("%s Resume this run with the answer.", text)
+    try:
+        answer = pause_flow_run(
+            wait_for_input=Answer.with_initial_data(description=text),
+            timeout=int(3600 * patience),
+            poll_interval=LOOKS,
+        )
+    except FlowPauseTimeout:
+        raise TimnetError(
+            f"nobody answered in {patience:g} hours: {names} stay candidates. Start again to be "
+            "asked again."
+        ) from None
+    return answer.decision
+
+
+def decide(repository: Repository, made: Candidate, waiting: list[Version], decision: str) -> None:
+    for version in waiting:
+        repository.assign(version, decision)
+    if repository.remote and repository.data_remote:
+        repository.push_tags(repository.unpushed_tags(made))
+
+
+def registered(repository: Repository, made: Candidate) -> str:
+    """The models and their stages, for the end of a message."""
+    versions = repository.versions(made.commit)
+    told = [f"{version} is {' and '.join(sorted(version.stages))}" for version in versions]
+    return f"; {', '.join(told) or 'no model changed'}"
+
+
+def main() -> None:
+    """Run the flow from the command line: 0 if the gate is open or nothing changed, otherwise 1."""
+    parser = argparse.ArgumentParser(prog="python -m flows.retrain")
+    parser.add_argument("--workspace", type=Path, default=".", help="the checkout")
+    parser.add_argument("--branch", default="main", help="what to bring up to date")
+    parser.add_argument("--baseline", default="", help="what to compare with; else the branch")
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="points of UAR")
+    parser.add_argument("--promote", choices=get_args(Promote), default="candidate")
+    parser.add_argument("--git-remote", default="origin", help="where branches and tags go")
+    arguments = vars(parser.parse_args())
+    if not (arguments["workspace"] / "dvc.yaml").is_file():
+        sys.exit(f"retrain: {arguments['workspace']} has no dvc.yaml: no workspace")
+    # Prefect hands a SIGTERM on to this handler, which lets it report the crash before the end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        with temporary_settings({PREFECT_API_URL: some_server()}):
+            state = retrain(**arguments, return_state=True)
+    except TimnetError as error:
+        sys.exit(f"retrain: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    print(f"retrain: {state.message}", file=sys.stderr)
+    sys.exit(0 if state.is_completed() else 1)
+
+
+if __name__ == "__main__":
+    main()

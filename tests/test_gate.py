@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from conftest import ROOT, run
+
+from timnet import gate, render, schemas
+from timnet.changes import Result, changes
+
+LABELS = ("angry", "sad")
+
+
+def result(right: list[bool], folds: str = "speaker", labels=LABELS, first: int = 0) -> Result:
+    """A run that recognised some of its utterances, whose numbers begin with `first`."""
+    rows = [
+        {
+            "utterance": f"u{number + first}",
+            "speaker": "s",
+            "fold_seed": 0,
+            "fold": 0,
+            "seed": 0,
+            "epoch_kind": kind,
+            "epoch": 1,
+            "emotion": labels[number % 2],
+            "logits": [float((number % 2 == 0) == hit), float((number % 2 == 1) == hit)],
+            "fused": [0.0],
+        }
+        for kind in (("best_on_test", "last") if folds == "random" else ("last",))
+        for number, hit in enumerate(right)
+    ]
+    table = pa.Table.from_pylist(rows, schema=schemas.predictions(2, 1))
+    record = {"labels": list(labels), "folds": {"protocol": folds}}
+    return Result(record | {"trained_on": "demo", "tested_on": "demo"}, table)
+
+
+def hits(share: float, of: int = 200) -> list[bool]:
+    return [number // 2 < share * of / 2 for number in range(of)]
+
+
+def judge(here, there, tolerance=1.0, validations=None, protocols=gate.HONEST):
+    validations = validations or {"demo": {"passed": True, "checks": []}}
+    return gate.judge(here, there, validations, protocols, tolerance)
+
+
+def test_a_fall_closes_it_only_with_confidence():
+    there = {"run": result(hits(0.8))}
+    (fell, _) = judge({"run": result(hits(0.6))}, there)
+    assert not fell.passed and fell.said == "Fell by more than the tolerance, with 95 % confidence."
+    assert (fell.before, fell.after) == pytest.approx((80, 60))
+    assert fell.points[0] == pytest.approx(-20) and fell.points[2] < -1
+    (tolerated, _) = judge({"run": result(hits(0.6))}, there, tolerance=20)
+    assert tolerated.passed and tolerated.said == "Fell, but maybe by no more than the tolerance."
+    (chance, _) = judge({"run": result(hits(0.79))}, there)
+    assert chance.passed and chance.said == "No change that the corpus could show."
+    (better, _) = judge({"run": result(hits(0.95))}, there)
+    assert better.passed and better.said == "Better."
+
+
+def test_utterances_that_both_tested_are_compared():
+    ours, theirs = result(hits(0.5, 100), first=40), result(hits(1.0, 100))
+    change = changes(ours, theirs)["speaker"]
+    assert (change.utterances, change.left_out) == (60, 80)
+    assert change.before == pytest.approx(100)
+    assert change.after == pytest.approx(100 * 50 / 60)
+    (rule, _) = judge({"run": ours}, {"run": theirs})
+    assert rule.said.endswith("On the 60 utterances that both tested.")
+
+
+def test_what_cannot_be_compared_closes_it():
+    there = {"run": result(hits(0.8))}
+    for other in (
+        result(hits(0.8), labels=("angry", "happy")),
+        result(hits(0.8), folds="cross"),
+        result(hits(0.8), first=1000),
+    ):
+        (rule, _) = judge({"run": other}, there)
+        assert not rule.passed and "cannot be compared" in rule.said
+
+
+def test_new_runs_and_runs_that_are_gone_pass():
+    new, gone, _ = judge({"a": result(hits(0.5))}, {"b": result(hits(0.9))})
+    assert new.passed and new.said.startswith("New") and new.name == "UAR of a, speaker"
+    assert gone.passed and gone.said.startswith("No longer run")
+
+
+def test_protocols_choose_what_counts():
+    here, there = {"run": result(hits(0.6), "random")}, {"run": result(hits(0.8), "random")}
+    names = [rule.name for rule in judge(here, there)]
+    assert names == ["UAR of run, corrected", "validation of demo"]
+    assert judge(here, there, protocols=("published",))[0].name == "UAR of run, published"
+    assert [rule.name for rule in judge(here, there, protocols=("cross",))] == [
+        "validation of demo"
+    ]
+
+
+def test_validation_must_have_passed():
+    here = {"run": result(hits(0.5))}
+    broken = {"check": "x", "severity": "error", "passed": False, "message": "3 files are missing"}
+    warned = {"check": "y", "severity": "warning", "passed": False, "message": "odd"}
+    found = {"demo": {"passed": False, "checks": [broken, warned]}}
+    rule = judge(here, here, validations=found)[-1]
+    assert not rule.passed and rule.said.endswith("recipe describes: 3 files are missing.")
+    rule = judge(here, here, validations={"demo": {"passed": True, "checks": [warned]}})[-1]
+    assert rule.passed and rule.said == "Passed, with warnings: odd."
+    rule = judge(here, here, validations={"other": {}})[-1]
+    assert not rule.passed and "results/validation/demo.json is not there" in rule.said
+
+
+def test_parity():
+    held = gate.parity("emovo", 92.00, 92.00, 541, 588, True)
+    assert held.passed and "541 of 588" in held.said
+    lost = gate.parity("emovo", 91.5, 92.00, 538, 588, False)
+    assert not lost.passed and "NOT the paper's figures" in lost.said
+    assert gate.unchecked_parity("emovo", "no file x").passed
+
+
+def test_the_verdict_reads_well():
+    rules = judge({"run": result(hits(0.6))}, {"run": result(hits(0.8))})
+    lines = render.markdown(gate.table(rules, "Closed", ["a note"])).splitlines()
+    row = next(line for line in lines if line.startswith("| **CLOSED** |"))
+    cells = [cell.strip() for cell in row.split("|")[2:-1]]
+    assert cells[:3] == ["UAR of run, speaker", "80.00", "60.00"]
+    change, low, _, high = cells[3].replace("(", "").replace(")", "").split()
+    assert float(change) == -20 and float(low) < -20 < float(high) < -1
+    assert lines[-2:] == ["- validation of demo: Passed.", "- a note"]
+    (why,) = gate.closed(rules)
+    assert why.startswith(
+        "UAR of run, speaker: Fell by more than the tolerance, with 95 % confidence. -20.00"
+    )
+
+
+def test_the_interval_is_that_of_pairs():
+    rng = np.random.default_rng(1)
+    right = (rng.random(200) < 0.7).tolist()
+    flipped = [not hit if number < 2 else hit for number, hit in enumerate(right)]
+    change = changes(result(flipped), result(right))["speaker"]
+    low, high = change.points["uar"][1:]
+    assert high - low < 4  # two utterances differ; unpaired it would be 18
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    for command, said in (
+        (("gate", "nowhere"), "'nowhere' is no revision of this repository."),
+        (("gate", "HEAD", "--weights", "emovo"), "--weights emovo: give CORPUS=ZIP"),
+    ):
+        result = run(ROOT, "timnet", *command, check=False)
+        assert result.returncode == 1 and said in result.stderr

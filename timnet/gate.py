@@ -1,0 +1,153 @@
+"""Whether what was trained anew may take the place of what is in use: rules, each with a reason.
+
+The gate closes only for what the figures show. A UAR that fell within what chance does to a test
+set of this size leaves it open: the interval of the change tells the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from timnet.changes import Change, Result, changes
+from timnet.intervals import CONFIDENCE
+from timnet.tables import NO_FIGURE, Cell, Table, print_figure, signed
+
+HONEST = ("corrected", "speaker", "cross")  # protocols whose epoch no test fold chose
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule and what came of it."""
+
+    name: str
+    passed: bool
+    said: str  # a sentence
+    before: float | None = None  # percent
+    after: float | None = None
+    points: tuple[float, float, float] | None = None  # of the change: itself, low, high
+
+
+def judge(
+    here: Mapping[str, Result],
+    there: Mapping[str, Result],
+    validations: Mapping[str, dict[str, Any]],
+    protocols: Sequence[str],
+    tolerance: float,
+) -> list[Rule]:
+    """Every rule on results by run, against those of the baseline.
+
+    Args:
+        validations: summaries of `timnet.validate` by corpus, of the new revision.
+        protocols: whose UAR counts.
+        tolerance: points by which a UAR may fall.
+    """
+    rules = []
+    for run in sorted({*here, *there}):
+        if run not in here:
+            rules.append(Rule(f"UAR of {run}", True, "No longer run: nothing to compare."))
+            continue
+        if run not in there:
+            known = [protocol for protocol in here[run].tests if protocol in protocols]
+            said = "New: the baseline has nothing to compare with."
+            rules += [Rule(_name(run, protocol), True, said) for protocol in known]
+            continue
+        found = changes(here[run], there[run])
+        for protocol in (each for each in here[run].tests if each in protocols):
+            rules.append(uar(_name(run, protocol), found.get(protocol), tolerance))
+    corpora = sorted({corpus for result in here.values() for corpus in _corpora(result)})
+    return rules + [validation(corpus, validations.get(corpus)) for corpus in corpora]
+
+
+def uar(name: str, change: Change | None, tolerance: float) -> Rule:
+    """Closes if UAR fell by more than the tolerance with confidence: its whole interval did."""
+    if change is None:
+        said = (
+            "Other emotions, folds or utterances than the baseline's: the two cannot be compared. "
+            "If that is meant, merge the branch by hand: it is the baseline from then on."
+        )
+        return Rule(name, False, said)
+    points, low, high = change.points["uar"]
+    if high < -tolerance:
+        said = f"Fell by more than the tolerance, with {CONFIDENCE} % confidence."
+    elif low > 0:
+        said = "Better."
+    elif high < 0:
+        said = "Fell, but maybe by no more than the tolerance."
+    else:
+        said = "No change that the corpus could show."
+    if change.left_out:
+        said += f" On the {change.utterances} utterances that both tested."
+    passed = high >= -tolerance
+    return Rule(name, passed, said, change.before, change.after, (points, low, high))
+
+
+def validation(corpus: str, summary: Mapping[str, Any] | None) -> Rule:
+    """Closes if a corpus is not what its recipe describes, or nobody looked."""
+    name = f"validation of {corpus}"
+    if summary is None:
+        return Rule(name, False, f"results/validation/{corpus}.json is not there.")
+    checks = summary["checks"]
+    if not summary["passed"]:
+        broken = [check["message"] for check in checks if _is_error(check)]
+        return Rule(name, False, f"Not what its recipe describes: {'; '.join(broken)}.")
+    warnings = [check["message"] for check in checks if not check["passed"]]
+    told = f"Passed, with warnings: {'; '.join(warnings)}." if warnings else "Passed."
+    return Rule(name, True, told)
+
+
+def _is_error(check: Mapping[str, Any]) -> bool:
+    return not check["passed"] and check["severity"] == "error"
+
+
+def parity(corpus: str, ours: float, paper: float, correct: int, of: int, holds: bool) -> Rule:
+    """Closes if the authors' weights give another UAR here than in the paper (both percent)."""
+    said = f"The authors' weights recognise {correct} of {of} utterances: "
+    said += "the paper's figures." if holds else "NOT the paper's figures; the features changed."
+    return Rule(f"paper parity of {corpus}", holds, said, paper, ours)
+
+
+def unchecked_parity(corpus: str, why: str) -> Rule:
+    return Rule(f"paper parity of {corpus}", True, f"Not checked: {why}.")
+
+
+def _name(run: str, protocol: str) -> str:
+    return f"UAR of {run}, {protocol}"
+
+
+def _corpora(result: Result) -> list[str]:
+    return [result.record["trained_on"], result.record["tested_on"]]
+
+
+def closed(rules: Sequence[Rule]) -> list[str]:
+    """The rules that keep the gate closed, as sentences."""
+    return [f"{rule.name}: {_with_points(rule)}" for rule in rules if not rule.passed]
+
+
+def _with_points(rule: Rule) -> str:
+    if rule.points is None:
+        return rule.said
+    change, low, high = map(signed, rule.points)
+    return f"{rule.said} {change} points ({low} to {high})."
+
+
+def table(rules: Sequence[Rule], title: str, notes: Sequence[str]) -> Table:
+    """The verdict for people: a row a rule, with what it says below; narrow enough for a page."""
+    rows = []
+    for rule in rules:
+        change = NO_FIGURE
+        if rule.points is not None:
+            points, low, high = map(signed, rule.points)
+            change = f"{points} ({low} to {high})"
+        cells = (
+            "passed" if rule.passed else "**CLOSED**",
+            rule.name,
+            print_figure(rule.before),
+            print_figure(rule.after),
+            change,
+        )
+        rows.append([Cell(text) for text in cells])
+    said = [f"{rule.name}: {rule.said}" for rule in rules]
+    head = ("", "rule", "before", "after", f"change ({CONFIDENCE} %)")
+    return Table("gate", title, head, rows, [*said, *notes])
