@@ -199,12 +199,12 @@ def test_kills_do_no_harm(prefect_api, tmp_path):
         flow = launch(root, PATH=path, KILL=kill, WHEN=when, HOLD=str(hold))
         pid.write_text(str(flow.pid))
         if hold.exists():
-            until((tmp_path / "held").exists, 120)
+            until((tmp_path / "held").exists, 300)
             refused = retrain(root, return_state=True)  # a second one meanwhile
             assert f"{root}: another run is at work here (" in refused.message
             flow.kill()
             hold.unlink()
-        flow.communicate(timeout=180)
+        flow.communicate(timeout=300)
         assert flow.returncode == -signal.SIGKILL
         until(lambda: left_in(root) == [])
         nothing_lacks_its_data(root)

@@ -27,7 +27,7 @@ stages:
   score:
     foreach: [demo-speaker]
     do:
-      cmd: mkdir -p results/runs/${item} && cp build/train/*.* results/runs/${item}
+      cmd: mkdir -p results/runs/${item} && cp build/train/*.[jp]* results/runs/${item}
       deps:
         - build/train
       outs:
