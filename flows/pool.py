@@ -30,7 +30,7 @@ from flows.leash import Leash
 from timnet.errors import ParameterError, TimnetError
 from timnet.provenance import commit, head
 
-FLOW = "stage"  # the flow of `flows.worker`; its deployment has the name of the pool
+FLOW = "stage"  # of `flows.stage`; its deployment has the name of the pool
 EVERY = 2.0  # s between two looks at a run
 HEARTBEAT = 30  # s between two signs of life of a run; Prefect allows no less
 LOST = 90  # s without one, until a run counts as crashed

@@ -153,6 +153,9 @@ def test_machines_that_meet_in_s3(new, tmp_path, api, monkeypatch):
     assert same_as_serial(root, new, "# un\n")
 
 
-def test_what_a_pool_needs(new, prefect_api):
+def test_what_a_pool_needs(new, tmp_path, prefect_api):
+    with pytest.raises(ParameterError, match="machines of a pool work on a commit, and sources"):
+        prepare(new, "none")  # its dvc.yaml is not committed
+    root = project(new, tmp_path, "    url = ../../remote\n", one="# un\n")
     with pytest.raises(ParameterError, match=r"no machine has ever served the pool 'none'\. On"):
-        prepare(new, "none")
+        prepare(root, "none")

@@ -1,0 +1,107 @@
+"""One stage on a machine of a pool: the flow that workers run (`flows.worker`)."""
+
+# Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.states import Failed, State
+from ruamel.yaml import YAML
+
+from flows.artifacts import Progress
+from flows.guard import exclusive
+from flows.leash import Leash
+from flows.pool import FLOW
+from flows.reproduce import ask, reproduce_stage
+from timnet.cli.push import refuse_unlicensed
+from timnet.errors import ParameterError, TimnetError
+from timnet.licences import PRIVATE
+from timnet.workspace import Workspace
+
+CLONE = "TIMNET_CLONE"  # where the runs of a worker find its clone
+
+
+@flow(name=FLOW, flow_run_name="{stage}")
+def take(stage: str, commit: str, lock: dict[str, Any], inputs: list[str]) -> State:
+    """Reproduce one stage in this machine's clone, from the remote and back to it.
+
+    Args:
+        stage: Its name in dvc.yaml.
+        commit: Of the project, in full.
+        lock: Entries of dvc.lock for the stages that its inputs come from.
+        inputs: Paths of what DVC has to pull for it.
+    """
+    root = Path(os.environ[CLONE])
+    try:
+        refuse_unlicensed(root, PRIVATE)
+        with exclusive(root, stage) as held, Leash(held) as leash:
+            check_out(root, commit)
+            add_to_lock(root, lock)
+            if inputs:
+                ask(leash, root, "pull", "--force", *inputs)
+            with reported(root, stage):
+                state = reproduce_stage(leash, root, stage, "--pull")
+            if state.is_completed():
+                ask(leash, root, "push", "--remote", PRIVATE, stage)
+                # last, so that the run cache knows of no result that is not there
+                ask(leash, root, "push", "--remote", PRIVATE, "--run-cache", stage)
+            return state
+    except TimnetError as error:
+        return Failed(message=str(error))
+
+
+def check_out(root: Path, commit: str) -> None:
+    """Bring the clone to a commit; what git does not know stays.
+
+    Raises:
+        ParameterError: the commit cannot be had.
+    """
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+
+    if git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
+        git("fetch", "--quiet", "--all")
+    switched = git("checkout", "--quiet", "--force", "--detach", commit)
+    if switched.returncode:
+        raise ParameterError(
+            f"{root}: cannot go to commit {commit[:10]} ({switched.stderr.strip()}). Push it to "
+            "where this clone fetches from."
+        )
+    get_run_logger().info("%s is at commit %s", root, commit[:10])
+
+
+def add_to_lock(root: Path, entries: dict[str, Any]) -> None:
+    """Tell DVC what stages have made elsewhere since the commit."""
+    path = root / "dvc.lock"
+    content: Any = YAML(typ="safe").load(path) if path.exists() else {"schema": "2.0", "stages": {}}
+    content["stages"].update(entries)
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe").dump(content, file)
+
+
+@contextmanager
+def reported(root: Path, stage: str) -> Iterator[None]:
+    """Report the progress of a stage as an artifact while it runs."""
+    progress, ended = Progress(root), threading.Event()
+
+    def report() -> None:
+        while not ended.wait(1.0):
+            progress.look(stage)
+
+    Workspace(root).progress(stage).unlink(missing_ok=True)
+    thread = threading.Thread(target=copy_context().run, args=(report,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        progress.end(stage)
