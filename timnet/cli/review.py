@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ def compare(
     revision: Annotated[str, typer.Argument(help="A commit, branch or tag.")],
 ) -> None:
     """Compare the results here with those of another revision, as Markdown for a pull request."""
-    from timnet import render, tables
+    from timnet import records, render, tables
     from timnet.score import MEANING
     from timnet.tables import Cell, Table
 
@@ -48,8 +47,9 @@ def compare(
             rows.append([Cell(run), Cell(state), *[Cell("")] * 5])
             continue
         folder = f"results/runs/{run}"
-        mine = {p: read_json(workspace.root / folder / p) for p in ("metrics.json", "run.json")}
-        old = {p: json.loads(_show(workspace, theirs, f"{folder}/{p}")) for p in mine}
+        shapes = {"metrics.json": records.Metrics, "run.json": records.Run}
+        mine = {p: read_json(workspace.root / folder / p, shape) for p, shape in shapes.items()}
+        old = {p: _old(workspace, theirs, f"{folder}/{p}", shape) for p, shape in shapes.items()}
         changes = _changes(workspace, theirs, run, mine["run.json"], old["run.json"])
         for protocol in (p for p in MEANING if p in mine["metrics.json"]):
             for name in ("uar", "war"):
@@ -107,6 +107,16 @@ def _notes(workspace: Workspace, revision: str) -> list[str]:
     ]
 
 
+def _old(workspace: Workspace, revision: str, path: str, shape: Any) -> Any:
+    """The content of a JSON file at another revision."""
+    from timnet import records
+
+    try:
+        return records.parse(_show(workspace, revision, path), shape)
+    except records.Damaged as error:
+        raise ArtifactError(f"{path} at {revision}: {error}. Compare with another one.") from None
+
+
 def _show(workspace: Workspace, revision: str, path: str) -> bytes:
     content = _git(workspace, "show", f"{revision}:./{path}")
     if content is None:
@@ -129,13 +139,13 @@ def verify(
 
     Reads the cached features and leaves results/ and build/train/ as they are.
     """
-    from timnet import provenance, schemas
+    from timnet import provenance, records, schemas
     from timnet import train as stage
 
     workspace, params = open_workspace()
     settings = params.run(run)
     results = workspace.run_results(run)
-    record = read_json(results / "run.json")
+    record = read_json(results / "run.json", records.Run)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     known = sorted(set(split["fold"].to_pylist()) - {-1})
     if fold not in known:
