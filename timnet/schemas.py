@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from timnet.errors import ArtifactError
+from timnet.errors import ArtifactError, listing
 
 MANIFEST = pa.schema(
     [
@@ -118,12 +118,14 @@ def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         ArtifactError: no such file, not Parquet, or another schema.
     """
     try:
-        table = pq.read_table(path)
+        # of a folder it would read all that is there, of `a=1/` make a column
+        table = pq.read_table(path.open("rb"), partitioning=None)
+        table.validate(full=True)
     except FileNotFoundError:
         raise ArtifactError(
             f"{path}: no such file. Run `dvc repro`, or the stage that writes it."
         ) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ArtifactError(
             f"{path}: not a readable Parquet file ({error}). Delete it and run `dvc repro`."
         ) from None
@@ -135,6 +137,12 @@ def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
 def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
     if actual.equals(expected, check_metadata=False):
         return
+    twice = {name for name in actual.names if actual.names.count(name) > 1}
+    if twice:
+        raise ArtifactError(
+            f"{path}: more than one column {listing(sorted(twice))}. Delete the file and run `dvc "
+            "repro`."
+        )
     wrong = [
         f"{name}: {actual.field(name).type if name in actual.names else 'missing'}"
         f" (expected {expected.field(name).type})"
