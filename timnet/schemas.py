@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from timnet.errors import ArtifactError, listing
+from timnet.errors import ArtifactError
 
 MANIFEST = pa.schema(
     [
@@ -137,12 +137,6 @@ def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
 def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
     if actual.equals(expected, check_metadata=False):
         return
-    twice = {name for name in actual.names if actual.names.count(name) > 1}
-    if twice:
-        raise ArtifactError(
-            f"{path}: more than one column {listing(sorted(twice))}. Delete the file and run `dvc "
-            "repro`."
-        )
     wrong = [
         f"{name}: {actual.field(name).type if name in actual.names else 'missing'}"
         f" (expected {expected.field(name).type})"

@@ -7,6 +7,7 @@ to git and dvc are made. Heavy libraries are imported by the command that needs 
 from __future__ import annotations
 
 import errno
+import io
 import sys
 
 from timnet.cli import corpora, people, results, review, runs, stages, status, use  # noqa: F401  (they register their commands)
@@ -35,6 +36,8 @@ MACHINE_TROUBLE = {
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and exit code 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # where the locale has no ± or ü, a ? will do
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
     except TimnetError as error:
