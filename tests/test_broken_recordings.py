@@ -109,7 +109,7 @@ NAMES = {
     "case": b"CASE.WAV",
     "case, too": b"case.wav",
     "a number": b"9" * 200 + b".wav",
-    "dots": b"a...wav.wav",
+    "dots": b"a...b.wav",
 }
 
 
@@ -147,7 +147,7 @@ def test_such_names_in_a_corpus_are_refused(tmp_path: Path, case: str) -> None:
     with pytest.raises(CorpusError, match=r"1 file name\(s\) (fit no rule|are not in UTF-8): "):
         emovo.read(tmp_path)
     (tmp_path / "f1" / name).rename(tmp_path / "moved")
-    (tmp_path / "f1").rename(tmp_path / name)  # as a folder around a good name
+    (tmp_path / "f1").rename(tmp_path / name.removesuffix(".wav"))  # as a folder around a good name
     if "\udcff" in name:
         with pytest.raises(CorpusError, match=r"1 file name\(s\) are not in UTF-8: "):
             emovo.read(tmp_path)
