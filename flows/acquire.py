@@ -33,16 +33,24 @@ from flows.server import some_server
 from timnet import acquire as stage
 from timnet import corpora as registry
 from timnet.cli.status import refuse_loss
-from timnet.download import Progress
+from timnet.download import Progress, without_login
 from timnet.errors import TimnetError
 from timnet.workspace import Workspace
 
 EVERY = 5.0  # s between two reports of progress
+LOGIN = "the mirror's address holds a login, which Prefect would keep: set TIMNET_MIRROR to it."
 
 
 @flow(name="acquire", task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]
 def acquire(corpora: list[str], workspace: Path = Path(), mirror: str | None = None) -> State:
-    """Bring corpora to data/ as `timnet acquire` would; `mirror` has an institute's own copies."""
+    """Bring corpora to data/ as `timnet acquire` would.
+
+    Args:
+        mirror: Address of an institute's own copies. Prefect keeps and shows it: one with a login
+            belongs into the environment, as TIMNET_MIRROR, which is used where none is given.
+    """
+    if mirror and without_login(mirror)[1]:
+        return Failed(message=LOGIN)
     logging.getLogger("timnet").setLevel(logging.INFO)
     root, stop = workspace.absolute(), Event()
     futures = {name: bring.submit(root, name, mirror, stop) for name in dict.fromkeys(corpora)}
@@ -63,6 +71,7 @@ def acquire(corpora: list[str], workspace: Path = Path(), mirror: str | None = N
 def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
     """Bring one corpus to its place, or say why not."""
     data, progress = Workspace(workspace).data, report(name, stop)
+    mirror = mirror or os.environ.get("TIMNET_MIRROR")
     try:
         got = stage.acquire(registry.corpus(name, data), data, mirror=mirror, progress=progress)
     except TimnetError as error:
@@ -109,10 +118,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.acquire")
     parser.add_argument("corpora", nargs="+", metavar="CORPUS", help="what to bring")
     parser.add_argument("--workspace", type=Path, default=".", help="folder of data/")
-    parser.add_argument("--mirror", default=os.environ.get("TIMNET_MIRROR"), help="own copies")
+    parser.add_argument("--mirror", help="own copies, in place of those of TIMNET_MIRROR")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         arguments = vars(parser.parse_args())
+        if arguments["mirror"] and without_login(arguments["mirror"])[1]:
+            raise TimnetError(LOGIN)
         with temporary_settings({PREFECT_API_URL: some_server()}):
             state = acquire(**arguments, return_state=True)
     except TimnetError as error:

@@ -10,11 +10,17 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"  # in small products threads only wait for each other
+
+# the same few inputs every time; `--hypothesis-profile=long` draws many, and others
+settings.register_profile("lean", max_examples=60, deadline=None, derandomize=True)
+settings.register_profile("long", max_examples=3000, deadline=None, print_blob=True)
+settings.load_profile("lean")
 
 
 @pytest.fixture(scope="session")

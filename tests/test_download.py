@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import email.utils
 import hashlib
 import json
@@ -205,6 +206,30 @@ def test_redirect_is_followed(server, tmp_path, waits):
     assert (tmp_path / "a.zip").read_bytes() == OTHER
     assert ranges(server)[1] is None
     assert ranges(server)[3] == "bytes=1000000-"
+
+
+def test_a_login_is_sent_and_kept_nowhere(server, tmp_path, waits, caplog):
+    caplog.set_level("DEBUG")
+    url = server.url("/a.zip").replace("//", "//anna:s%40cret@")
+    server.script = [http.cut(1_000_000), http.serve, http.status(404)]
+    record = fetch(url, tmp_path / "a.zip", sleep=waits.append)
+    assert record["url"] == server.url("/a.zip")
+    sent = "Basic " + base64.b64encode(b"anna:s@cret").decode()
+    assert [headers["Authorization"] for _, headers in server.requests] == [sent, sent]
+    assert fetch(url, tmp_path / "a.zip", sleep=waits.append) == record  # what is here is known
+    with pytest.raises(CorpusError, match="404") as caught:
+        fetch(url, tmp_path / "b.zip", sleep=waits.append)
+    kept = "".join(path.read_text("latin-1") for path in tmp_path.glob("*.json"))
+    assert "cret" not in kept + str(caught.value) + caplog.text
+
+
+def test_a_login_goes_to_nobody_else(server, tmp_path, waits):
+    with Server() as other:
+        other.files["/a.zip"] = BODY
+        server.script = [http.redirect(other.url("/a.zip"))]
+        url = server.url("/a.zip").replace("//", "//anna:secret@")
+        fetch(url, tmp_path / "a.zip", sleep=waits.append)
+        assert "Authorization" not in other.requests[0][1]
 
 
 REFUSED = [

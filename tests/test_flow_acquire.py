@@ -108,6 +108,13 @@ def test_command_line_tries_again_and_shows_it(prefect_api, server, tmp_path, fo
     assert "Traceback" not in said
     assert files_under_dvc(folder) == 480
 
+    secret = mirror.replace("//", "//anna:secret@")  # Prefect would keep it
+    with command(folder, "--mirror", secret, "savee") as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert said.endswith("which Prefect would keep: set TIMNET_MIRROR to it.\n")
+    assert "secret" not in said
+
     with command(folder, "casia", "savee") as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode == 1

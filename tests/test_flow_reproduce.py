@@ -19,6 +19,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending
+from reliability import dead_locks
 
 from flows.leash import Leash
 from flows.reproduce import Step, is_transient, outcome, plan, reproduce
@@ -303,6 +304,13 @@ def test_a_second_run_is_refused(first, tmp_path):
     flow.communicate(timeout=60)
 
 
+def test_locks_of_the_dead_stop_nobody(first, tmp_path):
+    root = copy(first.root, tmp_path / "left")
+    take(root, "one", "# un\n")
+    dead_locks(root, "copy/one.txt", "score/one.txt")
+    assert start(root, targets=["score@one"]).message == "2 completed"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_flow_leaves_nothing(first, tmp_path, blow):
@@ -372,8 +380,12 @@ def test_kills_leave_the_same_result(prefect_api, tmp_path):
 @pytest.mark.slow
 def test_a_server_of_its_own(new, tmp_path, prefect_api):
     root = copy(new, tmp_path / "own")
-    flow = launch(root, PREFECT_API_URL="", PREFECT_HOME=str(tmp_path / "home"))
+    secret = "pnu_0123456789"
+    home = {"PREFECT_API_URL": "", "PREFECT_HOME": str(tmp_path / "home")}
+    flow = launch(root, **home, PREFECT_API_KEY=secret, AWS_SECRET_ACCESS_KEY=secret)
     _, errors = flow.communicate(timeout=180)
     assert flow.returncode == 0, errors
     assert errors.splitlines()[-1] == "reproduce: 6 completed"
     assert (tmp_path / "home" / "prefect.db").exists()
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in kept if secret.encode() in path.read_bytes()]

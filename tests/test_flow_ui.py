@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import weekly
 from conftest import ROOT, run
@@ -54,7 +55,8 @@ def project(tmp_path_factory) -> Path:
 
 
 def launch(root: Path, port: int) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # were it for Prefect alone, this would open the server to the network
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_SERVER_API_HOST": "0.0.0.0"}
     for name in ("PREFECT_HOME", "PREFECT_API_URL"):
         environment.pop(name, None)
     return subprocess.Popen(
@@ -138,6 +140,12 @@ def test_what_it_serves(root, port):
         schema = deployment.parameter_openapi_schema["properties"]
         assert offered <= set(schema) and all(schema[name]["description"] for name in schema)
     assert (root / ".prefect" / "prefect.db").exists()
+
+
+def test_it_listens_on_loopback_alone(port):
+    sockets = [each for each in psutil.net_connections() if each.status == psutil.CONN_LISTEN]
+    heard = {each.laddr.ip for each in sockets if each.laddr.port in (port, port + 1)}
+    assert heard == {"127.0.0.1"}
 
 
 def test_a_second_one_says_where_the_first_is(root, port):

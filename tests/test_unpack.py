@@ -160,6 +160,27 @@ def deflate64(path: Path) -> Path:
     return path
 
 
+def extended(**headers):
+    """A tar whose extended header says other things of its member than the header."""
+
+    def build(path: Path) -> Path:
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+            info = tarfile.TarInfo("good.wav")
+            info.pax_headers = {name.replace("_", "."): value for name, value in headers.items()}
+            info.size = 512
+            archive.addfile(info, io.BytesIO(b"1\n0\n1\n".ljust(512, b"\0")))
+        return path
+
+    return build
+
+
+def two_names(path: Path) -> Path:
+    """A zip whose directory calls a member otherwise than the member does itself."""
+    data = zip_with("x.wav")(path).read_bytes()
+    path.write_bytes(data.replace(b"x.wav", b"/.wav", 1))
+    return path
+
+
 NOISE = random.Random(0).randbytes(200_000)
 MANY = {f"{number}.wav": b"" for number in range(60)}
 FEATURES = {"x/1.npy": b"", "x/2.npy": b"", "x/y": b""}
@@ -173,6 +194,10 @@ UNSAFE = {
     "zip: absolute": (zip_with("/etc/x.wav"), "absolute path"),
     "zip: drive": (zip_with("C:\\x.wav"), "absolute path"),
     "zip: line feed": (zip_with("a\nb.wav"), "no proper name"),
+    "zip: escape": (zip_with("\x1b[2J.wav"), "no proper name"),
+    "zip: 300 letters": (zip_with("x" * 300 + ".wav"), "no proper name"),
+    "zip: 400 folders deep": (zip_with("d/" * 400 + "x.wav"), "no proper name"),
+    "zip: two names": (two_names, DAMAGED),
     "zip: link": (zip_with("x.wav", b"/etc", 0o120777), LINK),
     "zip: pipe": (zip_with("x.wav", b"", 0o010644), LINK),
     "zip: device": (zip_with("x.wav", b"", 0o020644), LINK),
@@ -188,6 +213,13 @@ UNSAFE = {
     "tar: up": (tar_with("../x.wav"), "leaves the folder"),
     "tar: up, a folder": (tar_with("../d", tarfile.DIRTYPE), "leaves the folder"),
     "tar: absolute": (tar_with("/x.wav"), "absolute path"),
+    "tar: not UTF-8": (tar_with(os.fsdecode(b"\xff.wav")), "no proper name"),
+    "tar: up, in the extended header": (extended(path="../x.wav"), "leaves the folder"),
+    "tar: a petabyte": (extended(size=str(10**15)), r"unpack to.*bomb"),
+    "tar: a terabyte of holes": (
+        extended(GNU_sparse_major="1", GNU_sparse_minor="0", GNU_sparse_realsize=str(10**12)),
+        r"has holes|unpack to|damaged",
+    ),
     "tar: link": (tar_with(kind=tarfile.SYMTYPE, link="/etc/passwd"), LINK),
     "tar: hard link": (tar_with(kind=tarfile.LNKTYPE, link="good.wav"), LINK),
     "tar: device": (tar_with(kind=tarfile.CHRTYPE), LINK),
@@ -305,5 +337,5 @@ def test_unreadable(tmp_path):
     source = laid_out({"a.wav": b"x"}, tmp_path / "source")
     (source / "a.wav").unlink()
     os.mkfifo(source / "a.wav")
-    with pytest.raises(OSError, match="named pipe"):
+    with pytest.raises(CorpusError, match=r"member 'a\.wav' is a pipe or a device"):
         copy(source, tmp_path / "out")

@@ -190,8 +190,7 @@ def _download(
     published = corpus.download
     name = published.file if published else f"{corpus.id}.zip"
     if url is not None:
-        fetch(url, work / name, progress=progress)
-        return work / name, url
+        return work / name, fetch(url, work / name, progress=progress)["url"]
     if mirror is not None:
         url = f"{mirror.rstrip('/')}/{corpus.id}/{name}"
     elif published is not None:
@@ -199,8 +198,8 @@ def _download(
     else:
         raise CorpusError(where(corpus))
     size, md5 = (published.size, published.md5) if published else (None, None)
-    fetch(url, work / name, size=size, md5=md5, progress=progress)
-    return work / name, url
+    record = fetch(url, work / name, size=size, md5=md5, progress=progress)
+    return work / name, record["url"]
 
 
 def _bring(

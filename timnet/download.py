@@ -24,8 +24,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
-from timnet import __version__
+from timnet import __version__, records
 from timnet.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def fetch(
     """Bring the archive at `url` to `target`, unless it lies there already.
 
     Args:
+        url: may hold a login, `https://USER:PASSWORD@...`; it is sent, and kept nowhere.
         size, md5: of the file, where published.
         timeout: s without a byte after which a connection counts as lost.
         sleep: waits between tries.
@@ -84,6 +86,7 @@ def fetch(
     """
     import httpx  # here, for own corpora are read where no httpx is
 
+    url, login = without_login(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     record = _recorded(url, target, size, md5)
     if record is not None:
@@ -92,7 +95,7 @@ def fetch(
     failures, furthest = 0, part.bytes()
     headers = {"User-Agent": f"timnet/{__version__}", "Accept-Encoding": "identity"}
     with httpx.Client(
-        headers=headers, timeout=timeout, follow_redirects=True, max_redirects=10
+        auth=login, headers=headers, timeout=timeout, follow_redirects=True, max_redirects=10
     ) as client:
         while True:
             resumed = part.bytes() > 0
@@ -124,6 +127,15 @@ def fetch(
     return _record(target, url, part.state)
 
 
+def without_login(url: str) -> tuple[str, tuple[str, str] | None]:
+    """An address that may be logged and kept, and the user and password that stood in it."""
+    found = re.fullmatch(r"(\w+://)([^/?#]*)@(.*)", url, re.DOTALL)
+    if found is None:
+        return url, None
+    user, _, password = found[2].partition(":")
+    return found[1] + found[3], (unquote(user), unquote(password))
+
+
 class _TransientError(Exception):
     """Trouble that another try may mend; `wait` seconds if the server asks for them."""
 
@@ -150,9 +162,10 @@ class _State:
 
 def _read_state(path: Path) -> _State | None:
     try:
-        return _State(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        found = records.read(path, _State)
+    except (OSError, records.Damaged):
         return None
+    return _State(**{name: found[name] for name in asdict(_State("")) if name in found})
 
 
 class _Part:
@@ -276,7 +289,8 @@ def _refuse_status(url: str, response: httpx.Response) -> None:
             )
         raise _TransientError(answer, wait)
     advice = {
-        401: "It wants a login: download the archive in a browser and pass it with --from PATH.",
+        401: "It wants a login: put `USER:PASSWORD@` before the host, or download the archive in a "
+        "browser and pass it with --from PATH.",
         403: "It does not give this file to everyone: see the corpus' own page.",
         404: "The file is not there any more: look for its new address and pass it with --url.",
     }.get(status, "Try another address with --url, or an archive with --from PATH.")
@@ -320,7 +334,9 @@ def _refuse_page(url: str, response: httpx.Response, head: bytes, part: _Part) -
     if archive_kind(head):
         return
     part.discard()
-    where = f"{url} (which leads to {response.url})" if response.history else url
+    # the query of a redirect often is a key for whoever has it
+    leads = response.url.copy_with(query=None)
+    where = f"{url} (which leads to {leads})" if response.history else url
     if re.match(rb"\s*<", head) or "html" in response.headers.get("Content-Type", ""):
         raise CorpusError(
             f"{where}: a web page came, not an archive; it may want a login or a consent. Open it "
@@ -354,9 +370,9 @@ def _recorded(url: str, target: Path, size: int | None, md5: str | None) -> dict
     if not target.exists():
         return None
     try:
-        record = json.loads(target.with_name(f"{target.name}.json").read_text())
-        right = record["url"] == url and record["sha256"] == hash_file(target, "sha256")
-    except (OSError, ValueError, KeyError):  # killed before the record was written
+        record = records.read(target.with_name(f"{target.name}.json"), dict[str, Any])
+        right = record.get("url") == url and record.get("sha256") == hash_file(target, "sha256")
+    except (OSError, records.Damaged):  # killed before the record was written
         state = _read_state(target.with_name(f"{target.name}.part.json"))
         ours = state and state.url == url and state.size in (None, target.stat().st_size)
         record = _record(target, url, state) if state and ours else None
@@ -391,7 +407,8 @@ def write_json(path: Path, content: Any) -> None:
     """Write atomically: `path` holds the old content or the whole new one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        partial.write_text(f"{text}\n", encoding="utf-8")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

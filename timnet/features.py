@@ -43,6 +43,7 @@ FINGERPRINT = b"timnet"  # key of the schema's metadata
 SHARD = 128  # utterances that a process computes at a time
 MAX_CHANNELS = 16
 LOWEST_RATE, HIGHEST_RATE = 2000, 384_000  # Hz
+LOUDEST = 1e9  # of full scale 1, or 32768 where someone forgot to divide; its power is finite
 # how the values of `mfcc` are stored smallest and fastest
 PARQUET = {"use_dictionary": False, "use_byte_stream_split": ["mfcc.list.element"]}
 
@@ -261,10 +262,13 @@ def of_file(path: Path, settings: FeatureSettings, filters: np.ndarray) -> np.nd
     """Features of a recording, (frames, coefficients), or in words why there are none."""
     try:
         with opened(path) as file:
-            recording, rate = file.read(dtype="float32"), file.samplerate
+            announced, rate = file.frames, file.samplerate
+            recording = file.read(dtype="float32")
         check_samples(recording)
     except AudioError as error:
         return str(error)
+    if len(recording) != announced:
+        return f"cut off: {len(recording)} samples where {announced} are announced"
     return mfcc(recording, rate, settings, filters)
 
 
@@ -301,6 +305,8 @@ def check_samples(recording: np.ndarray) -> None:
         raise AudioError("no samples")
     if not np.isfinite(recording).all():
         raise AudioError("samples that are not finite numbers")
+    if (most := np.abs(recording).max()) > LOUDEST:
+        raise AudioError(f"samples of up to {most:.0e}, where full scale is 1")
 
 
 def read(path: Path, settings: FeatureSettings | None = None) -> tuple[pa.Table, dict]:
@@ -314,8 +320,14 @@ def read(path: Path, settings: FeatureSettings | None = None) -> tuple[pa.Table,
     stored = (table.schema.metadata or {}).get(FINGERPRINT)
     if stored is None:
         raise ArtifactError(f"{path}: no fingerprint, so not a features file of this project.")
-    record = json.loads(stored)
-    expected = schemas.features(record["frames"] * record["settings"]["coefficients"])
+    try:
+        record = json.loads(stored)
+        size = record["frames"] * record["settings"]["coefficients"]
+        expected = schemas.features(size)
+    except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
+        raise ArtifactError(
+            f"{path}: a fingerprint that cannot be. Delete the file and run `dvc repro`."
+        ) from None
     schemas.check(table.schema, expected, path)
     if settings is not None and record["settings"] != asdict(settings):
         differ = [

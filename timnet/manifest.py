@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import soundfile
@@ -15,8 +16,14 @@ from timnet import schemas
 from timnet.corpora.corpus import Corpus, Utterance, natural_key
 from timnet.errors import AudioError, CorpusError, listing
 
-# libsndfile reads a file that was cut off without complaint, but notes it
-_CUT = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)
+LONGEST = 3600  # s of a recording that are believed; headers that lie announce years
+
+# libsndfile reads a file that was cut off without complaint, but notes it: WAV and W64, AIFF, AU
+_CUT = re.compile(
+    r"^ *(?:data|riff|Riff size|SSND|Data Size) *: (\d+) \(should be (\d+)\)"
+    r"|^Ogg: Last page lacks an end-of-stream bit",
+    re.MULTILINE,
+)
 
 
 def build(corpus: Corpus, folder: Path, progress: Callable[[int], None] | None = None) -> pa.Table:
@@ -62,16 +69,14 @@ def build(corpus: Corpus, folder: Path, progress: Callable[[int], None] | None =
 def _row(folder: Path, utterance: Utterance) -> dict | str:
     """The manifest's row of one utterance, or in words why there is none."""
     path = folder / utterance.path
+    info = header(path)
+    if isinstance(info, str):
+        return f"{utterance.path} ({info})"
     try:
-        content = path.read_bytes()
-        info = soundfile.info(path, verbose=True)
-    except (OSError, soundfile.SoundFileError) as error:
-        return f"{utterance.path} ({_reason(error, path)})"
-    if info.frames == 0 or info.samplerate == 0:
-        return f"{utterance.path} ({info.frames} samples at {info.samplerate} Hz)"
-    if cut := _CUT.search(info.extra_info):
-        announced, held = cut.groups()
-        return f"{utterance.path} (cut off: {held} bytes of sound where {announced} are announced)"
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256")
+    except OSError as error:
+        return f"{utterance.path} ({error.strerror})"
     return {
         "utterance": utterance.id,
         "speaker": utterance.speaker,
@@ -81,11 +86,25 @@ def _row(folder: Path, utterance: Utterance) -> dict | str:
         "sample_rate": info.samplerate,
         "channels": info.channels,
         "samples": info.frames,
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": content.hexdigest(),
     }
 
 
-def _reason(error: Exception, path: Path) -> str:
-    if isinstance(error, soundfile.LibsndfileError):
+def header(path: Path) -> Any:
+    """What a recording's header says, as of `soundfile.info`, or in words why it is none."""
+    try:
+        path.open("rb").close()  # says what libsndfile calls a system error
+        info = soundfile.info(path, verbose=True)
+    except soundfile.LibsndfileError as error:
         return f"{path.stat().st_size} bytes, not sound: {error.error_string}"
-    return getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        return str(error.strerror)
+    if info.frames == 0 or info.samplerate == 0:
+        return f"{info.frames} samples at {info.samplerate} Hz"
+    if cut := _CUT.search(info.extra_info):
+        announced, held = cut.groups()
+        sizes = f": {held} bytes of sound where {announced} are announced" if announced else ""
+        return f"cut off{sizes}"
+    if info.frames > LONGEST * info.samplerate:
+        return f"{info.frames / info.samplerate:.0f} s; at most {LONGEST} are believed"
+    return info

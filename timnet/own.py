@@ -14,7 +14,6 @@ on the contract stands: a file more or less, or another label, is refused.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import re
@@ -25,9 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from timnet import records
 from timnet.acquire import workplace
 from timnet.corpora import CORPORA
-from timnet.corpora.corpus import EMOTIONS, Corpus, Utterance, refuse_pointers
+from timnet.corpora.corpus import EMOTIONS, Corpus, Utterance, refuse_unreadable
 from timnet.download import Progress, refuse_space, write_json
 from timnet.errors import CorpusError, listing
 
@@ -37,7 +37,8 @@ REQUIRED = ("path", "speaker", "emotion")
 OPTIONAL = ("sentence", "sex")
 SEXES = ("female", "male", "unknown")
 
-_FIELDS = ("speakers", "counts", "sample_rates", "channels", "seconds")
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+LONGEST_NAME = 60  # characters; names of feature sets, runs and files are made from it
 
 
 def take(
@@ -58,8 +59,11 @@ def take(
         CorpusError: a table without its columns, rows that are wrong, recordings that are missing
             or not sound, or another corpus of that name.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-        raise CorpusError(f"{name!r} is no name for a corpus: lower-case letters, digits, dashes.")
+    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
+        raise CorpusError(
+            f"{name!r} is no name for a corpus: lower-case letters and digits, dashes between "
+            f"them, at most {LONGEST_NAME} in all."
+        )
     if name in CORPORA:
         raise CorpusError(f"{name!r} is the name of a recipe. Choose another one.")
     rows = _rows(table)
@@ -94,33 +98,28 @@ def load(folder: Path) -> Corpus:
     """
     path = folder / CONTRACT
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        fields = {key: content[key] for key in _FIELDS}
-        return Corpus(
-            id=content["id"],
-            title=content["title"],
-            language=content["language"],
-            licence=content["licence"],
-            redistributable=content.get("redistributable") is True,
-            citation=content["citation"],
-            source=content["source"],
-            read=read,
-            speakers=dict(fields["speakers"]),
-            counts=dict(fields["counts"]),
-            sample_rates=tuple(fields["sample_rates"]),
-            channels=tuple(fields["channels"]),
-            seconds=(float(fields["seconds"][0]), float(fields["seconds"][1])),
-        )
+        contract = records.read(path, records.Contract)
     except FileNotFoundError:
         raise CorpusError(
             f"{path}: no such file, so {folder.name} is no corpus. Make it one with "
             f"`timnet acquire {folder.name} --csv TABLE`."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except records.Damaged as error:
         raise CorpusError(
-            f"{path}: not a contract ({type(error).__name__}: {error}). Restore it, or delete it "
-            f"and run `timnet acquire {folder.name} --csv {folder / LABELS}`."
+            f"{path}: not a contract ({error}). Restore it, or delete it and run `timnet acquire "
+            f"{folder.name} --csv {folder / LABELS}`."
         ) from None
+    return Corpus(
+        **{key: contract[key] for key in ("id", "title", "language", "licence", "citation")},
+        source=contract["source"],
+        redistributable=contract.get("redistributable", False),
+        read=read,
+        speakers=contract["speakers"],
+        counts=contract["counts"],
+        sample_rates=tuple(contract["sample_rates"]),
+        channels=tuple(contract["channels"]),
+        seconds=tuple(contract["seconds"]),
+    )
 
 
 def read(folder: Path) -> list[Utterance]:
@@ -136,7 +135,7 @@ def read(folder: Path) -> list[Utterance]:
     suffixes = {PurePosixPath(path).suffix for path in listed}
     found = (path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
     names = (path.relative_to(folder).as_posix() for path in found)
-    extra = sorted(name for name in names if name not in listed)
+    extra = sorted(name for name in names if name not in (*listed, LABELS, CONTRACT))
     if extra:
         raise CorpusError(
             f"{folder}: {len(extra)} recording(s) are not in {LABELS}: {listing(extra)}. The "
@@ -186,7 +185,7 @@ def _rows(table: Path) -> list[dict[str, Any]]:
         raise CorpusError(
             f"{table}: {len(faults)} row(s) are wrong: {listing(faults)}. Nothing was taken."
         )
-    refuse_pointers(table.parent, (Path(str(row["path"])) for row in rows))
+    refuse_unreadable(table.parent, (Path(str(row["path"])) for row in rows))
     return rows
 
 
@@ -195,10 +194,15 @@ def _fault(row: dict[str, str | None], folder: Path) -> str | None:
     if empty:
         return f"no {' and no '.join(empty)}"
     path, emotion = str(row["path"]), str(row["emotion"])
-    if "\\" in path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    parts = PurePosixPath(path).parts
+    if "\\" in path or PurePosixPath(path).is_absolute() or ".." in parts:
         return f"path {path!r} is not below the table's folder, with forward slashes"
-    if not (folder / path).is_file():
+    if path != "/".join(parts):
+        return f"path {path!r} is written as {'/'.join(parts)!r}"
+    if any(len(os.fsencode(part)) > 255 for part in parts) or not (folder / path).is_file():
         return f"no file {folder / path}"
+    if path in (LABELS, CONTRACT):
+        return f"path {path!r} is the name of what describes the recordings: rename it"
     if not re.fullmatch(r"[a-z][a-z-]*", emotion):
         return f"emotion {emotion!r} is no lower-case word such as {', '.join(EMOTIONS)}"
     if row["sex"] not in (None, *SEXES):
@@ -236,15 +240,12 @@ def _contract(name: str, folder: Path, rows: list[dict[str, Any]]) -> dict[str, 
 
 def _headers(folder: Path, paths: Iterable[str]) -> list[tuple[int, int, float]]:
     """(sample rate, channels, seconds) of each recording."""
-    import soundfile
+    from timnet import manifest
 
     def header(path: str) -> tuple[int, int, float] | str:
-        try:
-            info = soundfile.info(folder / path)
-        except soundfile.LibsndfileError as error:
-            return f"{path} ({error.error_string})"
-        if not info.frames:
-            return f"{path} (no samples)"
+        info = manifest.header(folder / path)
+        if isinstance(info, str):
+            return f"{path} ({info})"
         return info.samplerate, info.channels, info.frames / info.samplerate
 
     with ThreadPoolExecutor() as pool:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from timnet.corpora import corpus as corpus_of
 from timnet.errors import ParameterError
 from timnet.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
+from timnet.records import Damaged, read_yaml
+
+_SHORT = reprlib.Repr()  # for what YAML's aliases can make endless
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -21,7 +24,8 @@ def _distinct(seeds: list[int]) -> list[int]:
     return seeds
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+# files and stages are named by it
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=100)]
 SignalLength = Annotated[int, Field(ge=2048, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
@@ -112,7 +116,7 @@ class TrainedModel(_Section):
 
 
 class Params(_Section):
-    corpora: list[str]
+    corpora: list[Name]
     features: Features
     train: Train
     runs: dict[Name, Run]
@@ -186,15 +190,15 @@ def read(path: Path) -> Params:
         CorpusError: a corpus that is neither a recipe nor one's own in data/.
     """
     try:
-        content = YAML(typ="safe").load(path)
+        content = read_yaml(path)
     except FileNotFoundError:
         raise ParameterError(
             f"{path}: no such file. Run timnet in the root of the project, where params.yaml lies."
         ) from None
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from None
-    except YAMLError as error:
-        raise ParameterError(f"{path}: not valid YAML: {error}") from None
+    except Damaged as error:
+        raise ParameterError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: empty; expected {', '.join(Params.model_fields)}.")
     try:
@@ -219,7 +223,7 @@ def _complaint(problem: dict) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{where}: {message}" if where else message
-    return f"{where}: {message}, got {problem['input']!r}"
+    return f"{where}: {message}, got {_SHORT.repr(problem['input'])}"
 
 
 def _fields(location: tuple) -> list[str]:

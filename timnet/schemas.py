@@ -118,12 +118,14 @@ def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         ArtifactError: no such file, not Parquet, or another schema.
     """
     try:
-        table = pq.read_table(path)
+        # of a folder it would read all that is there, of `a=1/` make a column
+        table = pq.read_table(path.open("rb"), partitioning=None)
+        table.validate(full=True)
     except FileNotFoundError:
         raise ArtifactError(
             f"{path}: no such file. Run `dvc repro`, or the stage that writes it."
         ) from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ArtifactError(
             f"{path}: not a readable Parquet file ({error}). Delete it and run `dvc repro`."
         ) from None

@@ -25,10 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from timnet.corpora.corpus import is_text
 from timnet.download import HEAD, Progress, archive_kind, refuse_space
 from timnet.errors import CorpusError
 
 CHUNK = 1 << 18  # bytes
+LONGEST = 500  # characters of a member's name, folders included
 BROKEN = (  # what the readers raise at bytes that make no sense
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -124,6 +126,9 @@ def copy(
         for name in names:
             sieve.admit((parent / name).relative_to(source).as_posix())
     sieve.refuse_empty()
+    for path in sieve.kept:  # a device would never end
+        if (source / path).exists() and not (source / path).is_file():
+            raise sieve.refuse(path, "is a pipe or a device")
     sizes = {path: (source / path).stat().st_size for path in sieve.kept}
     refuse_space(folder, sum(sizes.values()))
     done = 0
@@ -200,8 +205,9 @@ class _Sieve:
             raise self.refuse(name, "has an absolute path")
         if ".." in path.parts:
             raise self.refuse(name, "leaves the folder with `..`")
-        if not path.parts or re.search(r"[\x00-\x1f]", plain):
-            raise self.refuse(name, "has no proper name")
+        long = len(plain) > LONGEST or any(len(os.fsencode(part)) > 255 for part in path.parts)
+        if not path.parts or long or re.search(r"[\x00-\x1f]", plain) or not is_text(plain):
+            raise self.refuse(name[:LONGEST], "has no proper name")
         return path
 
     def check(self, members: int, size: int, packed: int) -> None:

@@ -91,10 +91,6 @@ class Workspace:
     def dvc(self) -> Path:
         return self.root / ".dvc"
 
-    @property
-    def lock(self) -> Path:
-        return self.root / "dvc.lock"
-
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""

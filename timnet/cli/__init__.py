@@ -7,18 +7,37 @@ to git and dvc are made. Heavy libraries are imported by the command that needs 
 from __future__ import annotations
 
 import errno
+import io
 import sys
 
 from timnet.cli import corpora, people, push, results, review, runs, stages, status, use  # noqa: F401  (they register their commands)
 from timnet.cli.common import app
 from timnet.errors import TimnetError
 
-# no space, not permitted, read-only: the machine's trouble, not a fault of the program
-MACHINE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+# the machine's trouble, not a fault of the program
+MACHINE_TROUBLE = {
+    errno.ENOSPC: "Make space and run it again.",
+    errno.EDQUOT: "Make space and run it again.",
+    errno.EFBIG: "Files may not be that large here: see `ulimit -f`.",
+    errno.EACCES: "Make it yours, or work elsewhere.",
+    errno.EPERM: "Make it yours, or work elsewhere.",
+    errno.EROFS: "Work where files can be written.",
+    errno.EMFILE: "Let more files be open at a time, such as `ulimit -n 1024`.",
+    errno.ENFILE: "Let more files be open at a time, or end other programs.",
+    errno.ENOMEM: "Free memory, or take fewer processes: TIMNET_WORKERS=1.",
+    errno.EAGAIN: "Too many processes: end some, or take fewer: TIMNET_WORKERS=1.",
+    errno.EIO: "The disk may be failing: look after it, then run again.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.ENOTDIR: "A file stands where a folder belongs: move it away.",
+    errno.EISDIR: "A folder stands where a file belongs: move it away.",
+    errno.ELOOP: "A link leads to itself: remove it.",
+}
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and exit code 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # where the locale has no ± or ü, a ? will do
+        sys.stdout.reconfigure(errors="replace")
     try:
         app()
     except TimnetError as error:
@@ -28,7 +47,12 @@ def main() -> None:
         if error.errno not in MACHINE_TROUBLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"timnet: {where}{error.strerror}; nothing half-written is left", file=sys.stderr)
+        said = f"{where}{error.strerror}; nothing half-written is left."
+        print(f"timnet: {said} {MACHINE_TROUBLE[error.errno]}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError:
+        advice = MACHINE_TROUBLE[errno.ENOMEM]
+        print(f"timnet: out of memory; nothing half-written is left. {advice}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("timnet: interrupted; nothing half-written is left", file=sys.stderr)

@@ -129,20 +129,20 @@ def as_json(content: Any) -> str:
     return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def read_text(path: Path) -> str:
-    """The text of a file of the pipeline; ArtifactError if it is not there."""
+def read_json(path: Path, shape: Any) -> Any:
+    """The content of a JSON file of the pipeline, of a shape of `timnet.records`.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    from timnet import records
+
     try:
-        return path.read_text(encoding="utf-8")
+        return records.read(path, shape)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file. Run `dvc repro`.") from None
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file of the pipeline; ArtifactError if it is missing or damaged."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ArtifactError(f"{path}: not valid JSON ({error}). Run `dvc repro`.") from None
+    except records.Damaged as error:
+        raise ArtifactError(f"{path}: {error}. Run `dvc repro`.") from None
 
 
 def copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from timnet.cli.common import app, bar, read_text, say, workers
+from timnet.cli.common import app, bar, read_json, say, workers
 from timnet.errors import ArtifactError, ParameterError, TimnetError
 from timnet.workspace import Workspace
 
@@ -66,6 +65,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where the demo's workspace lies.")] = Path("demo"),
 ) -> None:
     """Run the whole pipeline on a synthetic corpus, in a workspace of its own."""
+    from timnet import records
     from timnet.corpora import demo as corpus
     from timnet.score import MEANING
 
@@ -78,7 +78,7 @@ def demo(
     _run(folder, sys.executable, "-m", "dvc", "repro")
     say("")
     for run in ("demo-random", "demo-speaker"):
-        figures = json.loads(read_text(workspace.run_results(run) / "metrics.json"))
+        figures = read_json(workspace.run_results(run) / "metrics.json", records.Metrics)
         for protocol in (name for name in MEANING if name in figures):
             say(f"UAR {figures[protocol]['uar']:6.2f} %   {protocol:9}  {MEANING[protocol]}")
     recipe = corpus.CORPUS

@@ -6,12 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from ruamel.yaml import YAML
+from typing import TYPE_CHECKING
 
 from timnet.cli.common import app, as_json, copy_files, open_workspace, read_json, say
 from timnet.cli.stages import STAGES, RunName
+from timnet.cli.status import locked
 from timnet.errors import ParameterError
 from timnet.workspace import Workspace, write_text
 
@@ -28,7 +27,7 @@ def score(run: RunName) -> None:
     import numpy as np
     import polars as pl
 
-    from timnet import schemas
+    from timnet import records, schemas
     from timnet import score as stage
 
     workspace, params = open_workspace()
@@ -40,7 +39,7 @@ def score(run: RunName) -> None:
             scales = stage.scale_rows({name: weights[name] for name in weights.files})
         write_text(target / "scales.csv", scales.write_csv())
     # what was trained, whatever params.yaml says by now
-    record = read_json(target / "run.json")
+    record = read_json(target / "run.json", records.Run)
     labels, folds = tuple(record["labels"]), record["folds"]["protocol"]
     schema = schemas.predictions(len(labels), record["features"]["settings"]["coefficients"])
     predictions = schemas.read(target / "predictions.parquet", schema)
@@ -121,7 +120,7 @@ def figures(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def report() -> None:
     """Make the report: one HTML page with all tables and figures, for any browser, offline."""
-    from timnet import corpora
+    from timnet import corpora, records
     from timnet import report as stage
     from timnet import tables as table_stage
 
@@ -133,7 +132,7 @@ def report() -> None:
     drawn = {run.name: workspace.figures(run.name) for run in runs}
     recipes = {name: corpora.corpus(name, workspace.data) for name in found}
     overview = workspace.tables / f"{made[0].name}.svg"
-    provenance = read_json(workspace.provenance)
+    provenance = read_json(workspace.provenance, records.Provenance)
     page = stage.page(made, overview, runs, drawn, found, recipes, provenance)
     write_text(workspace.report, page)
     say(f"{workspace.report}: {len(made)} tables, {len(runs)} runs, {len(page) / 1e6:.1f} MB")
@@ -169,30 +168,33 @@ def scored_runs(workspace: Workspace, params: Params) -> list[ScoredRun]:
         ParameterError: there is none.
         ArtifactError: one was not scored.
     """
-    from timnet.tables import ScoredRun
-
     if not params.runs:
         raise ParameterError("params.yaml has no runs, so there is no table to make.")
-    return [
-        ScoredRun(name, read_json(folder / "run.json"), read_json(folder / "scores.json"))
-        for name in params.runs
-        for folder in (workspace.run_results(name),)
-    ]
+    return [scored_run(workspace, name) for name in params.runs]
+
+
+def scored_run(workspace: Workspace, name: str) -> ScoredRun:
+    from timnet import records
+    from timnet.tables import ScoredRun
+
+    folder = workspace.run_results(name)
+    record = read_json(folder / "run.json", records.Run)
+    return ScoredRun(name, record, read_json(folder / "scores.json", records.Scores))
 
 
 def validations(workspace: Workspace, params: Params) -> dict[str, dict]:
     """Summaries of validation by corpus."""
-    return {c: read_json(workspace.published_validation(c)) for c in params.corpora}
+    from timnet import records
+
+    paths = {corpus: workspace.published_validation(corpus) for corpus in params.corpora}
+    return {corpus: read_json(path, records.Validation) for corpus, path in paths.items()}
 
 
 def _provenance(workspace: Workspace, runs: list[ScoredRun]) -> dict[str, dict]:
     """Where each run's figures come from; hashes are DVC's, of what was trained on."""
-    lock: dict[str, Any] = {}
-    if workspace.lock.exists():
-        lock = YAML(typ="safe").load(workspace.lock)["stages"]
     hashes = {
-        entry["path"]: entry["md5"]
-        for stage in lock.values()
+        entry["path"]: entry.get("md5")
+        for stage in locked(workspace.root).values()
         for part in ("deps", "outs")
         for entry in stage.get(part, [])
     }
@@ -220,15 +222,14 @@ def _provenance(workspace: Workspace, runs: list[ScoredRun]) -> dict[str, dict]:
 
 def _leaks(workspace: Workspace, params: Params) -> list[str]:
     """Corpora of random runs that hold a recording twice, as their validation found it."""
-    notes = []
+    notes, found = [], validations(workspace, params)
     for corpus in dict.fromkeys(
         run.trained_on for run in params.runs.values() if run.folds.protocol == "random"
     ):
-        summary = read_json(workspace.published_validation(corpus))
         notes += [
             f"{corpus}: {check['message']}. Under random folds a copy may be trained on while the "
             "other is tested: a leak, kept since the paper has it."
-            for check in summary["checks"]
+            for check in found[corpus]["checks"]
             if check["check"] == "documented copies" and not check["passed"]
         ]
     return notes

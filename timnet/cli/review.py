@@ -43,7 +43,7 @@ def compare(
     """Compare the results here with those of another revision, as Markdown for a pull request."""
     import pyarrow.parquet as pq
 
-    from timnet import changes, render, tables
+    from timnet import changes, records, render, tables
     from timnet.score import MEANING
     from timnet.tables import Cell, Table
 
@@ -58,12 +58,12 @@ def compare(
             rows.append([Cell(run), Cell(state), *[Cell("")] * 5])
             continue
         folder = workspace.run_results(run)
-        ours = changes.Result(
-            read_json(folder / "run.json"), pq.read_table(folder / "predictions.parquet")
-        )
+        record = read_json(folder / "run.json", records.Run)
+        ours = changes.Result(record, pq.read_table(folder / "predictions.parquet"))
         found = changes.changes(ours, revisions.result_of(workspace.root, theirs, run))
-        new = read_json(folder / "metrics.json")
-        old = revisions.json_of(workspace.root, theirs, f"{revisions.RUNS}/{run}/metrics.json")
+        new = read_json(folder / "metrics.json", records.Metrics)
+        path = f"{revisions.RUNS}/{run}/metrics.json"
+        old = revisions.json_of(workspace.root, theirs, path, records.Metrics)
         for protocol in (p for p in MEANING if p in new):
             for name in ("uar", "war"):
                 change = found.get(protocol)
@@ -179,13 +179,13 @@ def verify(
 
     Reads the cached features and leaves results/ and build/train/ as they are.
     """
-    from timnet import provenance, schemas
+    from timnet import provenance, records, schemas
     from timnet import train as stage
 
     workspace, params = open_workspace()
     settings = params.run(run)
     results = workspace.run_results(run)
-    record = read_json(results / "run.json")
+    record = read_json(results / "run.json", records.Run)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     known = sorted(set(split["fold"].to_pylist()) - {-1})
     if fold not in known:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,21 +34,30 @@ def result_of(root: Path, commit: str, run: str) -> Result:
     """What a commit says of a run; ArtifactError if it lacks some of the files."""
     import pyarrow.parquet as pq
 
+    from timnet import records
     from timnet.changes import Result
 
     predictions = show(root, commit, f"{RUNS}/{run}/predictions.parquet")
-    record = json_of(root, commit, f"{RUNS}/{run}/run.json")
+    record = json_of(root, commit, f"{RUNS}/{run}/run.json", records.Run)
     return Result(record, pq.read_table(io.BytesIO(predictions)))
 
 
 def validations_of(root: Path, commit: str) -> dict[str, dict]:
     """Published summaries of validation by corpus."""
+    from timnet import records
+
     names = files_of(root, commit, VALIDATIONS)
-    return {Path(name).stem: json_of(root, commit, name) for name in names}
+    return {Path(name).stem: json_of(root, commit, name, records.Validation) for name in names}
 
 
-def json_of(root: Path, commit: str, path: str) -> Any:
-    return json.loads(show(root, commit, path))
+def json_of(root: Path, commit: str, path: str, shape: Any) -> Any:
+    """The content of a JSON file at a commit, of a shape of `timnet.records`."""
+    from timnet import records
+
+    try:
+        return records.parse(show(root, commit, path), shape)
+    except records.Damaged as error:
+        raise ArtifactError(f"{path} at {commit}: {error}. Name another revision.") from None
 
 
 def files_of(root: Path, commit: str, folder: str) -> list[str]:

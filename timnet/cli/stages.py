@@ -19,7 +19,7 @@ from timnet.cli.common import (
     device,
     need_compiler,
     open_workspace,
-    read_text,
+    read_json,
     say,
     timed,
     workers,
@@ -72,9 +72,11 @@ def validate(corpus: CorpusName) -> None:
 @app.command(rich_help_panel=STAGES)
 def publish(corpus: CorpusName) -> None:
     """Put the summary of a validation where git keeps it."""
+    from timnet import records
+
     workspace, params = open_workspace()
-    source = workspace.validation(params.corpus(corpus))
-    write_text(workspace.published_validation(corpus), read_text(source))
+    summary = read_json(workspace.validation(params.corpus(corpus)), records.Validation)
+    write_text(workspace.published_validation(corpus), as_json(summary))
 
 
 @app.command(rich_help_panel=STAGES)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from ruamel.yaml import YAML
 
 from timnet.cli.common import app, device, open_workspace, say, workers
 from timnet.errors import ArtifactError, TimnetError
@@ -65,11 +64,13 @@ def data_changes(root: Path) -> list[DataChange]:
 
 def _changes_by_lock(root: Path) -> list[DataChange]:
     """The same by dvc.lock's counts, for a clone whose cache does not know the single files."""
+    from timnet import records
+
     committed: dict[str, int] = {}
-    for stage in _lock(root).values():
+    for stage in locked(root).values():
         for dependency in stage.get("deps", []):
             if dependency["path"].startswith("data/"):
-                committed[dependency["path"].removeprefix("data/")] = dependency["nfiles"]
+                committed[dependency["path"].removeprefix("data/")] = dependency.get("nfiles", 1)
     data = root / "data"
     present = {
         folder.name: sum(path.is_file() for path in folder.rglob("*"))
@@ -77,7 +78,7 @@ def _changes_by_lock(root: Path) -> list[DataChange]:
         if folder.is_dir()
     }
     if not committed:  # no stage has seen data/ yet: only the sum is known
-        (out,) = YAML(typ="safe").load(root / "data.dvc")["outs"]
+        out = read_noted(root / "data.dvc", records.Tracked)["outs"][0]
         missing = out.get("nfiles", 0) - sum(present.values())
         return [DataChange("data.dvc", missing=max(missing, 0), new=max(-missing, 0))]
     result = []
@@ -211,7 +212,7 @@ def stale_stages(root: Path) -> dict[str, list[str]]:
             for stage in graph
             if isinstance(stage, PipelineStage)
         }
-    known = _lock(root)
+    known = locked(root)
     causes = {}
     for name, entries in changes.items():
         stage = name.split("@")[0]
@@ -243,12 +244,13 @@ def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
 
 def past_time(workspace: Workspace, stages: Iterable[str]) -> str:
     """What the stages took when they last ran here; the most that it can be."""
+    from timnet import records
+
     seconds, unknown = 0.0, False
     for stage in stages:
         try:
-            record = json.loads(workspace.times(stage).read_text(encoding="utf-8"))
-            seconds += record["seconds"]
-        except FileNotFoundError:
+            seconds += records.read(workspace.times(stage), records.Time)["seconds"]
+        except (FileNotFoundError, records.Damaged):
             unknown |= stage.startswith("train@")  # nothing else takes long
     text = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
     return "no run here yet" if unknown else f"up to {text}"
@@ -256,8 +258,8 @@ def past_time(workspace: Workspace, stages: Iterable[str]) -> str:
 
 def _disk(root: Path, stages: list[str]) -> str:
     """What the stages' outputs took when they were last locked."""
-    lock = _lock(root)
-    known = [out["size"] for name in stages for out in lock.get(name, {}).get("outs", [])]
+    lock = locked(root)
+    known = [out.get("size", 0) for name in stages for out in lock.get(name, {}).get("outs", [])]
     return f"{sum(known) / 1e6:.1f} MB" if known else ""
 
 
@@ -269,10 +271,30 @@ def _device() -> str:
     return f"{provenance.device_name(place)}{where}"
 
 
-def _lock(root: Path) -> dict[str, Any]:
+def locked(root: Path) -> dict[str, Any]:
+    """What dvc.lock notes of each stage."""
+    from timnet import records
+
     path = root / "dvc.lock"
-    content = YAML(typ="safe").load(path) if path.exists() else {}
-    return content.get("stages", {})
+    if not path.exists():
+        return {}
+    return read_noted(path, records.Lock).get("stages", {})
+
+
+def read_noted(path: Path, shape: Any) -> Any:
+    """What DVC noted in a file of git.
+
+    Raises:
+        ArtifactError: it is damaged, by a merge perhaps.
+    """
+    from timnet import records
+
+    try:
+        return records.read_yaml(path, shape)
+    except records.Damaged as error:
+        raise ArtifactError(
+            f"{path}: {error}. Take it from git: `git checkout -- {path.name}`."
+        ) from None
 
 
 def ask_dvc(root: Path, *arguments: str) -> str:

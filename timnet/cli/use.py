@@ -105,7 +105,9 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
     found: dict[Path, None] = {}
     missing = []
     for path in given:
-        if path.is_dir():
+        if any(len(os.fsencode(part)) > 255 for part in path.parts):
+            missing.append(f"{name(path)[:80]}… (no file has so long a name)")
+        elif path.is_dir():
             files = [
                 file
                 for file in path.rglob("*")
@@ -230,11 +232,12 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
 
 def _listen(workspace: Workspace, chosen: TrainedModel) -> tuple[Run, Recordings, Any]:
     """A model's run and the recordings that it was trained on."""
-    from timnet import corpora, schemas
+    from timnet import corpora, records, schemas
     from timnet import fit as stage
 
     folder = workspace.training(chosen.run)
-    run = stage.read_run(chosen.run, folder, read_json(folder / "run.json"))
+    record = read_json(folder / "run.json", records.Run)
+    run = stage.read_run(chosen.run, folder, record)
     table = schemas.read(workspace.manifest(chosen.corpus), schemas.MANIFEST)
     with bar(f"listen to {chosen.corpus}", len(table)) as advance:
         heard = stage.listen(table, workspace.corpus(chosen.corpus), run, workers(), advance)

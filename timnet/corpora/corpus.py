@@ -90,7 +90,8 @@ class Corpus:
 
 def natural_key(name: str) -> list[str | int]:
     """Key of the natural order of names: digits count as numbers, `a2` before `a10`."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    parts = re.split(r"([0-9]{1,4000})", name)  # `int` takes no more digits than that
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def read_names(
@@ -111,7 +112,7 @@ def read_names(
     paths = sorted(path.relative_to(folder) for path in folder.glob(pattern))
     if not paths:
         raise CorpusError(f"{folder}: no recordings match {pattern}. Expected names: {grammar}.")
-    refuse_pointers(folder, paths)
+    refuse_unreadable(folder, paths)
     parsed = {path: parse(path) for path in paths}
     unknown = [path.as_posix() for path, utterance in parsed.items() if utterance is None]
     renamed = [name for name in unknown if _appended(Path(name), parse)]
@@ -139,24 +140,53 @@ def read_names(
     return utterances
 
 
-def refuse_pointers(folder: Path, paths: Iterable[Path]) -> None:
-    """Refuse Git LFS pointers (text of about 130 bytes) that stand where recordings should.
+def refuse_unreadable(folder: Path, paths: Iterable[Path]) -> None:
+    """Refuse what is no recording, going by its name and kind, before anything reads it.
+
+    These are names that are no text, pipes and devices, which may have no end, and Git LFS pointers
+    (text of about 130 bytes).
 
     Raises:
         CorpusError: names them.
     """
-    pointers = []
+    nameless, strange, pointers = list[str](), list[str](), list[str]()
     for path in paths:
         file = folder / path
-        small = file.is_file() and file.stat().st_size < 1024
-        if small and file.read_bytes().startswith(LFS_POINTER):
+        if not is_text(str(path)):
+            nameless.append(ascii(path.as_posix()))
+        elif file.exists() and not (file.is_file() or file.is_dir()):
+            strange.append(path.as_posix())
+        elif file.is_file() and file.stat().st_size < 1024 and _is_pointer(file):
             pointers.append(path.as_posix())
+    if nameless:
+        raise CorpusError(
+            f"{folder}: {len(nameless)} file name(s) are not in UTF-8: {listing(nameless)}. Unpack "
+            "the original archive again, with a program that knows its encoding."
+        )
+    if strange:
+        raise CorpusError(
+            f"{folder}: {len(strange)} pipe(s) or device(s) where recordings should be: "
+            f"{listing(strange)}. Put the original files in their place."
+        )
     if pointers:
         raise CorpusError(
             f"{folder}: {len(pointers)} file(s) are Git LFS pointers, not recordings: "
             f"{listing(pointers)}. The copy was cloned without its contents: run `git lfs pull` "
             "there, or get the original archive."
         )
+
+
+def _is_pointer(file: Path) -> bool:
+    return file.read_bytes().startswith(LFS_POINTER)
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8; Python keeps other bytes as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def same_length(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from timnet.corpora.corpus import Corpus, Utterance, refuse_pointers
+from timnet.corpora.corpus import Corpus, Utterance, refuse_unreadable
 from timnet.errors import CorpusError, listing
 
 EMOTION_CODES = {
@@ -71,7 +71,7 @@ def read(folder: Path) -> list[Utterance]:
             f"{folder}: no label files {LABELS}. The emotions of IEMOCAP are not in the names of "
             "the recordings: bring the whole IEMOCAP_full_release, with its folders."
         )
-    refuse_pointers(folder, (file.relative_to(folder) for file in files))
+    refuse_unreadable(folder, (file.relative_to(folder) for file in files))
     utterances: dict[str, Utterance] = {}
     missing = []
     for file in files:
@@ -96,7 +96,7 @@ def read(folder: Path) -> list[Utterance]:
             f"{folder}: {len(missing)} labelled turn(s) have no recording: {listing(missing)}. "
             "Bring the whole of Session1 to Session5, with sentences/wav."
         )
-    refuse_pointers(folder, (Path(utterance.path) for utterance in utterances.values()))
+    refuse_unreadable(folder, (Path(utterance.path) for utterance in utterances.values()))
     return list(utterances.values())
 
 

@@ -1,0 +1,233 @@
+"""Files of JSON and YAML that commands read: one declared shape each, checked on every read.
+
+What `timnet.schemas` is for tables. They are kept in git, where a merge or a hand can damage them.
+Settings, params.yaml, are `timnet.params`' business.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    NotRequired,  # pydantic wants these before Python 3.12
+)
+
+from pydantic import Field, PositiveInt, TypeAdapter, ValidationError
+from pydantic_core import from_json
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from typing_extensions import TypedDict
+
+from timnet.errors import listing
+
+# beside its own errors, what ruamel lets through: of `!!int x`, a 13th month, a thousand brackets
+YAML_TROUBLE = (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+class Settings(TypedDict):
+    """Of features; what else stands there is `features.FeatureSettings`' business."""
+
+    signal_length: PositiveInt
+    resampler: str
+    coefficients: PositiveInt
+
+
+class Features(TypedDict):
+    revision: int
+    settings: Settings
+    source: str
+
+
+class Folds(TypedDict):
+    protocol: str
+    number: NotRequired[int]
+    seeds: NotRequired[list[int]]
+
+
+class Training(TypedDict):
+    epochs: PositiveInt
+    tabs: PositiveInt
+    variant: str
+    precision: str
+    compiled: bool
+
+
+class Run(TypedDict):
+    """run.json: what was trained, on what, with what."""
+
+    commit: str
+    device: str
+    device_name: str
+    features: Features
+    folds: Folds
+    labels: Annotated[list[str], Field(min_length=2)]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    tested_on: str
+    train: Training
+    trained_on: str
+    utterances: int
+    versions: dict[str, str]
+
+
+class Figure(TypedDict):
+    value: float
+    low: float
+    high: float
+    fold_mean: float
+    fold_sd: NotRequired[float]
+
+
+class Speaker(TypedDict):
+    uar: float
+    war: float
+    utterances: int
+
+
+class Protocol(TypedDict):
+    uar: Figure
+    war: Figure
+    draws: list[dict[str, float]]
+    speakers: dict[str, Speaker]
+    calibration: NotRequired[dict[str, float]]
+
+
+Scores = dict[str, Protocol]  # scores.json, by protocol
+Metrics = dict[str, dict[str, float]]  # metrics.json: figures by protocol
+
+
+class Check(TypedDict):
+    check: str
+    severity: str
+    passed: bool
+    message: NotRequired[str]
+
+
+class Validation(TypedDict):
+    """What validation found of a corpus."""
+
+    corpus: str
+    utterances: int
+    speakers: int
+    passed: bool
+    checks: list[Check]
+
+
+class Origin(TypedDict):
+    """Where the figures of a run come from."""
+
+    commit: str
+    data: dict[str, str | None]
+    device: str
+    features: dict[str, str | None]
+    folds: dict[str, Any]
+    seeds: list[int]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+
+Provenance = dict[str, Origin]  # provenance.json, by run
+
+
+class Contract(TypedDict):
+    """corpus.json of one's own recordings: see `timnet.own`."""
+
+    id: str
+    title: str
+    language: str
+    licence: str
+    citation: str
+    source: str
+    speakers: dict[str, str]
+    counts: Annotated[dict[str, PositiveInt], Field(min_length=2)]
+    sample_rates: list[PositiveInt]
+    channels: list[PositiveInt]
+    seconds: tuple[float, float]
+    redistributable: NotRequired[bool]
+
+
+class Time(TypedDict):
+    """How long a stage took."""
+
+    seconds: float
+
+
+class Entry(TypedDict):
+    """What DVC noted of a file or folder."""
+
+    path: str
+    md5: NotRequired[str]
+    size: NotRequired[int]
+    nfiles: NotRequired[int]
+
+
+class Stage(TypedDict):
+    deps: NotRequired[list[Entry]]
+    outs: NotRequired[list[Entry]]
+
+
+class Lock(TypedDict):
+    """dvc.lock."""
+
+    stages: NotRequired[dict[str, Stage]]
+
+
+class Tracked(TypedDict):
+    """data.dvc."""
+
+    outs: Annotated[list[Entry], Field(min_length=1)]
+
+
+class Damaged(ValueError):
+    """A file is not what it is to be; says in what."""
+
+
+def read(path: Path, shape: Any) -> Any:
+    """The content of a JSON file; args, errors as of `parse`, and those of the system."""
+    return parse(path.read_bytes(), shape)
+
+
+def parse(content: bytes, shape: Any) -> Any:
+    """The content of a JSON file, as it stands there.
+
+    Args:
+        shape: what it must have; more is no fault.
+
+    Raises:
+        Damaged: not JSON, or of another shape.
+    """
+    try:
+        found = from_json(content, allow_inf_nan=False)
+    except ValueError as error:
+        raise Damaged(f"not valid JSON: {error}") from None
+    try:
+        _adapter(shape).validate_json(content, strict=True)
+    except ValidationError as error:
+        raise Damaged(_wrong(error)) from None
+    return found
+
+
+def read_yaml(path: Path, shape: Any = Any) -> Any:
+    """The content of a YAML file; args and errors as of `parse`, and those of the system."""
+    try:
+        found = YAML(typ="safe").load(path)
+    except YAML_TROUBLE as error:
+        raise Damaged(f"not valid YAML: {error}") from None
+    try:
+        _adapter(shape).validate_python(found, strict=True)
+    except ValidationError as error:
+        raise Damaged(_wrong(error)) from None
+    return found
+
+
+def _wrong(error: ValidationError) -> str:
+    return listing(
+        f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
+        for each in error.errors(include_input=False)
+    )
+
+
+@cache
+def _adapter(shape: Any) -> TypeAdapter:
+    return TypeAdapter(shape)
