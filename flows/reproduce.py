@@ -98,7 +98,8 @@ class Step:
 
     needs: list[str]  # the stages that it depends on
     gpu: bool = False
-    inputs: list[str] = field(default_factory=list, compare=False)  # of them, what DVC keeps
+    # what DVC keeps of its inputs, and the outputs that these are, or lie in
+    inputs: dict[str, str] = field(default_factory=dict, compare=False)
 
 
 @flow(name="reproduce", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
@@ -194,7 +195,11 @@ def plan(
         stage.name: Step(
             [other.name for other in graph.successors(stage) if other in names],
             bool((stage.meta or {}).get("gpu")),
-            [dep.def_path for dep in stage.deps if kept.intersection(_and_above(dep.def_path))],
+            {
+                dep.def_path: out
+                for dep in stage.deps
+                for out in kept.intersection(_and_above(dep.def_path))
+            },
         )
         for stage in plan_repro(graph)
         if stage in needed
@@ -307,8 +312,9 @@ def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: s
     try:
         if step.inputs:
             refuse_unlicensed(workspace, PRIVATE)
-            ask(leash, workspace, "push", "--remote", PRIVATE, *step.inputs)
-        state = send(workspace, stage, step.needs, step.inputs, pool, leash)
+            # Whole outputs: of a folder that was sent in part DVC believes that it is all there.
+            ask(leash, workspace, "push", "--remote", PRIVATE, *set(step.inputs.values()))
+        state = send(workspace, stage, step.needs, list(step.inputs), pool, leash)
     except TimnetError as error:
         return Failed(message=str(error))
     if state.is_completed():
