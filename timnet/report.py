@@ -19,8 +19,9 @@ CAPTIONS = {
     "confusion": "Confusion matrix, a row a true emotion.",
     "curves": "Loss and accuracy. The test curves are looked at, never selected on, but for "
     "`published`.",
-    "fused": "What the network hears, by emotion and by speaker: where speakers form islands, it "
-    "knows voices.",
+    "fused": "What the network hears, by emotion and by speaker: where speakers form islands in a "
+    "run over random folds, it knows voices. With speakers left out each has a network of their "
+    "own, and islands say nothing.",
     "scales": "How much each time scale counts.",
     "speakers": "UAR of each speaker.",
 }
