@@ -121,6 +121,8 @@ def send(
         )
         log.info("goes to the pool %s, as its run %s", pool, run.id)
         state = _wait(run.id, leash)
+        if state.is_failed():  # a state of its own, for Prefect puts other words on one returned
+            return Failed(message=state.message)
         if not state.is_crashed():
             return state
         log.warning("%s; another machine takes it", state.message)
@@ -131,6 +133,8 @@ def _wait(run: UUID, leash: Leash) -> State:
     with get_client(sync_client=True) as client:
         while leash.reason is None:
             state = client.read_flow_run(run).state
+            if state and state.is_cancelled():
+                return Cancelled(message=f"someone cancelled its run {run}")
             if state and state.is_final():
                 return state
             time.sleep(EVERY)
