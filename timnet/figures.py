@@ -104,7 +104,7 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
     left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_locator(NullLocator())
-    right.legend(frameon=False, loc="lower right")
+    right.legend(frameon=False, loc="best")
     networks = len(history.select("fold_seed", "seed", "fold").unique())
     _title(left, corpus, f"median and middle 80 % of {networks} networks")
     return figure
