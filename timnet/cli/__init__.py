@@ -50,7 +50,9 @@ def main() -> None:
         said = f"{where}{error.strerror}; nothing half-written is left."
         print(f"timnet: {said} {MACHINE_TROUBLE[error.errno]}", file=sys.stderr)
         sys.exit(1)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's
+            raise
         advice = MACHINE_TROUBLE[errno.ENOMEM]
         print(f"timnet: out of memory; nothing half-written is left. {advice}", file=sys.stderr)
         sys.exit(1)
