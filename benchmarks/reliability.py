@@ -255,6 +255,8 @@ def restarted_server(scratch: Path) -> list[str]:
 def compared(root: Path, serial: Path) -> list[str]:
     """What is wrong with a workspace of twelve stages beside that of a plain `dvc repro`."""
     faults = [] if gone(root) else [f"{left_in(root)} processes left"]
+    if not (root / "dvc.lock").exists():
+        return [*faults, "nothing was made"]
     if state(root) != state(serial):
         faults.append("another dvc.lock or other files than `dvc repro`")
     if "up to date" not in run(root, "dvc", "status"):
@@ -268,7 +270,7 @@ def dead_locks(root: Path, *outputs: str) -> None:
     temporary.mkdir(exist_ok=True)
     (temporary / "lock").write_text(f"{DEAD}\n", encoding="utf-8")
     owner = {"pid": DEAD, "cmd": "dvc repro"}
-    busy = {str(root / name): {"write": owner} for name in outputs}
+    busy = {"write": {str(root / name): owner for name in outputs}, "read": {}}
     (temporary / "rwlock").write_text(json.dumps(busy), encoding="utf-8")
     (temporary / "rwlock.lock").write_text("", encoding="utf-8")
     (temporary / "reproduce.lock").write_text(f"mad-cat, process {DEAD}, since yesterday\n")
