@@ -24,7 +24,7 @@ def test_a_change_comes_with_its_interval(workspace: Path) -> None:
     assert float(after) - float(before) == pytest.approx(float(change), abs=0.011)
     low, high = (float(bound) for bound in bounds.split(" to "))
     assert low <= float(change) <= high
-    assert "tables that changed: single-corpus." in said
+    assert "tables that changed: calibration, single-corpus." in said
 
 
 def test_runs_of_one_revision_alone_are_named(workspace: Path) -> None:
