@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -163,7 +164,13 @@ def test_worse_then_better(first, tmp_path):
 def test_a_person_decides(first, tmp_path):
     root = copy(first.root, tmp_path / "home")
     flow = launch(root, "--promote", "ask")
-    asking = until(lambda: (seen := newest(root).run).state.is_paused() and seen, 120)
+
+    def paused():
+        with suppress(StopIteration):  # it has not reached the server yet
+            seen = newest(root).run
+            return seen if seen.state.is_paused() else None
+
+    asking = until(paused, 120)
     resume_flow_run(asking.id, run_input={"decision": "rejected"})
     _, errors = flow.communicate(timeout=120)
     told = f"nothing has changed since {made(root)}; demo@v1.0.0 is candidate and rejected"

@@ -69,14 +69,30 @@ table = pa.Table.from_pylist(rows)
 column = table["logits"].cast(logits)
 table = table.set_column(table.column_names.index("logits"), "logits", column)
 pq.write_table(table, folder / "predictions.parquet")
-record = {"labels": labels, "folds": {"protocol": "speaker"}}
-record |= {"trained_on": "demo", "tested_on": "demo"}
+record = {
+    "commit": "0123456789", "device": "cpu", "device_name": "CPU", "versions": {},
+    "features": {
+        "revision": 1, "source": "demo",
+        "settings": {"signal_length": 100, "resampler": "none", "coefficients": 39},
+    },
+    "folds": {"protocol": "speaker"}, "labels": labels, "seeds": [0], "utterances": 200,
+    "tested_on": "demo", "trained_on": "demo",
+    "train": {
+        "epochs": epochs, "tabs": 1, "variant": "tim-net", "precision": "fp32", "compiled": False,
+    },
+}
 (folder / "run.json").write_text(json.dumps(record))
 figures = {"uar": float(epochs), "war": float(epochs)}
 (folder / "metrics.json").write_text(json.dumps({"speaker": figures}))
 (folder / "recalled.txt").write_text(str(epochs))
 """
-VALIDATION = {"passed": True, "checks": [{"check": "all", "severity": "error", "passed": True}]}
+VALIDATION = {
+    "corpus": "demo",
+    "utterances": 200,
+    "speakers": 5,
+    "passed": True,
+    "checks": [{"check": "all", "severity": "error", "passed": True}],
+}
 
 
 def make(home: Path) -> Path:
