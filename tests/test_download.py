@@ -102,6 +102,15 @@ def test_starts_over_when_the_remote_file_changed(server, tmp_path, waits, good)
     assert (tmp_path / "a.zip").read_bytes() == OTHER
 
 
+def test_an_etag_that_may_not_be_sent_back_is_not(server, tmp_path, waits):
+    def odd(handler, body):
+        handler.reply(200, {"ETag": '"gr\u00fcn"', "Content-Length": len(body)}, body)
+
+    server.script = [http.cut(1_000_000, odd)]
+    get(server, tmp_path / "a.zip", waits)
+    assert (tmp_path / "a.zip").read_bytes() == BODY
+
+
 def test_resumes_by_date_where_the_etag_is_weak(server, tmp_path, waits):
     server.script = [http.cut(1_000_000, http.dated), http.dated]
     get(server, tmp_path / "a.zip", waits)

@@ -157,7 +157,9 @@ class _State:
     def validator(self) -> str | None:
         """What `If-Range` takes: a strong ETag, or else a date."""
         weak = self.etag is None or self.etag.startswith("W/")
-        return self.last_modified if weak else self.etag
+        value = self.last_modified if weak else self.etag
+        # servers send what no client may send back
+        return value if value and value.isascii() and value.isprintable() else None
 
 
 def _read_state(path: Path) -> _State | None:

@@ -21,7 +21,16 @@ from timnet.network import TIMNet
 MAX_BYTES = 1_000_000_000  # of all files
 MAX_TABS, MAX_CHANNELS = 16, 1024
 # what h5py raises at bytes that make no sense
-HDF5_TROUBLE = (OSError, LookupError, RuntimeError, AttributeError, TypeError, ValueError)
+HDF5_TROUBLE = (
+    OSError,
+    LookupError,
+    RuntimeError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def read_networks(path: Path) -> TIMNet:
@@ -114,8 +123,9 @@ def _arrays(layers: dict[str, list[dict[str, np.ndarray]]], where: str) -> dict[
         tabs = len(scale["kernel"])
         if not len(blocks) == len(norms) == 4 * tabs or not 0 < tabs <= MAX_TABS:
             raise KeyError(f"{len(blocks)} convolutions with {len(norms)} batch norms")
-        if max(dense["kernel"].shape) > MAX_CHANNELS:
-            raise KeyError(f"{dense['kernel'].shape} channels and classes")
+        channels, classes = dense["kernel"].shape
+        if not 0 < min(channels, classes) <= max(channels, classes) <= MAX_CHANNELS:
+            raise KeyError(f"{channels} channels and {classes} classes")
 
         def stacked(parts: list[dict[str, np.ndarray]], name: str) -> torch.Tensor:
             # creation order (L, D, convolution) to (L, convolution, D)

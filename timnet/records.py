@@ -71,30 +71,40 @@ class Run(TypedDict):
     versions: dict[str, str]
 
 
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
 class Figure(TypedDict):
-    value: float
-    low: float
-    high: float
-    fold_mean: float
-    fold_sd: NotRequired[float]
+    value: Percent
+    low: Percent
+    high: Percent
+    fold_mean: Percent
+    fold_sd: NotRequired[Percent]
 
 
 class Speaker(TypedDict):
-    uar: float
-    war: float
+    uar: Percent
+    war: Percent
     utterances: int
+
+
+class Draw(TypedDict):
+    fold_seed: int
+    seed: int
+    uar: Percent
+    war: Percent
 
 
 class Protocol(TypedDict):
     uar: Figure
     war: Figure
-    draws: list[dict[str, float]]
+    draws: Annotated[list[Draw], Field(min_length=1)]
     speakers: dict[str, Speaker]
     calibration: NotRequired[dict[str, float]]
 
 
 Scores = dict[str, Protocol]  # scores.json, by protocol
-Metrics = dict[str, dict[str, float]]  # metrics.json: figures by protocol
+Metrics = dict[str, dict[str, Percent]]  # metrics.json: figures by protocol
 
 
 class Check(TypedDict):
