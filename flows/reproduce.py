@@ -267,6 +267,7 @@ def run_steps(
         with suppress(Empty):
             stage = ended.get(timeout=1.0)
             running.remove(stage)
+            futures[stage].wait()  # takes the state that it ended in; the server learns it later
             if futures[stage].state.is_completed():
                 progress.end(stage)
         for stage in running:
