@@ -1,6 +1,7 @@
 # make demo    the whole pipeline on a synthetic corpus, in demo/
 # make ui      Prefect's pages, and the flows to start there, on loopback
-# make test    the tests that take seconds;  make test-slow  those that take minutes
+# make test    the tests that take seconds;  make test-slow  those that take minutes together
+# make test-long  those that take minutes each
 # make check   style and types
 # make clean   what can be made again;       make clean-all  and the environment, demo and cache
 
@@ -11,7 +12,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: venv demo ui test test-slow check clean clean-all
+.PHONY: venv demo ui test test-slow test-long check clean clean-all
 
 venv: .venv/installed
 
@@ -32,7 +33,10 @@ test: venv
 	pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: venv
-	pytest -n 2 --dist loadfile -m slow
+	pytest -n 2 --dist loadfile -m "slow and not long"
+
+test-long: venv
+	pytest -n 2 --dist load -m long
 
 check: venv
 	ruff check .

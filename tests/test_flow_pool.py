@@ -107,6 +107,7 @@ def sent(api: str) -> list[tuple[str, str]]:
     return [(each.name, each.state_name) for each in runs if each.parent_task_run_id]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_lost_machine_is_replaced(new, tmp_path, api):
     root = project(new, tmp_path, f"    url = {tmp_path / 'remote'}\n", one="once\n")
@@ -131,6 +132,7 @@ def test_a_lost_machine_is_replaced(new, tmp_path, api):
     assert said.splitlines()[-1] == "reproduce: 2 restored"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_machines_that_meet_in_s3(new, tmp_path, api, monkeypatch):
     server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0)

@@ -192,6 +192,7 @@ exec {git} "$@"
 """
 
 
+@pytest.mark.long
 def test_kills_do_no_harm(prefect_api, tmp_path):
     root = make(tmp_path / "home")
     hold, pid = tmp_path / "hold", tmp_path / "pid"

@@ -175,6 +175,7 @@ def test_a_gpu_that_is_too_small_takes_the_stack_in_the_fewest_parts(
     assert said[-1] == "out of GPU memory: training 10 networks in 3 parts"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_over_a_whole_run_stack_single_folds_and_bf16_agree(
     reproduced: Path, tmp_path: Path
