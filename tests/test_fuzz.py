@@ -511,7 +511,7 @@ def test_results_in_git(run, scores):
     for one, other in ((run, SCORES), (RUN, scores)):
         record, scored = parsed(one, records.Run), parsed(other, records.Scores)
         if record and scored:
-            for made in tables.all_tables([ScoredRun("demo-random", record, scored)], {}):
+            for made in tables.all_tables([ScoredRun("demo-random", record, scored)], {}, {}):
                 render.markdown(made), render.as_csv(made), render.latex(made)
 
 

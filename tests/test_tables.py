@@ -6,6 +6,7 @@ import io
 import pytest
 
 from timnet import catalogue, render, tables
+from timnet.changes import Change
 from timnet.paper import paper
 from timnet.tables import ScoredRun, Table
 
@@ -114,10 +115,31 @@ def test_each_step_of_honesty_has_its_cost() -> None:
 
 def test_the_ablation_table_compares_what_was_run() -> None:
     runs = of_table("table-s3", "emovo", published=(85.0, 85.0), corrected=(75.0, 75.0))
-    found = {row["network"]: row for row in rows(tables.ablation(runs)) if row["corpus"] == "emovo"}
+    assert list(tables.ablated(runs)) == []  # nothing to hold them against
+    runs += of_table("table-1", "casia", published=(85.0, 85.0), corrected=(75.0, 75.0))
+    found = {
+        row["network"]: row for row in rows(tables.ablation(runs, {})) if row["corpus"] == "emovo"
+    }
     assert found["TCN"]["paper UAR"] == "82.14"
     assert found["TCN"]["published UAR"] == "85.00 [83.00, 87.00]"
+    assert found["TCN"]["its UAR against TIM-Net"] == ""
     assert found["TIM-Net"]["published UAR"] == "not in this commit"
+
+
+def test_an_ablation_is_held_against_the_whole_network() -> None:
+    runs = of_table("table-s3", "emovo", published=(85.0, 85.0), corrected=(75.0, 75.0))
+    runs += of_table("table-1", "emovo", published=(92.0, 92.0), corrected=(86.0, 86.0))
+    pairs = [(run.name, whole.name) for run, whole in tables.ablated(runs)]
+    assert len(pairs) == 4
+    assert {whole for _, whole in pairs} == {"emovo-random"}
+    loss = Change(588, 0, 86.0, 75.0, {"uar": (-11.0, -14.0, -8.0)})
+    found = {
+        row["network"]: row
+        for row in rows(tables.ablation(runs, {"emovo-tcn": loss}))
+        if row["corpus"] == "emovo"
+    }
+    assert found["TCN"]["its UAR against TIM-Net"] == "-11.00 [-14.00, -8.00]"
+    assert found["TIM-Net"]["its UAR against TIM-Net"] == ""
 
 
 def test_cross_corpus_averages_need_all_twenty_pairs() -> None:
@@ -149,7 +171,7 @@ def test_figures_that_look_exchanged_in_print_stay_with_a_footnote() -> None:
     assert (first["method"], first["UAR"], first["WAR"]) == ("GM-TCN†", "86.17", "85.70")
 
 
-@pytest.mark.parametrize("table", tables.all_tables([], {}), ids=lambda table: table.name)
+@pytest.mark.parametrize("table", tables.all_tables([], {}, {}), ids=lambda table: table.name)
 def test_every_table_renders_in_every_form(table: Table) -> None:
     lines = [line for line in render.markdown(table).splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines}) == 1

@@ -7,13 +7,14 @@ scores of a run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 
 import numpy as np
 
 from timnet.catalogue import CROSS_CORPORA, CROSS_SEEDS
+from timnet.changes import Change
 from timnet.corpora import CORPORA
 from timnet.paper import paper
 from timnet.score import MEANING
@@ -107,18 +108,21 @@ def print_figure(value: float | None, decimals: int = 2) -> str:
     return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
-def all_tables(runs: list[ScoredRun], validations: dict[str, dict]) -> list[Table]:
+def all_tables(
+    runs: list[ScoredRun], validations: dict[str, dict], losses: Mapping[str, Change]
+) -> list[Table]:
     """Every table, in the order of the report.
 
     Args:
         runs: those of this commit.
         validations: corpus -> summary of its validation.
+        losses: run -> change of its `corrected` figures against the whole network's, `ablated`.
     """
     return [
         overview(runs),
         single_corpus(runs, "published"),
         single_corpus(runs, "corrected"),
-        ablation(runs),
+        ablation(runs, losses),
         cross_average(runs),
         cross_best(runs),
         calibration(runs),
@@ -263,8 +267,17 @@ def _mean_gain(method: str, gains: list[tuple[float | None, float | None]]) -> l
     )
 
 
-def ablation(runs: list[ScoredRun]) -> Table:
-    """Table S3: parts of the network taken away."""
+def ablated(runs: list[ScoredRun]) -> Iterator[tuple[ScoredRun, ScoredRun]]:
+    """Each run of Table S3 that lacks a part of the network, with the whole network's."""
+    for run in runs:
+        whole = _run_of(runs, run.corpus, "corrected", "tim-net")
+        same = _run_of(runs, run.corpus, "corrected", run.variant)
+        if whole is not None and run is same and run is not whole:
+            yield run, whole
+
+
+def ablation(runs: list[ScoredRun], losses: Mapping[str, Change]) -> Table:
+    """Table S3: parts of the network taken away; losses as of `all_tables`."""
     rows = []
     for corpus, methods in paper()["table_s3_ablation"].items():
         for method in ABLATION_NAMES:
@@ -277,7 +290,10 @@ def ablation(runs: list[ScoredRun]) -> Table:
                     cells += [Cell(NOT_HERE), Cell(NOT_HERE)]
                 else:
                     cells += [_interval(run, protocol, name) for name in ("uar", "war")]
-            run = _run_of(runs, corpus, "published", variant)
+            run = _run_of(runs, corpus, "corrected", variant)
+            loss = losses.get(run.name) if run else None
+            points = [signed(value) for value in loss.points["uar"]] if loss else []
+            cells.append(Cell(_brackets(*points) if points else "", run.name if run else ""))
             cells.append(Cell(run.record["train"]["precision"] if run else ""))
             rows.append(cells)
     return Table(
@@ -292,6 +308,7 @@ def ablation(runs: list[ScoredRun]) -> Table:
             "published WAR",
             "corrected UAR",
             "corrected WAR",
+            "its UAR against TIM-Net",
             "precision",
         ),
         rows,
@@ -299,7 +316,8 @@ def ablation(runs: list[ScoredRun]) -> Table:
             "The paper's figures are `published`: " + MEANING["published"] + ".",
             "w/o BD: no backward blocks; w/o MS: the last time scale alone; w/o DF: the mean over "
             "the scales in place of learned weights; TCN: residual blocks, forward only.",
-            "In brackets: 95 % by bootstrap over utterances.",
+            "In brackets: 95 % by bootstrap over utterances. Against TIM-Net: the same utterances "
+            "are drawn for both; an interval that holds 0 is no change that the corpus could show.",
         ],
     )
 
@@ -526,7 +544,11 @@ def _values(run: ScoredRun, protocol: str) -> list[float]:
 def _interval(run: ScoredRun, protocol: str, name: str, decimals: int = 2) -> Cell:
     figures = run.scores[protocol][name]
     value, low, high = (print_figure(figures[key], decimals) for key in ("value", "low", "high"))
-    return Cell(f"{value} [{low}, {high}]", run.name)
+    return Cell(_brackets(value, low, high), run.name)
+
+
+def _brackets(value: str, low: str, high: str) -> str:
+    return f"{value} [{low}, {high}]"
 
 
 def _folds(figures: dict) -> str:

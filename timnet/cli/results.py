@@ -17,8 +17,9 @@ from timnet.workspace import Workspace, write_text
 OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothing
 
 if TYPE_CHECKING:
+    from timnet.changes import Change, Result
     from timnet.params import Params
-    from timnet.tables import ScoredRun
+    from timnet.tables import ScoredRun, Table
 
 
 @app.command(rich_help_panel=STAGES)
@@ -27,7 +28,7 @@ def score(run: RunName) -> None:
     import numpy as np
     import polars as pl
 
-    from timnet import records, schemas
+    from timnet import schemas
     from timnet import score as stage
 
     workspace, params = open_workspace()
@@ -38,11 +39,9 @@ def score(run: RunName) -> None:
         with np.load(source / "weights.npz") as weights:
             scales = stage.scale_rows({name: weights[name] for name in weights.files})
         write_text(target / "scales.csv", scales.write_csv())
-    # what was trained, whatever params.yaml says by now
-    record = read_json(target / "run.json", records.Run)
-    labels, folds = tuple(record["labels"]), record["folds"]["protocol"]
-    schema = schemas.predictions(len(labels), record["features"]["settings"]["coefficients"])
-    predictions = schemas.read(target / "predictions.parquet", schema)
+    result = result_of(workspace, run)  # what was trained, whatever params.yaml says by now
+    predictions, labels = result.predictions, result.labels
+    folds = result.record["folds"]["protocol"]
     history = schemas.read(target / "history.parquet", schemas.HISTORY)
     parts = list(stage.parts(predictions, labels, folds))
     by_fold = pl.DataFrame(
@@ -82,8 +81,7 @@ def tables() -> None:
 
     workspace, params = open_workspace()
     runs = scored_runs(workspace, params)
-    made = stage.all_tables(runs, validations(workspace, params))
-    made[0].notes.extend(_leaks(workspace, params))
+    made = _all_tables(workspace, params, runs)
     for table in made:
         for ending, text in (
             ("md", render.markdown(table)),
@@ -122,13 +120,11 @@ def report() -> None:
     """Make the report: one HTML page with all tables and figures, for any browser, offline."""
     from timnet import corpora, records
     from timnet import report as stage
-    from timnet import tables as table_stage
 
     workspace, params = open_workspace()
     runs = scored_runs(workspace, params)
     found = validations(workspace, params)
-    made = table_stage.all_tables(runs, found)
-    made[0].notes.extend(_leaks(workspace, params))
+    made = _all_tables(workspace, params, runs)
     drawn = {run.name: workspace.figures(run.name) for run in runs}
     recipes = {name: corpora.corpus(name, workspace.data) for name in found}
     overview = workspace.tables / f"{made[0].name}.svg"
@@ -159,6 +155,32 @@ def offline_plots() -> None:
     setting = ("config", "--quiet", "--local", "plots.html_template", OFFLINE_PLOTS)
     if subprocess.run([sys.executable, "-m", "dvc", *setting]).returncode:
         raise TimnetError("`dvc config` failed; see above.")
+
+
+def _all_tables(workspace: Workspace, params: Params, runs: list[ScoredRun]) -> list[Table]:
+    from timnet import tables as stage
+    from timnet.changes import changes
+
+    losses: dict[str, Change] = {}
+    for run, whole in stage.ablated(runs):
+        ours, theirs = (result_of(workspace, each.name) for each in (run, whole))
+        if change := changes(ours, theirs).get("corrected"):
+            losses[run.name] = change
+    made = stage.all_tables(runs, validations(workspace, params), losses)
+    made[0].notes.extend(_leaks(workspace, params))
+    return made
+
+
+def result_of(workspace: Workspace, run: str) -> Result:
+    """What the results here say of a run."""
+    from timnet import records, schemas
+    from timnet.changes import Result
+
+    folder = workspace.run_results(run)
+    record = read_json(folder / "run.json", records.Run)
+    coefficients = record["features"]["settings"]["coefficients"]
+    schema = schemas.predictions(len(record["labels"]), coefficients)
+    return Result(record, schemas.read(folder / "predictions.parquet", schema))
 
 
 def scored_runs(workspace: Workspace, params: Params) -> list[ScoredRun]:

@@ -15,6 +15,7 @@ import typer
 from timnet.cli import revisions
 from timnet.cli.common import app, device, open_workspace, read_json, say, workers
 from timnet.cli.people import measure_parity
+from timnet.cli.results import result_of
 from timnet.cli.stages import RunName, sources_of, training_progress, training_settings
 from timnet.errors import ArtifactError, ParameterError
 from timnet.workspace import Workspace
@@ -41,8 +42,6 @@ def compare(
     revision: Annotated[str, typer.Argument(help="A commit, branch or tag.")],
 ) -> None:
     """Compare the results here with those of another revision, as Markdown for a pull request."""
-    import pyarrow.parquet as pq
-
     from timnet import changes, records, render, tables
     from timnet.score import MEANING
     from timnet.tables import Cell, Table
@@ -57,11 +56,9 @@ def compare(
             state = "new here" if run in here else f"not here, but in {theirs}"
             rows.append([Cell(run), Cell(state), *[Cell("")] * 5])
             continue
-        folder = workspace.run_results(run)
-        record = read_json(folder / "run.json", records.Run)
-        ours = changes.Result(record, pq.read_table(folder / "predictions.parquet"))
+        ours = result_of(workspace, run)
         found = changes.changes(ours, revisions.result_of(workspace.root, theirs, run))
-        new = read_json(folder / "metrics.json", records.Metrics)
+        new = read_json(workspace.run_results(run) / "metrics.json", records.Metrics)
         path = f"{revisions.RUNS}/{run}/metrics.json"
         old = revisions.json_of(workspace.root, theirs, path, records.Metrics)
         for protocol in (p for p in MEANING if p in new):
