@@ -113,6 +113,32 @@ def test_each_step_of_honesty_has_its_cost() -> None:
     assert [row["paper UAR"] for row in found] == ["92.00", "-", "-"]
 
 
+def test_a_step_of_honesty_is_one_at_the_same_settings() -> None:
+    runs = of_table("table-1", "emovo", published=(92.0, 92.0), corrected=(86.5, 86.5))
+    (other,) = of_table("speaker", "emovo", speaker=(60.0, 60.0))
+    other.record["train"] = other.record["train"] | {"precision": "bf16"}
+    again = ScoredRun("again", runs[0].record, {"published": runs[0].scores["published"]})
+    found = rows(tables.overview([*runs, again, other]))
+    told = [(row["run"], row["protocol"], row["step"]) for row in found]
+    assert told == [
+        ("emovo-random", "published", "-"),
+        ("again", "published", "-"),
+        ("emovo-random", "corrected", "-5.50"),
+        ("emovo-speaker", "speaker", "-"),
+    ]
+
+
+def test_other_precision_and_folds_are_told_beside_the_paper_s() -> None:
+    (run,) = of_table("table-1", "emovo", published=(92.0, 92.0), corrected=(86.5, 86.5))
+    told = "`emovo-random` differs from the paper in this: "
+    for table in (tables.overview([run]), tables.single_corpus([run], "published")):
+        assert told not in render.markdown(table)
+    run.record["train"] = run.record["train"] | {"precision": "bf16"}
+    run.record["folds"] = run.record["folds"] | {"seeds": [7]}
+    for table in (tables.overview([run]), tables.single_corpus([run], "published")):
+        assert f"{told}precision bf16, not fp32; folds of seed 7, not 1." in render.markdown(table)
+
+
 def test_the_ablation_table_compares_what_was_run() -> None:
     runs = of_table("table-s3", "emovo", published=(85.0, 85.0), corrected=(75.0, 75.0))
     assert list(tables.ablated(runs)) == []  # nothing to hold them against
@@ -147,6 +173,10 @@ def test_cross_corpus_averages_need_all_twenty_pairs() -> None:
     assert rows(tables.cross_average(runs[:-1]))[-1]["UAR"] == "not in this commit"
     last = rows(tables.cross_average(runs))[-1]
     assert (last["UAR"], last["WAR"], last["pairs"]) == ("34.45 ± 0.30", "35.00 ± 0.00", "20")
+    for run in runs[:2]:  # fewer seeds than the label says
+        run.scores["cross"] |= {"draws": run.scores["cross"]["draws"][:1]}
+    assert rows(tables.cross_average(runs))[-1]["UAR"] == "not in this commit"
+    runs = of_table("table-2", "casia", "emodb", cross=(34.0, 35.0))
     table = tables.cross_best(runs[:1])
     first = rows(table)[0]
     assert first["pair"] == "casia to emodb"

@@ -134,7 +134,8 @@ def scores(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[s
             speaker: _of_speaker(tested, tested.speakers == speaker, len(labels))
             for speaker in sorted(set(tested.speakers))
         }
-        if len(by_fold) > 1 and protocol != "published":  # its epochs were chosen on the test fold
+        several = len({part.fold for part in by_fold}) > 1  # held out: fitted on the other folds
+        if several and protocol != "published":  # its epochs were chosen on the test fold
             figures["calibration"] = _calibration(predictions, labels)
         result[protocol] = figures
     return result

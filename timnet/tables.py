@@ -63,6 +63,11 @@ class ScoredRun:
         )
 
     @property
+    def settings(self) -> str:
+        """What two runs must share, but for their folds, for their figures to be compared."""
+        return repr((self.record["train"], self.record["features"]["settings"]))
+
+    @property
     def is_the_paper_s(self) -> bool:
         """Whether all settings but seeds and precision are the paper's, so that they compare."""
         printed, features = paper(), self.record["features"]["settings"]
@@ -136,7 +141,7 @@ def overview(runs: list[ScoredRun]) -> Table:
     rows, shown = [], set()
     corpus_then_run = sorted(runs, key=lambda run: (run.corpus, run.variant != "tim-net"))
     for corpus, variant in dict.fromkeys((run.corpus, run.variant) for run in corpus_then_run):
-        before: float | None = None
+        before: dict[str, tuple[str, float]] = {}  # settings -> the last protocol and its UAR
         own = [run for run in corpus_then_run if (run.corpus, run.variant) == (corpus, variant)]
         for protocol, run in ((p, run) for p in MEANING for run in own if p in run.scores):
             shown.add(protocol)
@@ -144,9 +149,10 @@ def overview(runs: list[ScoredRun]) -> Table:
             theirs = printed(run, protocol)
             step = NO_FIGURE
             if protocol != "cross":
-                value = figures["uar"]["value"]
-                step = NO_FIGURE if before is None else signed(value - before)
-                before = value
+                value, settings = figures["uar"]["value"], run.settings
+                above, last = before.get(settings, (protocol, 0))
+                step = NO_FIGURE if above == protocol else signed(value - last)
+                before[settings] = protocol, value
             across = f" to {run.record['tested_on']}" if protocol == "cross" else ""
             rows.append(
                 [
@@ -184,11 +190,27 @@ def overview(runs: list[ScoredRun]) -> Table:
         + [
             "UAR and WAR in percent, on the confusion matrix pooled over the folds, mean over "
             "seeds; 95 %: bootstrap over utterances.",
-            "`step`: points of UAR against the protocol above, what its honesty costs. "
+            "`step`: points of UAR against the protocol above it at the same settings, what its "
+            "honesty costs. "
             "`over folds`: mean ± standard deviation of the folds' own figures.",
             *_incomplete(runs),
+            *_departures([run for run in runs if run.is_the_paper_s]),
         ],
     )
+
+
+def _departures(runs: list[ScoredRun]) -> list[str]:
+    """In what runs beside the paper's figures are not as the paper's after all."""
+    notes = []
+    for run in runs:
+        precision, theirs = run.record["train"]["precision"], paper()["fold_seed"].get(run.corpus)
+        said = [] if precision == "fp32" else [f"precision {precision}, not fp32"]
+        seeds = run.record["folds"].get("seeds", [theirs])
+        if seeds != [theirs]:
+            said.append(f"folds of seed {', '.join(map(str, seeds))}, not {theirs}")
+        if said:
+            notes.append(f"`{run.name}` differs from the paper in this: {'; '.join(said)}.")
+    return notes
 
 
 def _incomplete(runs: list[ScoredRun]) -> list[str]:
@@ -202,10 +224,11 @@ def _incomplete(runs: list[ScoredRun]) -> list[str]:
 def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
     """Table 1 (`published`) or the authors' corrected figures (`corrected`), all rivals with it."""
     key = {"published": "table_1_single_corpus", "corrected": "corrected_single_corpus"}[protocol]
-    marked, rows = False, []
+    marked, rows, found = False, [], []
     gains: dict[str, list[tuple[float | None, float | None]]] = {"paper": [], "ours": []}
     for corpus, methods in paper()[key].items():
         run = _run_of(runs, corpus, protocol, "tim-net")
+        found.append(run)
         for method, pair in methods.items():
             swapped = (corpus, method) in SWAPPED[protocol]
             marked |= swapped
@@ -235,6 +258,7 @@ def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
         "paper's headline claim is its own under `published`.",
         "`paper inside`: whether the paper's figure lies inside our 95 % interval (UAR / WAR).",
     ]
+    notes += _departures([run for run in found if run])
     if marked:
         notes.append(
             "† As printed. UAR and WAR look exchanged there: the first is a whole number of "
@@ -278,7 +302,7 @@ def ablated(runs: list[ScoredRun]) -> Iterator[tuple[ScoredRun, ScoredRun]]:
 
 def ablation(runs: list[ScoredRun], losses: Mapping[str, Change]) -> Table:
     """Table S3: parts of the network taken away; losses as of `all_tables`."""
-    rows = []
+    rows, used = [], []
     for corpus, methods in paper()["table_s3_ablation"].items():
         for method in ABLATION_NAMES:
             variant = ABLATION_NAMES[method]
@@ -292,6 +316,7 @@ def ablation(runs: list[ScoredRun], losses: Mapping[str, Change]) -> Table:
                     cells += [_interval(run, protocol, name) for name in ("uar", "war")]
             run = _run_of(runs, corpus, "corrected", variant)
             loss = losses.get(run.name) if run else None
+            used += [run] if run else []
             points = [signed(value) for value in loss.points["uar"]] if loss else []
             cells.append(Cell(_brackets(*points) if points else "", run.name if run else ""))
             cells.append(Cell(run.record["train"]["precision"] if run else ""))
@@ -318,6 +343,7 @@ def ablation(runs: list[ScoredRun], losses: Mapping[str, Change]) -> Table:
             "the scales in place of learned weights; TCN: residual blocks, forward only.",
             "In brackets: 95 % by bootstrap over utterances. Against TIM-Net: the same utterances "
             "are drawn for both; an interval that holds 0 is no change that the corpus could show.",
+            *_departures(used),
         ],
     )
 
@@ -329,14 +355,13 @@ def cross_average(runs: list[ScoredRun]) -> Table:
         name = "TIM-Net, the paper's" if method == "TIM-Net" else method
         spread = [f"{print_figure(m)} ± {print_figure(s)}" for m, s in figures.values()]
         rows.append(_cells(name, *spread, "20"))
-    pairs = [run for run in runs if "cross" in run.scores and run.is_the_paper_s]
-    wanted = {(one, other) for one in CROSS_CORPORA for other in CROSS_CORPORA if one != other}
-    here = [run for run in pairs if (run.corpus, run.record["tested_on"]) in wanted]
+    here = _across(runs)
     cells = [NOT_HERE, NOT_HERE]
-    if len(here) == len(wanted):
-        draws = [[run.scores["cross"]["draws"] for run in here]][0]
+    if len(here) == len(CROSS_CORPORA) * (len(CROSS_CORPORA) - 1):
         by_seed = {
-            name: np.mean([[draw[name] for draw in of_run] for of_run in draws], 0)
+            name: np.mean(
+                [[draw[name] for draw in run.scores["cross"]["draws"]] for run in here.values()], 0
+            )
             for name in ("uar", "war")
         }
         cells = [
@@ -351,20 +376,30 @@ def cross_average(runs: list[ScoredRun]) -> Table:
         rows,
         [
             "Trained on all of one corpus, tested on all of another, five emotions, last epoch; "
-            f"mean ± standard deviation over {CROSS_SEEDS} runs of the mean over the pairs.",
+            f"mean ± standard deviation over {CROSS_SEEDS} seeds of the mean over the pairs.",
+            *_departures(list(here.values())),
         ],
     )
+
+
+def _across(runs: list[ScoredRun]) -> dict[tuple[str, str], ScoredRun]:
+    """Runs of the paper's pairs of corpora, with its settings and its number of seeds."""
+    return {
+        (run.corpus, run.record["tested_on"]): run
+        for run in runs
+        if "cross" in run.scores
+        and run.variant == "tim-net"
+        and run.is_the_paper_s
+        and {run.corpus, run.record["tested_on"]} <= set(CROSS_CORPORA)
+        and len(run.scores["cross"]["draws"]) == CROSS_SEEDS
+    }
 
 
 def cross_best(runs: list[ScoredRun]) -> Table:
     """Table S4: every pair of corpora."""
     printed = paper()["table_s4_cross_corpus_best"]
     methods = [name for name in printed if name != "order"]
-    found = {
-        (run.corpus, run.record["tested_on"]): run
-        for run in runs
-        if "cross" in run.scores and run.is_the_paper_s
-    }
+    found = _across(runs)
     rows = []
     for place, pair in enumerate(printed["order"]):
         cells = [Cell(pair.replace(">", " to "))]
@@ -394,6 +429,7 @@ def cross_best(runs: list[ScoredRun]) -> Table:
         [
             "The paper's figures, and `best` of ours: the best of ten runs ON THE TEST CORPUS: "
             "**optimistic**. `mean`: over all seeds, with 95 % by bootstrap over utterances.",
+            *_departures(list(found.values())),
         ],
     )
 
