@@ -69,12 +69,12 @@ def _table(model: Model, corpus: str, folder: str) -> tuple[str, str]:
     )
     error = calibration.expected_error(given, truth)
     rows = [f"{recipe.title}, row percents (expected calibration error {100 * error:.1f} %):\n"]
-    rows.append("| said \\ heard | " + " | ".join(f"{label:>8}" for label in labels) + " |")
-    rows.append("| ------------ | " + " | ".join("-------:" for _ in labels) + " |")
+    rows.append("| true \\ predicted | " + " | ".join(f"{label:>8}" for label in labels) + " |")
+    rows.append("| ---------------- | " + " | ".join("-------:" for _ in labels) + " |")
     for label, counts in zip(labels, confusion, strict=True):
         if counts.sum():
             shares = " | ".join(f"{100 * count / counts.sum():8.0f}" for count in counts)
-            rows.append(f"| {label:12} | {shares} |")
+            rows.append(f"| {label:16} | {shares} |")
     return figures, "\n".join(rows)
 
 
