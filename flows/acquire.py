@@ -12,7 +12,6 @@ again, with back-off and as the server asks, from where the line was cut, and sa
 import argparse
 import logging
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -23,13 +22,12 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import wait
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.command import run
 from flows.leash import Leash
 from flows.reproduce import dvc
-from flows.server import some_server
 from timnet import acquire as stage
 from timnet import corpora as registry
 from timnet.cli.status import refuse_loss
@@ -119,17 +117,10 @@ def main() -> None:
     parser.add_argument("corpora", nargs="+", metavar="CORPUS", help="what to bring")
     parser.add_argument("--workspace", type=Path, default=".", help="folder of data/")
     parser.add_argument("--mirror", help="own copies, in place of those of TIMNET_MIRROR")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        arguments = vars(parser.parse_args())
-        if arguments["mirror"] and without_login(arguments["mirror"])[1]:
-            raise TimnetError(LOGIN)
-        with temporary_settings({PREFECT_API_URL: some_server()}):
-            state = acquire(**arguments, return_state=True)
-    except TimnetError as error:
-        sys.exit(f"acquire: {error}")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    arguments = vars(parser.parse_args())
+    if arguments["mirror"] and without_login(arguments["mirror"])[1]:
+        sys.exit(f"acquire: {LOGIN}")
+    state = run(acquire, **arguments)
     if not state.is_completed():
         sys.exit(f"acquire: {state.message}")
 

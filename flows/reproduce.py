@@ -21,7 +21,6 @@ stops a run, no process is left of it, and the next one goes on from the last wh
 import argparse
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -45,15 +44,14 @@ from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.futures import PrefectFuture
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import Progress, show
+from flows.command import run_and_exit
 from flows.guard import exclusive, watch
 from flows.leash import Cut, Leash
 from flows.pool import prepare, send
-from flows.server import some_server
 from timnet.cli.push import refuse_unlicensed
 from timnet.cli.status import past_time, refuse_data_changes, stages_of, stale_stages
 from timnet.errors import ParameterError, TimnetError, listing
@@ -465,20 +463,7 @@ def main() -> None:
     parser.add_argument("--max-workers", type=int, default=2, help="stages at a time")
     parser.add_argument("--allow-data-changes", action="store_true", help="whatever data.dvc says")
     parser.add_argument("--pool", help="work pool whose machines train")
-    arguments = vars(parser.parse_args())
-    if not (arguments["workspace"] / "dvc.yaml").is_file():
-        sys.exit(f"reproduce: {arguments['workspace']} has no dvc.yaml: no workspace")
-    # Prefect hands a SIGTERM on to this handler, which lets it report the crash before the end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        with temporary_settings({PREFECT_API_URL: some_server()}):
-            state = reproduce(**arguments, return_state=True)
-    except TimnetError as error:
-        sys.exit(f"reproduce: {error}")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    print(f"reproduce: {state.message}", file=sys.stderr)
-    sys.exit(0 if state.is_completed() else 1)
+    run_and_exit(reproduce, **vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

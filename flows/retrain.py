@@ -15,8 +15,6 @@ is simply started again. On a tip that is up to date it ends in seconds.
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import argparse
-import signal
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -29,17 +27,16 @@ from prefect.events import emit_event
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.acquire import acquire
 from flows.artifacts import show
+from flows.command import run_and_exit
 from flows.guard import exclusive, watch
 from flows.leash import Cut, Leash
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
 from flows.reproduce import PAUSES, is_transient, outcome, plan, run_steps, this_run
-from flows.server import some_server
 from timnet import acquire as stage
 from timnet import corpora as registry
 from timnet import params
@@ -330,20 +327,7 @@ def main() -> None:
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="points of UAR")
     parser.add_argument("--promote", choices=get_args(Promote), default="candidate")
     parser.add_argument("--git-remote", default="origin", help="where branches and tags go")
-    arguments = vars(parser.parse_args())
-    if not (arguments["workspace"] / "dvc.yaml").is_file():
-        sys.exit(f"retrain: {arguments['workspace']} has no dvc.yaml: no workspace")
-    # Prefect hands a SIGTERM on to this handler, which lets it report the crash before the end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        with temporary_settings({PREFECT_API_URL: some_server()}):
-            state = retrain(**arguments, return_state=True)
-    except TimnetError as error:
-        sys.exit(f"retrain: {error}")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    print(f"retrain: {state.message}", file=sys.stderr)
-    sys.exit(0 if state.is_completed() else 1)
+    run_and_exit(retrain, **vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from flows.command import command
 from flows.leash import Leash
 from flows.server import HOST, announced, is_free, running_ui, start_server
 from timnet.errors import TimnetError
@@ -32,14 +33,8 @@ def main() -> None:
     port = parser.parse_args().port
     if not Path("dvc.yaml").is_file():
         sys.exit("ui: no dvc.yaml here: start it in the root of the project or of a workspace.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        with Leash() as leash:
-            run(leash, port)
-    except TimnetError as error:
-        sys.exit(f"ui: {error}")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    with command("ui"), Leash() as leash:
+        run(leash, port)
 
 
 def run(leash: Leash, port: int) -> None:

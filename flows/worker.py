@@ -9,7 +9,6 @@ lets DVC reproduce it, and pushes what came out. `flows.reproduce --pool POOL` s
 
 import argparse
 import os
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -21,12 +20,12 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import EntrypointType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.command import command
 from flows.leash import Leash
 from flows.pool import HEARTBEAT
 from flows.server import running_ui
 from flows.stage import CLONE, take
 from timnet.cli.push import refuse_unlicensed
-from timnet.errors import TimnetError
 from timnet.licences import PRIVATE
 
 
@@ -50,23 +49,18 @@ def main() -> None:
     url = os.environ.get("PREFECT_API_URL") or running_ui()
     if url is None:
         sys.exit("worker: no server. Set PREFECT_API_URL to the one that sends the stages.")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.environ |= {
         "PREFECT_API_URL": url,
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT),
         CLONE: str(root),
     }
-    try:
+    start = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
+    with command("worker"):
         refuse_unlicensed(root, PRIVATE)
         with temporary_settings({PREFECT_API_URL: url}):
             register(pool)
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
         with Leash() as leash:
-            sys.exit(leash.start([*command, "--pool", pool, "--limit", "1"]).wait())
-    except TimnetError as error:
-        sys.exit(f"worker: {error}")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+            sys.exit(leash.start([*start, "--pool", pool, "--limit", "1"]).wait())
 
 
 if __name__ == "__main__":

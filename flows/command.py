@@ -1,0 +1,42 @@
+"""What the command lines of flows share: a server, signals, errors in words, exit statuses."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flows.server import some_server
+from timnet.errors import TimnetError
+
+
+@contextmanager
+def command(name: str) -> Iterator[None]:
+    """Exit with 1 and a sentence on a user's error, with 128 + number on a signal."""
+    # Prefect hands a SIGTERM on to this handler, which lets it report the crash before the end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    except TimnetError as error:
+        sys.exit(f"{name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+def run(flow: Any, **parameters: Any) -> Any:
+    """The state that a flow ends in, run on `some_server`; exits as `command` does."""
+    # not before `flows.ui` has set up what Prefect reads as it is imported
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with command(flow.name), temporary_settings({PREFECT_API_URL: some_server()}):
+        return flow(**parameters, return_state=True)
+
+
+def run_and_exit(flow: Any, workspace: Path, **parameters: Any) -> NoReturn:
+    """Run a flow on a workspace; prints its last message and exits with 0 if it succeeded."""
+    if not (workspace / "dvc.yaml").is_file():
+        sys.exit(f"{flow.name}: {workspace} has no dvc.yaml: no workspace")
+    state = run(flow, workspace=workspace, **parameters)
+    print(f"{flow.name}: {state.message}", file=sys.stderr)
+    sys.exit(0 if state.is_completed() else 1)
