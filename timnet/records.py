@@ -6,6 +6,7 @@ Settings, params.yaml, are `timnet.params`' business.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -211,10 +212,7 @@ def parse(content: bytes, shape: Any) -> Any:
         found = from_json(content, allow_inf_nan=False)
     except ValueError as error:
         raise Damaged(f"not valid JSON: {error}") from None
-    try:
-        _adapter(shape).validate_json(content, strict=True)
-    except ValidationError as error:
-        raise Damaged(_wrong(error)) from None
+    _check(content, _adapter(shape).validate_json)
     return found
 
 
@@ -224,18 +222,19 @@ def read_yaml(path: Path, shape: Any = Any) -> Any:
         found = YAML(typ="safe").load(path)
     except YAML_TROUBLE as error:
         raise Damaged(f"not valid YAML: {error}") from None
-    try:
-        _adapter(shape).validate_python(found, strict=True)
-    except ValidationError as error:
-        raise Damaged(_wrong(error)) from None
+    _check(found, _adapter(shape).validate_python)
     return found
 
 
-def _wrong(error: ValidationError) -> str:
-    return listing(
-        f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
-        for each in error.errors(include_input=False)
-    )
+def _check(content: Any, validate: Callable[..., Any]) -> None:
+    try:
+        validate(content, strict=True)
+    except ValidationError as error:
+        wrong = (
+            f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
+            for each in error.errors(include_input=False)
+        )
+        raise Damaged(listing(wrong)) from None
 
 
 @cache
