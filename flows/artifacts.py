@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -22,7 +21,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from timnet import params
+from timnet import git, params
 from timnet.cli.status import ask_dvc
 from timnet.errors import TimnetError
 from timnet.provenance import commit
@@ -88,8 +87,7 @@ def validation(workspace: Workspace, corpora: list[str]) -> str:
 
 def against_main(root: Path) -> str | None:
     """Metrics that differ from those of the branch `main`, as Markdown; None if there is none."""
-    known = ["git", "rev-parse", "--verify", "--quiet", "main"]
-    if subprocess.run(known, cwd=root, capture_output=True).returncode:
+    if git.ask(root, "rev-parse", "--verify", "--quiet", "main") is None:
         return None
     try:
         difference = ask_dvc(root, "metrics", "diff", "main", "--md").strip()

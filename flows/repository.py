@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from flows.leash import Cut, Leash
 from flows.reproduce import dvc, environment
-from timnet.cli import revisions
+from timnet import git
 from timnet.cli.push import has_address, refuse_unlicensed
 from timnet.cli.status import ask_dvc
 from timnet.errors import ArtifactError, TimnetError, listing
@@ -351,8 +351,7 @@ class Repository:
 
     def _ask(self, *arguments: str, folder: Path | None = None) -> str | None:
         """What git knows, without a change; None if it says no."""
-        said = revisions.git(folder or self.root, *arguments)
-        return None if said is None else said.decode().strip()
+        return git.ask(folder or self.root, *arguments)
 
     def _show(self, commit: str, path: str) -> str | None:
         return self._ask("show", f"{commit}:{path}")

@@ -3,7 +3,6 @@
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from flows.guard import exclusive
 from flows.leash import Leash
 from flows.pool import FLOW
 from flows.reproduce import ask, reproduce_stage
+from timnet import git
 from timnet.cli.push import refuse_unlicensed
 from timnet.errors import ParameterError, TimnetError
 from timnet.licences import PRIVATE
@@ -63,17 +63,14 @@ def check_out(root: Path, commit: str) -> None:
     Raises:
         ParameterError: the commit cannot be had.
     """
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
-
-    if git("cat-file", "-e", f"{commit}^{{commit}}").returncode:
-        git("fetch", "--quiet", "--all")
-    switched = git("checkout", "--quiet", "--force", "--detach", commit)
+    if git.ask(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+        git.run(root, "fetch", "--quiet", "--all")
+    switched = git.run(root, "checkout", "--quiet", "--force", "--detach", commit)
     if switched.returncode:
+        why = switched.stderr.decode().strip()
         raise ParameterError(
-            f"{root}: cannot go to commit {commit[:10]} ({switched.stderr.strip()}). Push it to "
-            "where this clone fetches from."
+            f"{root}: cannot go to commit {commit[:10]} ({why}). Push it to where this clone "
+            "fetches from."
         )
     get_run_logger().info("%s is at commit %s", root, commit[:10])
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from pathlib import Path
+
+from timnet import git
+from timnet.errors import ArtifactError
 
 # What decides a run's numbers besides its inputs; results and locks change while stages run.
 SOURCES = ("timnet", "params.yaml", "dvc.yaml", "data.dvc", "constraints.txt")
@@ -12,17 +14,19 @@ SOURCES = ("timnet", "params.yaml", "dvc.yaml", "data.dvc", "constraints.txt")
 
 def commit(root: Path) -> str:
     """The commit of a checkout, ` + changes` behind it where its sources differ from it."""
-    try:
-        head = _git(root, "rev-parse", "--short=10", "HEAD").strip()
-        changed = _git(root, "status", "--porcelain", "--", *SOURCES).strip()
-    except (OSError, subprocess.CalledProcessError):
+    head = git.ask(root, "rev-parse", "--short=10", "HEAD")
+    changed = git.ask(root, "status", "--porcelain", "--", *SOURCES)
+    if head is None or changed is None:
         return "no commit"
     return f"{head} + changes" if changed else head
 
 
 def head(root: Path) -> str:
-    """The commit of a checkout, in full."""
-    return _git(root, "rev-parse", "HEAD").strip()
+    """The commit of a checkout, in full; ArtifactError if it has none."""
+    found = git.ask(root, "rev-parse", "HEAD")
+    if found is None:
+        raise ArtifactError(f"{root}: git knows no commit of it. Commit it first.")
+    return found
 
 
 def versions() -> dict[str, str]:
@@ -61,9 +65,3 @@ def _read(path: str) -> str:
         return Path(path).read_text(encoding="utf-8")
     except OSError:
         return ""
-
-
-def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=root, check=True, capture_output=True, text=True
-    ).stdout

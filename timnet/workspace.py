@@ -61,14 +61,22 @@ class Workspace:
         """How far a stage is, while it runs, for who watches it; known to no other stage."""
         return self.root / "build" / "progress" / f"{stage}.json"
 
+    @property
+    def runs(self) -> Path:
+        return self.root / "results" / "runs"
+
     def run_results(self, run: str) -> Path:
-        return self.root / "results" / "runs" / run
+        return self.runs / run
 
     def figures(self, run: str) -> Path:
         return self.root / "results" / "figures" / run
 
+    @property
+    def validations(self) -> Path:
+        return self.root / "results" / "validation"
+
     def published_validation(self, corpus: str) -> Path:
-        return self.root / "results" / "validation" / f"{corpus}.json"
+        return self.validations / f"{corpus}.json"
 
     @property
     def tables(self) -> Path:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from timnet import git
 from timnet.cli.common import app, bar, read_json, say, workers
 from timnet.errors import ArtifactError, ParameterError, TimnetError
 from timnet.workspace import Workspace
@@ -119,15 +120,22 @@ def set_up_demo(source: Path, folder: Path) -> None:
 
 def _refresh(source: Path, folder: Path) -> None:
     """Give a clone the code and the stages of `source` as they are now, committed or not."""
-    listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    watched = ("--", "dvc.yaml", "timnet")
-    for path in _output(folder, "git", *listed, *watched).split("\0"):
-        if path and not (source / path).is_file():
+    for path in _watched(folder):
+        if not (source / path).is_file():
             (folder / path).unlink(missing_ok=True)
-    for path in _output(source, "git", *listed, *watched).split("\0"):
-        if path and (source / path).is_file():
+    for path in _watched(source):
+        if (source / path).is_file():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / path, folder / path)
+
+
+def _watched(folder: Path) -> list[str]:
+    """Files of the code and the stages that git knows, or would add."""
+    listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    found = git.ask(folder, *listed, "--", "dvc.yaml", "timnet")
+    if found is None:
+        raise TimnetError(f"`git {' '.join(listed)}` failed in {folder or '.'}")
+    return [path for path in found.split("\0") if path]
 
 
 def _run(folder: Path, *command: str) -> None:
@@ -137,7 +145,3 @@ def _run(folder: Path, *command: str) -> None:
     status = subprocess.run(command, cwd=folder, env=environment).returncode
     if status:
         raise TimnetError(f"`{' '.join(command)}` ended with {status} in {folder or '.'}")
-
-
-def _output(folder: Path, *command: str) -> str:
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout

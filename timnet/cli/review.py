@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from timnet import git
 from timnet.cli import revisions
 from timnet.cli.common import app, device, open_workspace, read_json, say, workers
 from timnet.cli.people import measure_parity
@@ -48,7 +49,7 @@ def compare(
 
     workspace, _ = open_workspace()
     theirs = revisions.commit_of(workspace.root, revision)
-    here = {path.parent.name for path in workspace.run_results("x").parent.glob("*/metrics.json")}
+    here = {path.parent.name for path in workspace.runs.glob("*/metrics.json")}
     there = set(revisions.runs_of(workspace.root, theirs))
     rows = []
     for run in sorted(here | there):
@@ -58,8 +59,8 @@ def compare(
             continue
         ours = result_of(workspace, run)
         found = changes.changes(ours, revisions.result_of(workspace.root, theirs, run))
-        new = read_json(workspace.run_results(run) / "metrics.json", records.Metrics)
-        path = f"{revisions.RUNS}/{run}/metrics.json"
+        path = workspace.run_results(run) / "metrics.json"
+        new = read_json(path, records.Metrics)
         old = revisions.json_of(workspace.root, theirs, path, records.Metrics)
         for protocol in (p for p in MEANING if p in new):
             for name in ("uar", "war"):
@@ -86,8 +87,8 @@ def compare(
 def _notes(workspace: Workspace, revision: str) -> list[str]:
     """Which tables differ, and how sure the changes are."""
     names = ("diff", "--name-only", revision, "--", "results/tables/*.md")
-    changed = revisions.git(workspace.root, *names) or b""
-    tables = sorted(Path(line).stem for line in changed.decode().splitlines())
+    changed = git.ask(workspace.root, *names) or ""
+    tables = sorted(Path(line).stem for line in changed.splitlines())
     return [
         "95 %: paired bootstrap over the utterances that both tested; an interval that holds 0 is "
         "no change that the corpus could show.",

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import io
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timnet import git
 from timnet.errors import ArtifactError, ParameterError
+from timnet.workspace import Workspace
 
 if TYPE_CHECKING:
     from timnet.changes import Result
 
-RUNS = "results/runs"
-VALIDATIONS = "results/validation"
+PLACES = Workspace(Path())  # in git as in a checkout
 
 
 def commit_of(root: Path, revision: str) -> str:
     """The short id of a commit, branch or tag; ParameterError if there is none."""
-    found = git(root, "rev-parse", "--short=10", "--verify", "--quiet", f"{revision}^{{commit}}")
+    found = git.ask(
+        root, "rev-parse", "--short=10", "--verify", "--quiet", f"{revision}^{{commit}}"
+    )
     if found is None:
         raise ParameterError(f"{revision!r} is no revision of this repository.")
-    return found.decode().strip()
+    return found
 
 
 def runs_of(root: Path, commit: str) -> list[str]:
     """Names of the runs that a commit has scores of."""
-    names = map(Path, files_of(root, commit, RUNS))
-    return [path.parent.name for path in names if path.name == "metrics.json"]
+    paths = files_of(root, commit, PLACES.runs)
+    return [path.parent.name for path in paths if path.name == "metrics.json"]
 
 
 def result_of(root: Path, commit: str, run: str) -> Result:
@@ -37,8 +39,9 @@ def result_of(root: Path, commit: str, run: str) -> Result:
     from timnet import records
     from timnet.changes import Result
 
-    predictions = show(root, commit, f"{RUNS}/{run}/predictions.parquet")
-    record = json_of(root, commit, f"{RUNS}/{run}/run.json", records.Run)
+    folder = PLACES.run_results(run)
+    predictions = show(root, commit, folder / "predictions.parquet")
+    record = json_of(root, commit, folder / "run.json", records.Run)
     return Result(record, pq.read_table(io.BytesIO(predictions)))
 
 
@@ -46,11 +49,11 @@ def validations_of(root: Path, commit: str) -> dict[str, dict]:
     """Published summaries of validation by corpus."""
     from timnet import records
 
-    names = files_of(root, commit, VALIDATIONS)
-    return {Path(name).stem: json_of(root, commit, name, records.Validation) for name in names}
+    paths = files_of(root, commit, PLACES.validations)
+    return {path.stem: json_of(root, commit, path, records.Validation) for path in paths}
 
 
-def json_of(root: Path, commit: str, path: str, shape: Any) -> Any:
+def json_of(root: Path, commit: str, path: Path, shape: Any) -> Any:
     """The content of a JSON file at a commit, of a shape of `timnet.records`."""
     from timnet import records
 
@@ -60,20 +63,14 @@ def json_of(root: Path, commit: str, path: str, shape: Any) -> Any:
         raise ArtifactError(f"{path} at {commit}: {error}. Name another revision.") from None
 
 
-def files_of(root: Path, commit: str, folder: str) -> list[str]:
-    listed = git(root, "ls-tree", "-r", "--name-only", commit, f"{folder}/") or b""
-    return listed.decode().splitlines()
+def files_of(root: Path, commit: str, folder: Path) -> list[Path]:
+    listed = git.ask(root, "ls-tree", "-r", "--name-only", commit, f"{folder.as_posix()}/") or ""
+    return [Path(line) for line in listed.splitlines()]
 
 
-def show(root: Path, commit: str, path: str) -> bytes:
+def show(root: Path, commit: str, path: Path) -> bytes:
     """The bytes of a file at a commit; ArtifactError if it is not there."""
-    content = git(root, "show", f"{commit}:./{path}")
-    if content is None:
+    done = git.run(root, "show", f"{commit}:./{path.as_posix()}")
+    if done.returncode:
         raise ArtifactError(f"{commit} has no {path}, though other files of its kind.")
-    return content
-
-
-def git(root: Path, *arguments: str) -> bytes | None:
-    """What git prints; None if it fails."""
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True)
-    return None if done.returncode else done.stdout
+    return done.stdout

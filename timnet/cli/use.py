@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from timnet import git
 from timnet.cli.common import (
     app,
     bar,
@@ -298,10 +299,8 @@ def _version(name: str) -> str:
     from timnet.corpora.corpus import natural_key
 
     artifact, _, wanted = name.partition("@")
-    listed = subprocess.run(
-        ["git", "tag", "--list", f"{artifact}@v*"], capture_output=True, text=True
-    )
-    tags = sorted(listed.stdout.split(), key=natural_key)
+    listed = git.ask(Path(), "tag", "--list", f"{artifact}@v*") or ""
+    tags = sorted(listed.split(), key=natural_key)
     fitting = [tag for tag in tags if tag == name or tag.startswith(f"{name}.")]
     if not fitting:
         raise ParameterError(
