@@ -27,7 +27,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.command import run
 from flows.leash import Leash
-from flows.reproduce import dvc
+from flows.reproduce import ask
 from timnet import acquire as stage
 from timnet import corpora as registry
 from timnet.cli.status import refuse_loss
@@ -81,13 +81,10 @@ def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
 def add_data(workspace: Path, brought: list[str]) -> State:
     try:
         refuse_loss(workspace, brought)
+        with Leash() as leash:
+            ask(leash, workspace, "add", "--quiet", "data")
     except TimnetError as error:
         return Failed(message=str(error))
-    command = ("--wait-for-lock", "add", "--quiet", "data")
-    with Leash() as leash, dvc(leash, workspace, *command) as process:
-        said, _ = process.communicate()
-    if process.returncode:
-        return Failed(message=f"`dvc add data` ended with {process.returncode}:\n{said.strip()}")
     return Completed(message="data.dvc is up to date: commit it with git")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows.leash import Cut, Leash
-from flows.reproduce import dvc, environment
+from flows.reproduce import ask, environment
 from timnet import git
 from timnet.cli.push import has_address, refuse_unlicensed
 from timnet.cli.status import ask_dvc
@@ -165,7 +165,7 @@ class Repository:
     def pull(self) -> str:
         """Put in place what DVC's cache or remote has of recordings and outputs."""
         bring = ("pull", "--run-cache") if self.data_remote else ("checkout",)
-        return self._dvc(*bring, "--force", "--allow-missing")
+        return ask(self._leash, self.worktree, *bring, "--force", "--allow-missing")
 
     def commit(self, tip: str, branch: str) -> str | None:
         """Commit parameters, lock and results in the worktree; None if they are as they were."""
@@ -198,7 +198,7 @@ class Repository:
         """
         remote = self.data_remote or ""
         refuse_unlicensed(self.worktree, remote)
-        said = self._dvc("push", "--run-cache", "--remote", remote)
+        said = ask(self._leash, self.worktree, "push", "--run-cache", "--remote", remote)
         status = json.loads(ask_dvc(self.worktree, "data", "status", "--not-in-remote", "--json"))
         if missing := status.get("not_in_remote"):
             raise TimnetError(
@@ -315,12 +315,6 @@ class Repository:
         command = ("timnet", "gate", baseline, "--candidate", candidate.revision, *options)
         return self._run(command, self.worktree, environment(self.worktree))
 
-    def _dvc(self, *arguments: str) -> str:
-        with dvc(self._leash, self.worktree, *arguments) as process:
-            said, _ = process.communicate()
-        self._check(process.returncode, f"dvc {' '.join(arguments)}", said)
-        return said.strip()
-
     def _git(self, *arguments: str, folder: Path | None = None) -> str:
         """What git prints; no hook runs and nobody is asked for a password."""
         name, mail = self._who()
@@ -332,7 +326,10 @@ class Repository:
         given = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **who}
         command = ("git", "-c", f"core.hooksPath={os.devnull}", *arguments)
         status, said, complained = self._run(command, folder or self.root, given)
-        self._check(status, f"git {' '.join(arguments)}", complained)
+        if status and self._leash.reason is not None:
+            raise Cut(self._leash.reason)
+        if status:
+            raise TimnetError(f"`git {' '.join(arguments)}` failed:\n{complained.strip()}")
         return said
 
     def _run(
@@ -342,12 +339,6 @@ class Repository:
         with self._leash.start(command, cwd=folder, env=given, **pipes) as process:
             said, complained = process.communicate()
         return process.returncode, said, complained
-
-    def _check(self, status: int, command: str, said: str) -> None:
-        if status and self._leash.reason is not None:
-            raise Cut(self._leash.reason)
-        if status:
-            raise TimnetError(f"`{command}` failed:\n{said.strip()}")
 
     def _ask(self, *arguments: str, folder: Path | None = None) -> str | None:
         """What git knows, without a change; None if it says no."""

@@ -314,6 +314,8 @@ def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: s
             # Whole outputs: of a folder that was sent in part DVC believes that it is all there.
             ask(leash, workspace, "push", "--remote", PRIVATE, *set(step.inputs.values()))
         state = send(workspace, stage, step.needs, list(step.inputs), pool, leash)
+    except Cut as cut:
+        return Cancelled(message=str(cut))
     except TimnetError as error:
         return Failed(message=str(error))
     if state.is_completed():
@@ -358,17 +360,21 @@ def reproduce_stage(
     return Completed(name=name, message=message)
 
 
-def ask(leash: Leash, workspace: Path, *arguments: str) -> None:
-    """A DVC command whose words matter only if it fails.
+def ask(leash: Leash, workspace: Path, *arguments: str) -> str:
+    """What a DVC command prints, once it has ended.
 
     Raises:
-        TimnetError: with the end of what it printed.
+        Cut: the leash was, before the command had ended.
+        TimnetError: the command failed; with the end of what it printed.
     """
     with dvc(leash, workspace, "--wait-for-lock", *arguments) as process:
-        said, _ = process.communicate()
+        said = process.communicate()[0].strip()
+    if process.returncode and leash.reason is not None:
+        raise Cut(leash.reason)
     if process.returncode:
-        tail = "\n".join(said.strip().splitlines()[-TAIL:])
+        tail = "\n".join(said.splitlines()[-TAIL:])
         raise TimnetError(f"`dvc {' '.join(arguments)}` ended with {process.returncode}:\n{tail}")
+    return said
 
 
 @contextmanager
