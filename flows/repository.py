@@ -65,7 +65,7 @@ class Repository:
         self.root = root
         self.worktree = Workspace(root).retraining / "worktree"
         self._unchanged = Workspace(root).retraining / "unchanged"
-        self._leash = leash
+        self.leash = leash
         known = (self._ask("remote") or "").split()
         self.remote = remote if remote in known else None
         with Repo(str(root)) as repo:
@@ -165,7 +165,7 @@ class Repository:
     def pull(self) -> str:
         """Put in place what DVC's cache or remote has of recordings and outputs."""
         bring = ("pull", "--run-cache") if self.data_remote else ("checkout",)
-        return ask(self._leash, self.worktree, *bring, "--force", "--allow-missing")
+        return ask(self.leash, self.worktree, *bring, "--force", "--allow-missing")
 
     def commit(self, tip: str, branch: str) -> str | None:
         """Commit parameters, lock and results in the worktree; None if they are as they were."""
@@ -198,7 +198,7 @@ class Repository:
         """
         remote = self.data_remote or ""
         refuse_unlicensed(self.worktree, remote)
-        said = ask(self._leash, self.worktree, "push", "--run-cache", "--remote", remote)
+        said = ask(self.leash, self.worktree, "push", "--run-cache", "--remote", remote)
         status = json.loads(ask_dvc(self.worktree, "data", "status", "--not-in-remote", "--json"))
         if missing := status.get("not_in_remote"):
             raise TimnetError(
@@ -326,8 +326,8 @@ class Repository:
         given = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **who}
         command = ("git", "-c", f"core.hooksPath={os.devnull}", *arguments)
         status, said, complained = self._run(command, folder or self.root, given)
-        if status and self._leash.reason is not None:
-            raise Cut(self._leash.reason)
+        if status and self.leash.reason is not None:
+            raise Cut(self.leash.reason)
         if status:
             raise TimnetError(f"`git {' '.join(arguments)}` failed:\n{complained.strip()}")
         return said
@@ -336,7 +336,7 @@ class Repository:
         self, command: tuple[str, ...], folder: Path, given: dict[str, str]
     ) -> tuple[int, str, str]:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with self._leash.start(command, cwd=folder, env=given, **pipes) as process:
+        with self.leash.start(command, cwd=folder, env=given, **pipes) as process:
             said, complained = process.communicate()
         return process.returncode, said, complained
 

@@ -15,7 +15,8 @@ is simply started again. On a tip that is up to date it ends in seconds.
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,6 +24,7 @@ from dvc.exceptions import DvcException
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 from prefect.exceptions import FlowPauseTimeout
 from prefect.flow_runs import pause_flow_run
@@ -94,22 +96,11 @@ def retrain(
     archives = {corpus: Path(path).absolute() for corpus, path in (weights or {}).items()}
     options += [f"--weights={corpus}={path}" for corpus, path in archives.items()]
     try:
-        with exclusive(root, run.name, "retrain") as lock, Leash(lock) as leash:
-            watch(run, leash)
-            repository = Repository(root, leash, git_remote)
+        with at_work(root, run, git_remote) as repository:
             do("look", repository.fetch)
-            tip = repository.commit_of(repository.revision(branch))
-            made = candidate_of(repository, tip)
-            if made is None and repository.is_unchanged(tip):
-                return Completed(message=f"nothing has changed: {branch} is up to date")
+            made = brought_up_to_date(repository, branch, mirror, max_workers)
             if made is None:
-                bring(repository, tip, mirror)
-                states = reproduce(repository.worktree, leash, max_workers)
-                made = do("commit", lambda: commit(repository, tip, branch))
-                if made is None:
-                    repository.note_unchanged(tip)
-                    return Completed(message=f"nothing has changed: {branch} is up to date")
-                show(repository.worktree, states)
+                return Completed(message=f"nothing has changed: {branch} is up to date")
             told = f"nothing has changed since {made.name}"
             if not is_settled(repository, made):
                 do("worktree", lambda: repository.prepare(made.commit))
@@ -123,9 +114,7 @@ def retrain(
             waiting = undecided(repository, made, promote)
         if waiting:
             decision = ask(made, waiting, patience) if promote == "ask" else PRODUCTION
-            with exclusive(root, run.name, "retrain") as lock, Leash(lock) as leash:
-                watch(run, leash)
-                repository = Repository(root, leash, git_remote)
+            with at_work(root, run, git_remote) as repository:
                 do(decision, lambda: decide(repository, made, waiting, decision))
         return Completed(message=f"{told}{registered(repository, made)}")
     except Cut as cut:
@@ -161,6 +150,33 @@ def step(name: str, work: Callable[[], Any]) -> State:
     if isinstance(given, str) and given:
         get_run_logger().info(given)
     return Completed(data=given)
+
+
+@contextmanager
+def at_work(root: Path, run: FlowRun, git_remote: str) -> Iterator[Repository]:
+    """The checkout, for the only run at work on it; what is started there ends with the `with`."""
+    with exclusive(root, run.name, "retrain") as lock, Leash(lock) as leash:
+        watch(run, leash)
+        yield Repository(root, leash, git_remote)
+
+
+def brought_up_to_date(
+    repository: Repository, branch: str, mirror: str | None, max_workers: int
+) -> Candidate | None:
+    """What was made of the tip of a branch, now or before; None if the tip is up to date itself."""
+    tip = repository.commit_of(repository.revision(branch))
+    if made := candidate_of(repository, tip):
+        return made
+    if repository.is_unchanged(tip):
+        return None
+    bring(repository, tip, mirror)
+    states = reproduce(repository.worktree, repository.leash, max_workers)
+    made = do("commit", lambda: commit(repository, tip, branch))
+    if made is None:
+        repository.note_unchanged(tip)
+    else:
+        show(repository.worktree, states)
+    return made
 
 
 def candidate_of(repository: Repository, tip: str) -> Candidate | None:
