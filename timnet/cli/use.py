@@ -38,6 +38,7 @@ USE = "Use what was trained"
 ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg"))
 ENDINGS |= {".opus", ".rf64", ".snd", ".w64", ".wav"}
 
+ModelOfParams = Annotated[str, typer.Argument(metavar="MODEL", help="A model of params.yaml.")]
 ModelName = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A name (emovo), a version (emovo@v1.2) or a file."),
@@ -134,9 +135,7 @@ def card(model: ModelName) -> None:
 
 
 @app.command(rich_help_panel=USE)
-def fit(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A model of params.yaml.")],
-) -> None:
+def fit(name: ModelOfParams) -> None:
     """Train one network on a whole corpus, with the settings that the folds vouch for."""
     workspace, params = open_workspace()
     chosen = params.model(name)
@@ -177,9 +176,7 @@ def _input(loaded: Model, with_features: bool) -> str:
 
 
 @app.command(rich_help_panel=STAGES)
-def model(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A model of params.yaml.")],
-) -> None:
+def model(name: ModelOfParams) -> None:
     """Put a model into one file: networks, statistics of its training set, card."""
     workspace, params = open_workspace()
     chosen = params.model(name)
