@@ -17,6 +17,8 @@ from timnet.errors import ArtifactError, ParameterError, listing
 from timnet.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
     from timnet.params import Params
 
 app = typer.Typer(
@@ -31,14 +33,10 @@ app = typer.Typer(
 @contextmanager
 def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal, nothing in a log; yields what advances it."""
-    from rich.console import Console
     from rich.progress import (
-        BarColumn,
         MofNCompleteColumn,
-        Progress,
         ProgressColumn,
         Task,
-        TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
@@ -49,18 +47,20 @@ def bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.0f}/s" if speed else "")
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    columns = (MofNCompleteColumn(), Rate(), TimeElapsedColumn(), TimeRemainingColumn())
+    with bars(*columns) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.advance(task, done)
+
+
+def bars(*columns: ProgressColumn) -> Progress:
+    """Progress bars with their titles and these columns; nothing in a log."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    title = TextColumn("{task.description}")
+    return Progress(title, BarColumn(), *columns, console=console, disable=not console.is_terminal)
 
 
 def say(text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from timnet.cli.common import app, bar, say
+from timnet.cli.common import app, bar, bars, say
 from timnet.cli.status import refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.workspace import Workspace
@@ -87,25 +87,9 @@ def _generate(workspace: Workspace) -> None:
 @contextmanager
 def _transfer(name: str) -> Iterator[Any]:
     """Bars for what `timnet.acquire` reports: bytes downloaded, unpacked, copied."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with bars(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as progress:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int | None) -> None:

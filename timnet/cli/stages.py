@@ -16,6 +16,7 @@ from timnet.cli.common import (
     app,
     as_json,
     bar,
+    bars,
     device,
     need_compiler,
     open_workspace,
@@ -198,19 +199,9 @@ def training_progress(
 
     Once a second at most the same goes to `file`, for who watches from outside.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
         TextColumn("{task.percentage:>5.1f} %"),
         TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
@@ -218,7 +209,7 @@ def training_progress(
     )
     done: dict[int, int] = {}
     told = written = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with bars(*columns) as progress:
         task = progress.add_task(run, total=None, figures="")
 
         def report(message: Any) -> None:
@@ -231,7 +222,7 @@ def training_progress(
                 written = time.monotonic()
                 record = {"done": sum(done.values()), "total": total, "unit": "fold-epochs"}
                 write_text(file, as_json({**record, "figures": figures}))
-            if not console.is_terminal and time.monotonic() - told > 30:
+            if not progress.console.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
                 say(f"{run}: {sum(done.values())} of {total} fold-epochs, {figures}")
 
