@@ -28,6 +28,7 @@ from urllib.parse import unquote
 
 from timnet import __version__, records
 from timnet.errors import CorpusError
+from timnet.workspace import write_text
 
 if TYPE_CHECKING:
     import httpx
@@ -406,11 +407,5 @@ def hash_file(path: Path, algorithm: str) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write atomically: `path` holds the old content or the whole new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        text = json.dumps(content, indent=2, ensure_ascii=False)
-        partial.write_text(f"{text}\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a small file atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

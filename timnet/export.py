@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import time
 import warnings
 from contextlib import redirect_stdout
@@ -28,6 +27,7 @@ from timnet.cards import terms
 from timnet.errors import ArtifactError, ParameterError
 from timnet.model import Model
 from timnet.network import BATCH_NORM_EPSILON, pad_channels
+from timnet.workspace import replacing
 
 TOLERANCE = 1e-5  # of a probability, between onnxruntime and PyTorch
 OPSET = 18
@@ -201,13 +201,8 @@ def write(model: Model, path: Path, with_features: bool, single: bool) -> Export
         lambda one=inputs[i : i + 1]: session.run(None, {name: one}) for i in range(CHECKED)
     ]
     export = Export(difference, _milliseconds(onnx_way), _milliseconds(torch_way))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return export
 
 

@@ -7,7 +7,6 @@ everywhere: that of the manifest, (label index, natural order of the file name).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from timnet.errors import ArtifactError
+from timnet.workspace import replacing
 
 MANIFEST = pa.schema(
     [
@@ -101,14 +101,11 @@ def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
 @contextmanager
 def writing(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.ParquetWriter]:
     """A writer whose file appears at the end: `path` holds the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with pq.ParquetWriter(partial, schema, compression="zstd", **options) as writer:
-            yield writer
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        replacing(path) as partial,
+        pq.ParquetWriter(partial, schema, compression="zstd", **options) as writer,
+    ):
+        yield writer
 
 
 def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from timnet.errors import ArtifactError, ParameterError, listing
-from timnet.workspace import Workspace, write_text
+from timnet.workspace import Workspace, replacing, write_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -150,14 +150,9 @@ def copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if not (source / name).is_file():
             raise ArtifactError(f"{source / name}: no such file. Run `dvc repro`.")
-    target.mkdir(parents=True, exist_ok=True)
     for name in names:
-        partial = target / f".{name}.{os.getpid()}.tmp"
-        try:
+        with replacing(target / name) as partial:
             shutil.copyfile(source / name, partial)
-            partial.replace(target / name)
-        finally:
-            partial.unlink(missing_ok=True)
 
 
 def need_compiler(place: str) -> None:

@@ -26,7 +26,7 @@ from timnet.cli.common import (
 from timnet.cli.stages import STAGES
 from timnet.errors import ArtifactError, AudioError, ParameterError, listing
 from timnet.processes import WORKER_ENVIRONMENT
-from timnet.workspace import Workspace
+from timnet.workspace import Workspace, replacing
 
 if TYPE_CHECKING:
     from timnet.fit import Recordings, Run
@@ -310,17 +310,11 @@ def _version(name: str) -> str:
 def _get(tag: str, target: Path) -> None:
     """Let DVC bring the model of a tag from its cache or its remote."""
     registered = Workspace(Path()).model(tag.partition("@")[0])
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    command = [sys.executable, "-m", "dvc", "get", ".", str(registered)]
-    command += ["--rev", tag, "--out", str(partial)]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "dvc", "get", ".", str(registered), "--rev", tag, "--out"]
+    with replacing(target) as partial:
+        result = subprocess.run([*command, str(partial)], capture_output=True, text=True)
         if result.returncode or not partial.is_file():
             raise ArtifactError(
                 f"{tag}: DVC cannot bring this model; it says:\n{result.stderr.strip()}\n"
                 "If it is in neither the cache nor the remote, `dvc push` it where it was made."
             )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
