@@ -68,6 +68,13 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def commit(folder: Path, message: str = "start") -> None:
+    """Commit all that lies in a repository."""
+    run(folder, "git", "add", "--all")
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    run(folder, "git", *who, "commit", "--quiet", "--message", message)
+
+
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's workspace after `dvc repro`, with training cut to one epoch of small networks.
@@ -95,8 +102,7 @@ def reproduce_demo(folder: Path) -> None:
     run(folder, "dvc", "repro")
     run(folder, "git", "config", "user.name", "test")
     run(folder, "git", "config", "user.email", "test@localhost")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message", "Reproduce")
+    commit(folder, "Reproduce")
 
 
 @pytest.fixture

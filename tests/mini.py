@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from conftest import ROOT, run
+from conftest import ROOT, commit, run
 from ruamel.yaml import YAML
 
 # copy@one -> score@one -+
@@ -79,8 +79,7 @@ def make(root: Path) -> Path:
     run(root, "git", "init", "--quiet", "--initial-branch", "main")
     dvc(root, "init", "--quiet")
     dvc(root, "add", "--quiet", "data")
-    run(root, "git", "add", "--all")
-    run(root, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    commit(root)
     return root
 
 

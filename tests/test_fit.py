@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import edit, run
+from conftest import commit, edit, run
 
 from timnet import corpora, fit, model, params, schemas
 from timnet.errors import ArtifactError, ParameterError
@@ -155,9 +155,8 @@ def test_a_version_comes_from_the_registry(workspace: Path) -> None:
         "\nartifacts:",
         "\nartifacts:\n  demo:\n    path: build/models/demo.safetensors\n    type: model",
     )
-    commit = ("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "--quiet")
     path = workspace / "build/models/demo.safetensors"
-    run(workspace, *commit, "--all", "--message", "Register the demo's model")
+    commit(workspace, "Register the demo's model")
     first = path.read_bytes()
     for tag in ("v1.2.0", "v1.2.10", "v1.2.9"):
         run(workspace, "git", "tag", f"demo@{tag}")

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, commit, run
 from prefect import flow
 from prefect.client.orchestration import get_client
 
@@ -73,8 +73,7 @@ def test_against_main(prefect_api, workspace):
     run(root, "dvc", "init", "--quiet")
     path = "results/runs/demo-random/metrics.json"
     (root / "dvc.yaml").write_text(f"metrics: [{path}]\n")
-    run(root, "git", "add", "--all")
-    run(root, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    commit(root)
     show(root, DONE)
     assert shown("against-main").data == "# Against main\n\nThe metrics are those of `main`.\n"
     write_text(root / path, json.dumps({"corrected": {**FIGURES, "uar": 71.5}}))

@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 import psutil
 import pytest
-from conftest import ROOT, edit, run
+from conftest import ROOT, commit, edit, run
 from mini import copy, dvc, launch, lock, make, take, until
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.sorting import FlowRunSort
@@ -54,8 +54,7 @@ def project(new: Path, tmp_path: Path, remote: str, one: str) -> Path:
         file.write(f"[core]\n    remote = private\n['remote \"private\"']\n{remote}")
     take(root, "one", one)
     dvc(root, "add", "--quiet", "data")
-    run(root, "git", "add", "--all")
-    run(root, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    commit(root)
     return root
 
 

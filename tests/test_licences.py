@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, edit, run
+from conftest import ROOT, commit, edit, run
 from mini import dvc
 from ruamel.yaml import YAML
 
@@ -68,8 +68,7 @@ def project(made, tmp_path):
         "url = /dev/null/no-address-yet\n",
         "url = ../../private\n['remote \"public\"']\n    url = ../../public\n",
     )
-    run(root, "git", "add", "--all")
-    run(root, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    commit(root)
     return root
 
 

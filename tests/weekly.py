@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from conftest import ROOT, edit, run
+from conftest import ROOT, commit, edit, run
 from mini import dvc
 
 STAGES = """\
@@ -127,8 +127,7 @@ def copy(root: Path, home: Path) -> Path:
 
 
 def push(root: Path, message: str) -> None:
-    run(root, "git", "add", "--all")
-    run(root, "git", "commit", "--quiet", "--message", message)
+    commit(root, message)
     run(root, "git", "push", "--quiet", "origin", "main")
 
 
