@@ -101,10 +101,16 @@ def lock(root: Path) -> Any:
 
 
 def launch(root: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """The flow in a process of its own."""
-    options = ("--workspace", str(root), "--allow-data-changes")
+    """The flow `reproduce` on recordings as they are."""
+    return launch_flow("reproduce", root, "--allow-data-changes", *arguments, **environment)
+
+
+def launch_flow(
+    name: str, root: Path, *arguments: str, **environment: str
+) -> subprocess.Popen[str]:
+    """A flow in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.reproduce", *options, *arguments],
+        [sys.executable, "-m", f"flows.{name}", "--workspace", str(root), *arguments],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from archives import ARCHIVES, laid_out, tree, zipped
-from conftest import ROOT, run
+from conftest import run
+from mini import launch_flow
 from prefect.client.orchestration import get_client
 from ruamel.yaml import YAML
 from server import Server, status
@@ -46,16 +45,6 @@ def offer(server: Server, tmp_path: Path, name: str, file: str) -> str:
 def files_under_dvc(folder: Path) -> int:
     (out,) = YAML(typ="safe").load(folder / "data.dvc")["outs"]
     return out["nfiles"]
-
-
-def command(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.acquire", "--workspace", str(folder), *arguments],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_a_served_flow_knows_its_types():
@@ -100,7 +89,7 @@ def test_who_must_be_asked_and_what_fails_stops_no_other(prefect_api, folder):
 def test_command_line_tries_again_and_shows_it(prefect_api, server, tmp_path, folder):
     mirror = offer(server, tmp_path, "savee", "savee.zip")
     server.script = [status(503, Retry_After=0)]
-    with command(folder, "--mirror", mirror, "savee") as process:
+    with launch_flow("acquire", folder, "--mirror", mirror, "savee") as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert "the server answers 503 Service Unavailable; trying again in" in said
@@ -109,13 +98,13 @@ def test_command_line_tries_again_and_shows_it(prefect_api, server, tmp_path, fo
     assert files_under_dvc(folder) == 480
 
     secret = mirror.replace("//", "//anna:secret@")  # Prefect would keep it
-    with command(folder, "--mirror", secret, "savee") as process:
+    with launch_flow("acquire", folder, "--mirror", secret, "savee") as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert said.endswith("which Prefect would keep: set TIMNET_MIRROR to it.\n")
     assert "secret" not in said
 
-    with command(folder, "casia", "savee") as process:
+    with launch_flow("acquire", folder, "casia", "savee") as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "acquire: casia: CASIA cannot be downloaded freely" in said
@@ -128,7 +117,7 @@ def test_stopped_it_goes_on_from_there(prefect_api, server, tmp_path, folder, bl
     mirror = offer(server, tmp_path, "casia", "casia.zip")
     server.pause = 2.0  # 25 s for the whole
     part = folder / "build/acquire/casia/casia.zip.part"
-    with command(folder, "--mirror", mirror, "casia") as process:
+    with launch_flow("acquire", folder, "--mirror", mirror, "casia") as process:
         while not (part.exists() and part.stat().st_size):
             assert process.poll() is None
             time.sleep(0.1)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, run
-from mini import dvc, left_in, until
+from conftest import run
+from mini import dvc, launch_flow, left_in, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
@@ -58,18 +56,6 @@ def newest(root: Path):
             tasks={task.name for task in client.read_task_runs(flow_run_filter=chosen)},
             artifacts={each.key: each for each in client.read_artifacts(flow_run_filter=chosen)},
         )
-
-
-def launch(root: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
-    """The flow in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "flows.retrain", "--workspace", str(root), *options],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def nothing_lacks_its_data(root: Path) -> None:
@@ -163,7 +149,7 @@ def test_worse_then_better(first, tmp_path):
 
 def test_a_person_decides(first, tmp_path):
     root = copy(first.root, tmp_path / "home")
-    flow = launch(root, "--promote", "ask")
+    flow = launch_flow("retrain", root, "--promote", "ask")
 
     def paused():
         with suppress(StopIteration):  # it has not reached the server yet
@@ -204,7 +190,7 @@ def test_kills_do_no_harm(prefect_api, tmp_path):
 
     def killed(kill: str, when: str) -> None:
         path = f"{shims}{os.pathsep}{os.environ['PATH']}"
-        flow = launch(root, PATH=path, KILL=kill, WHEN=when, HOLD=str(hold))
+        flow = launch_flow("retrain", root, PATH=path, KILL=kill, WHEN=when, HOLD=str(hold))
         pid.write_text(str(flow.pid))
         if hold.exists():
             until((tmp_path / "held").exists, 300)
