@@ -6,15 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+from server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ["DVC_NO_ANALYTICS"] = "1"
+os.environ["NO_PROXY"] = "*"  # all servers are on loopback
 os.environ["OMP_NUM_THREADS"] = "1"  # in small products threads only wait for each other
 
 # the same few inputs every time; `--hypothesis-profile=long` draws many, and others
@@ -47,6 +50,12 @@ def restored(shared: Path, tmp_path_factory: pytest.TempPathFactory):
         return folders[corpus]
 
     return restore
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
 
 
 def run(folder: Path, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:

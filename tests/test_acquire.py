@@ -9,14 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 import server as http
 from archives import ARCHIVES, laid_out, tarred, tree, zipped
-from server import Server
 from test_recipes import needs_shared, originals  # noqa: F401
 
 from timnet.acquire import Acquired, State, acquire, state, where
@@ -54,20 +52,9 @@ def expected(name):
     return {path.removeprefix(STRIPPED[name]): body for path, body in members if kept(path)}
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "project" / "data"
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
 
 
 def scratch(data: Path) -> Path:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,16 +20,10 @@ OTHER = b"PK\x03\x04" + random.Random(2).randbytes(2_500_000)
 MD5 = hashlib.md5(BODY).hexdigest()
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "*")
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        running.files["/a.zip"] = BODY
-        yield running
+def server(server: Server) -> Server:
+    server.files["/a.zip"] = BODY
+    return server
 
 
 @pytest.fixture

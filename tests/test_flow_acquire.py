@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,6 @@ def folder(tmp_path: Path) -> Path:
     run(path, "git", "init", "--quiet")
     run(path, "dvc", "init", "--quiet")
     return path
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    with Server() as running:
-        yield running
 
 
 def offer(server: Server, tmp_path: Path, name: str, file: str) -> str:

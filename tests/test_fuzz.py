@@ -546,8 +546,7 @@ def test_the_lock_of_dvc(content):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[http.Server]:
-    with pytest.MonkeyPatch.context() as patch, http.Server() as running:
-        patch.setenv("NO_PROXY", "*")
+    with http.Server() as running:
         running.files["/a.zip"] = b"PK\x03\x04" + random.Random(1).randbytes(3000)
         yield running
 
