@@ -23,11 +23,10 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Failed, State
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from flows.leash import Leash
-from timnet.errors import ParameterError, TimnetError
+from timnet.cli.status import locked
+from timnet.errors import ArtifactError, ParameterError, TimnetError
 from timnet.provenance import commit, head
 
 FLOW = "stage"  # of `flows.stage`; its deployment has the name of the pool
@@ -93,9 +92,9 @@ def entries(root: Path, stages: Sequence[str]) -> dict[str, Any]:
         return {}
     for _ in range(50):
         try:  # DVC writes it in place, perhaps now
-            known = YAML(typ="safe").load(root / "dvc.lock")["stages"]
+            known = locked(root)
             return {stage: known[stage] for stage in stages}
-        except (OSError, YAMLError, TypeError, KeyError):
+        except (OSError, ArtifactError, KeyError):
             time.sleep(0.1)
     raise TimnetError(f"{root / 'dvc.lock'}: no entry of {', '.join(stages)}. Run `dvc repro`.")
 
