@@ -281,13 +281,15 @@ def is_transient(_task: Any, _run: Any, state: State) -> bool:
     return bool(TRANSIENT.search(state.message or ""))
 
 
-@task(
-    task_run_name="{stage}",
-    cache_policy=NO_CACHE,
-    retries=len(PAUSES),
-    retry_delay_seconds=PAUSES,
-    retry_condition_fn=is_transient,
-)
+PATIENT: dict[str, Any] = {  # a task that tries again what is transient
+    "cache_policy": NO_CACHE,
+    "retries": len(PAUSES),
+    "retry_delay_seconds": PAUSES,
+    "retry_condition_fn": is_transient,
+}
+
+
+@task(task_run_name="{stage}", **PATIENT)
 def run_stage(
     workspace: Path, stage: str, leash: Leash, step: Step, force: bool, pool: str | None
 ) -> State:

@@ -23,7 +23,6 @@ from typing import Any, Literal, get_args
 from dvc.exceptions import DvcException
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 from prefect.exceptions import FlowPauseTimeout
@@ -38,7 +37,7 @@ from flows.command import run_and_exit
 from flows.guard import exclusive, watch
 from flows.leash import Cut, Leash
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
-from flows.reproduce import PAUSES, is_transient, outcome, plan, run_steps, this_run
+from flows.reproduce import PATIENT, outcome, plan, run_steps, this_run
 from timnet import acquire as stage
 from timnet import corpora as registry
 from timnet import params
@@ -133,13 +132,7 @@ def do(name: str, work: Callable[[], Any]) -> Any:
     return state.result()
 
 
-@task(
-    task_run_name="{name}",
-    cache_policy=NO_CACHE,
-    retries=len(PAUSES),
-    retry_delay_seconds=PAUSES,
-    retry_condition_fn=is_transient,
-)
+@task(task_run_name="{name}", **PATIENT)
 def step(name: str, work: Callable[[], Any]) -> State:
     try:
         given = work()
