@@ -26,7 +26,7 @@ from prefect.states import Cancelled, Cancelling, Failed, State
 
 from flows.leash import Leash
 from timnet.cli.status import locked
-from timnet.errors import ArtifactError, ParameterError, TimnetError
+from timnet.errors import ParameterError
 from timnet.provenance import commit, head
 
 FLOW = "stage"  # of `flows.stage`; its deployment has the name of the pool
@@ -86,19 +86,6 @@ def end_the_silent() -> None:
     ).create()
 
 
-def entries(root: Path, stages: Sequence[str]) -> dict[str, Any]:
-    """What dvc.lock says of stages that have just run."""
-    if not stages:
-        return {}
-    for _ in range(50):
-        try:  # DVC writes it in place, perhaps now
-            known = locked(root)
-            return {stage: known[stage] for stage in stages}
-        except (OSError, ArtifactError, KeyError):
-            time.sleep(0.1)
-    raise TimnetError(f"{root / 'dvc.lock'}: no entry of {', '.join(stages)}. Run `dvc repro`.")
-
-
 def send(
     root: Path, stage: str, needs: Sequence[str], inputs: Sequence[str], pool: str, leash: Leash
 ) -> State:
@@ -107,10 +94,11 @@ def send(
     A machine that is lost is replaced by the next one that is free.
     """
     log = get_run_logger()
+    noted = locked(root, *needs)
     parameters = {
         "stage": stage,
         "commit": head(root),
-        "lock": entries(root, needs),
+        "lock": {each: noted[each] for each in needs},
         "inputs": list(inputs),
     }
     run: Any

@@ -214,9 +214,14 @@ def validations(workspace: Workspace, params: Params) -> dict[str, dict]:
 
 def _provenance(workspace: Workspace, runs: list[ScoredRun]) -> dict[str, dict]:
     """Where each run's figures come from; hashes are DVC's, of what was trained on."""
+    stages = {
+        f"features@{run.record[part]}-{run.record['features']['settings']['signal_length']}"
+        for run in runs
+        for part in ("trained_on", "tested_on")
+    }
     hashes = {
         entry["path"]: entry.get("md5")
-        for stage in locked(workspace.root).values()
+        for stage in locked(workspace.root, *sorted(stages)).values()
         for part in ("deps", "outs")
         for entry in stage.get(part, [])
     }

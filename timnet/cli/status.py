@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +15,11 @@ from typing import Annotated, Any
 import typer
 
 from timnet.cli.common import app, device, open_workspace, say, workers
-from timnet.errors import ArtifactError, TimnetError
+from timnet.errors import ArtifactError, TimnetError, listing
 from timnet.params import Params
 from timnet.workspace import Workspace
+
+PATIENCE = 5.0  # s that another DVC has to end what it writes
 
 
 @dataclass(frozen=True)
@@ -271,14 +275,42 @@ def _device() -> str:
     return f"{provenance.device_name(place)}{where}"
 
 
-def locked(root: Path) -> dict[str, Any]:
-    """What dvc.lock notes of each stage."""
+def locked(root: Path, *wanted: str) -> dict[str, Any]:
+    """What dvc.lock notes of each stage.
+
+    DVC writes it in place, perhaps now, and what of it is there already may even look whole.
+
+    Args:
+        wanted: stages that have run, and so must be in it.
+
+    Raises:
+        ArtifactError: it is damaged or lacks some of these, and stays so.
+    """
     from timnet import records
 
     path = root / "dvc.lock"
-    if not path.exists():
-        return {}
-    return read_noted(path, records.Lock).get("stages", {})
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            before = _state(path)
+            known = read_noted(path, records.Lock).get("stages", {}) if before else {}
+            absent = [stage for stage in wanted if stage not in known]
+            if absent:
+                raise ArtifactError(f"{path}: no entry of {listing(absent)}. Run `dvc repro`.")
+            if before == _state(path):
+                return known
+        except ArtifactError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """What changes with every write to a file; None if there is none."""
+    with suppress(FileNotFoundError):
+        state = path.stat()
+        return state.st_size, state.st_mtime_ns
+    return None
 
 
 def read_noted(path: Path, shape: Any) -> Any:
