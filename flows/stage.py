@@ -23,7 +23,7 @@ from timnet import git
 from timnet.cli.push import refuse_unlicensed
 from timnet.errors import ParameterError, TimnetError
 from timnet.licences import PRIVATE
-from timnet.workspace import Workspace
+from timnet.workspace import Workspace, replacing
 
 CLONE = "TIMNET_CLONE"  # where the runs of a worker find its clone
 
@@ -80,8 +80,8 @@ def add_to_lock(root: Path, entries: dict[str, Any]) -> None:
     path = root / "dvc.lock"
     content: Any = YAML(typ="safe").load(path) if path.exists() else {"schema": "2.0", "stages": {}}
     content["stages"].update(entries)
-    with path.open("w", encoding="utf-8") as file:
-        YAML(typ="safe").dump(content, file)
+    with replacing(path) as partial:
+        YAML(typ="safe").dump(content, partial)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run
+from reliability import contents
 from test_errors import snapshot
 
 pytestmark = pytest.mark.slow
@@ -81,6 +82,16 @@ def test_files_that_may_not_grow(workspace: Path, command: str) -> None:
     result = limited(workspace, command, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
     refused(result, "File too large; nothing half-written is left. Files may not be that large")
     assert snapshot(workspace) == before
+
+
+@pytest.mark.parametrize("command", ["tables", "figures demo-random"])
+def test_figures_that_may_not_grow(workspace: Path, command: str) -> None:
+    """What fits is written, as it was; what does not leaves the whole old file."""
+    before = contents(workspace, ("results",))
+    limit = (9000, 9000)
+    result = limited(workspace, command, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    refused(result, "File too large; nothing half-written is left. Files may not be that large")
+    assert contents(workspace, ("results",)) == before
 
 
 def test_a_full_disk(workspace: Path) -> None:

@@ -14,10 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from timnet.score import MEANING
+from timnet.workspace import replacing
 
 # Okabe and Ito, "Color Universal Design", 2008: told apart by all kinds of colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
+PROTOCOLS = {  # colour and marker of each
+    protocol: {"color": COLOURS[number], "marker": MARKERS[number]}
+    for number, protocol in enumerate(MEANING)
+}
 STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -49,16 +54,20 @@ def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
     yield "speakers", speakers(scores, corpus)
     scales = pl.read_csv(results / "scales.csv")
     if len(scales):
-        hop = record["features"]["settings"]
-        yield "scales", time_scales(scales, corpus, 1000 * 512 / hop["sample_rate"])
+        settings = record["features"]["settings"]
+        frame = 1000 * settings["hop"] / settings["sample_rate"]
+        yield "scales", time_scales(scales, corpus, frame)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `path`.png and `path`.svg; equal figures give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(STYLE):
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
-        figure.savefig(path.with_suffix(".png"), dpi=200, metadata={"Software": None})
+    """Write `path`.png and `path`.svg, each atomically; equal figures give equal bytes."""
+    forms: Any = {
+        "svg": {"metadata": {"Date": None, "Creator": None}},
+        "png": {"metadata": {"Software": None}, "dpi": 200},
+    }
+    for form, options in forms.items():
+        with replacing(path.with_suffix(f".{form}")) as partial, mpl.rc_context(STYLE):
+            figure.savefig(partial, format=form, **options)
 
 
 def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protocol: str) -> Figure:
@@ -167,7 +176,7 @@ def protocols(rows: list[tuple[str, str, dict, float | None]]) -> Figure:
     """
     figure, axes = _figure(6.4, 0.42 * len(rows) + 1.5)
     for place, (_, protocol, figures, printed) in enumerate(rows):
-        colour, uar = COLOURS[list(MEANING).index(protocol)], figures["uar"]
+        colour, uar = PROTOCOLS[protocol]["color"], figures["uar"]
         spread = [each["uar"] for each in figures["speakers"].values()]
         axes.plot(spread, [place] * len(spread), "|", color=colour, alpha=0.55, ms=9)
         axes.plot([uar["low"], uar["high"]], [place] * 2, color=colour, lw=3.5, alpha=0.35)
@@ -197,9 +206,9 @@ def speakers(scores: dict[str, dict], corpus: str) -> Figure:
     for number, protocol in enumerate(protocols):
         values = [scores[protocol]["speakers"][name]["uar"] for name in names]
         shift = 0.14 * (number - (len(protocols) - 1) / 2)
-        style = {"color": COLOURS[number], "marker": MARKERS[number], "lw": 0, "ms": 5}
+        style: Any = PROTOCOLS[protocol] | {"lw": 0, "ms": 5}
         axes.plot(np.arange(len(names)) + shift, values, **style, label=protocol)
-        axes.axhline(scores[protocol]["uar"]["value"], color=COLOURS[number], lw=0.8, alpha=0.6)
+        axes.axhline(scores[protocol]["uar"]["value"], color=style["color"], lw=0.8, alpha=0.6)
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 12 else 0)
     axes.set(xlabel="speaker", ylabel="UAR, %", ylim=(0, 100))
     axes.grid(axis="y", alpha=0.25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -109,10 +110,15 @@ def figures(run: RunName) -> None:
     workspace, params = open_workspace()
     params.run(run)
     source, target = workspace.run_results(run), workspace.figures(run)
-    shutil.rmtree(target, ignore_errors=True)
-    for name, figure in stage.all_figures(source):
-        stage.save(figure, target / name)
-        say(f"{run}: {name}")
+    partial = target.with_name(f".{run}.{os.getpid()}.tmp")
+    try:
+        for name, figure in stage.all_figures(source):
+            stage.save(figure, partial / name)
+            say(f"{run}: {name}")
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @app.command(rich_help_panel=STAGES)

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from timnet import figures
+
+SCORES = {
+    protocol: {
+        "uar": {"value": 60.0, "low": 50.0, "high": 70.0},
+        "speakers": {"s1": {"uar": 55.0}, "s2": {"uar": 65.0}},
+    }
+    for protocol in ("speaker", "cross")
+}
+
+
+def test_a_protocol_has_the_same_colour_in_all_figures() -> None:
+    for protocol, scores in SCORES.items():
+        over_all = figures.protocols([("demo", protocol, scores, None)])
+        by_speaker = figures.speakers({protocol: scores}, "demo")
+        first, second = (figure.axes[0].lines[0] for figure in (over_all, by_speaker))
+        assert first.get_color() == second.get_color() == figures.PROTOCOLS[protocol]["color"]
