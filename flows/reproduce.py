@@ -53,7 +53,13 @@ from flows.guard import exclusive, watch
 from flows.leash import Cut, Leash
 from flows.pool import prepare, send
 from timnet.cli.push import refuse_unlicensed
-from timnet.cli.status import past_time, refuse_data_changes, stages_of, stale_stages
+from timnet.cli.status import (
+    past_time,
+    refuse_data_changes,
+    stages_of,
+    stale_stages,
+    training_stages,
+)
 from timnet.errors import ParameterError, TimnetError, listing
 from timnet.licences import PRIVATE
 from timnet.workspace import Workspace
@@ -95,7 +101,8 @@ class Step:
     """A stage among others."""
 
     needs: list[str]  # the stages that it depends on
-    gpu: bool = False
+    gpu: bool = False  # whether it trains: one at a time, as the limit `gpu` has it
+    pooled: bool = False  # whether machines of a pool take it, since it needs no recordings
     # what DVC keeps of its inputs, and the outputs that these are, or lie in
     inputs: dict[str, str] = field(default_factory=dict, compare=False)
 
@@ -189,10 +196,13 @@ def plan(
         chosen = stages_of(Workspace(root), corpora, protocols)
         wanted = [stage for stage in wanted if stage.name in chosen]
     needed = names.keys() & set(plan_repro(graph, wanted)) if wanted else set()
+    training = training_stages(Workspace(root))
+    marked = {stage.name for stage in needed if (stage.meta or {}).get("gpu")}
     return {
         stage.name: Step(
             [other.name for other in graph.successors(stage) if other in names],
-            bool((stage.meta or {}).get("gpu")),
+            stage.name in marked | training,
+            stage.name in marked,
             {
                 dep.def_path: out
                 for dep in stage.deps
@@ -211,16 +221,17 @@ def _and_above(path: str) -> set[str]:
 def forecast(root: Path, steps: Mapping[str, Step], force: bool) -> State:
     """What a run would do, in the log and as an artifact."""
     workspace, stale = Workspace(root), stale_stages(root)
+    training = [stage for stage, step in steps.items() if step.gpu]
     would = [stage for stage in steps if force or stage in stale]
     lines = []
     for stage in would:
         reasons = stale.get(stage) or ["if what it depends on changes"]
         why = "; ".join(["forced"] if force and stage not in stale else reasons)
-        lines.append((stage, why, past_time(workspace, [stage])))
+        lines.append((stage, why, past_time(workspace, [stage], training)))
         get_run_logger().info("would run %s: %s (%s)", *lines[-1])
     said = f"{len(would)} of {len(steps)} stages would run"
     if would:
-        said += f", one after the other {past_time(workspace, would)}"
+        said += f", one after the other {past_time(workspace, would, training)}"
     rows = [f"| {stage} | {why} | {time} |" for stage, why, time in lines]
     text = ["# Dry run", "", f"{said}.", "", "| stage | why | time |", "| --- | --- | --- |", *rows]
     create_markdown_artifact("\n".join(text), key="dry-run", description=said)
@@ -238,7 +249,8 @@ def run_steps(
     """Run each stage once what it needs has ended; gives the states of those that were reached."""
     room = {False: max_workers, True: 0}
     if any(step.gpu for step in steps.values()):
-        room[True] = len(steps) if pool else slots()
+        here = slots()
+        room[True] = len(steps) if pool else here
     progress = Progress(root)
     futures: dict[str, PrefectFuture[Any]] = {}
     running, waiting = set[str](), list(steps)
@@ -294,7 +306,7 @@ def run_stage(
     workspace: Path, stage: str, leash: Leash, step: Step, force: bool, pool: str | None
 ) -> State:
     """Let DVC reproduce one stage whose inputs are up to date, here or on a machine of a pool."""
-    if step.gpu and pool:
+    if step.pooled and pool:
         return run_elsewhere(workspace, stage, leash, step, pool)
     with ExitStack() as stack:
         if step.gpu:

@@ -25,7 +25,9 @@ from flows.leash import Leash
 from flows.reproduce import Step, is_transient, outcome, plan, reproduce
 from flows.reproduce import dvc as leashed_dvc
 from flows.server import free_port, start_server
+from timnet.cli.status import past_time
 from timnet.errors import ParameterError
+from timnet.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +109,13 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
     run(tmp_path, "git", "init", "--quiet")
     dvc(tmp_path, "init", "--quiet")
     everything = plan(tmp_path)
-    assert [stage for stage, step in everything.items() if step.gpu] == [
-        stage for stage in everything if stage.startswith("train@")
-    ]
+    runs = {stage for stage in everything if stage.startswith("train@")}
+    assert {stage for stage, step in everything.items() if step.gpu} == runs
+    edit(tmp_path / "params.yaml", "networks: folds", "networks: whole")
+    whole = plan(tmp_path)
+    assert {stage for stage, step in whole.items() if step.gpu} == {*runs, "model@demo"}
+    assert {stage for stage, step in whole.items() if step.pooled} == runs
+    assert past_time(Workspace(tmp_path), ["model@demo"], ["model@demo"]) == "no run here yet"
     some = plan(tmp_path, corpora=["demo"])
     assert everything.keys() - some.keys() == {"tables", "report"}
     speaker = plan(tmp_path, protocols=["speaker"])

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +147,7 @@ def status(
         refuse_data_changes(workspace.root)
     columns = ("", "stale", "stale if these change it", "because", "time", "disk")
     table = Table(*columns, box=None, pad_edge=False)
-    stale = stale_stages(workspace.root)
+    stale, training = stale_stages(workspace.root), training_stages(workspace)
     for title, stages in _groups(params).items():
         own = [name for name in stages if name in stale]
         direct = [name for name in own if stale[name]]
@@ -157,11 +157,11 @@ def status(
             ", ".join(name.split("@")[0] for name in direct) or "nothing",
             ", ".join(name.split("@")[0] for name in own if name not in direct),
             "\n".join(reasons),
-            past_time(workspace, own) if own else "",
+            past_time(workspace, own, training) if own else "",
             _disk(workspace.root, own) if own else "",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    if any(name.startswith("train@") for name in stale):
+    if training & stale.keys():
         say(f"\ntraining would run on {_device()}")
 
 
@@ -246,8 +246,23 @@ def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
     return result
 
 
-def past_time(workspace: Workspace, stages: Iterable[str]) -> str:
-    """What the stages took when they last ran here; the most that it can be."""
+def training_stages(workspace: Workspace) -> set[str]:
+    """Stages that train: runs, and models that are one network trained on a whole corpus."""
+    from timnet import params
+
+    if not workspace.params.is_file():
+        return set()
+    known = params.read(workspace.params)
+    whole = [name for name, model in known.models.items() if model.networks == "whole"]
+    return {f"train@{run}" for run in known.runs} | {f"model@{name}" for name in whole}
+
+
+def past_time(workspace: Workspace, stages: Iterable[str], training: Collection[str]) -> str:
+    """What the stages took when they last ran here; the most that it can be.
+
+    Args:
+        training: those that train; all others are quick.
+    """
     from timnet import records
 
     seconds, unknown = 0.0, False
@@ -255,7 +270,7 @@ def past_time(workspace: Workspace, stages: Iterable[str]) -> str:
         try:
             seconds += records.read(workspace.times(stage), records.Time)["seconds"]
         except (FileNotFoundError, records.Damaged):
-            unknown |= stage.startswith("train@")  # nothing else takes long
+            unknown |= stage in training
     text = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
     return "no run here yet" if unknown else f"up to {text}"
 
