@@ -64,7 +64,7 @@ class Repository:
 
         self.root = root
         self.worktree = Workspace(root).retraining / "worktree"
-        self._unchanged = Workspace(root).retraining / "unchanged"
+        self._let_in = Workspace(root).retraining / "let-in"
         self.leash = leash
         known = (self._ask("remote") or "").split()
         self.remote = remote if remote in known else None
@@ -78,9 +78,20 @@ class Repository:
     # looking
 
     def fetch(self) -> None:
-        """Learn what the remote has: its branches, and the tags of what they hold."""
+        """Learn which branches the remote has and has no more, and its tags that are new here.
+
+        All tags, for a model's commit may be on no branch by now; but none that would move one here.
+        """
         if self.remote:
-            self._git("fetch", "--quiet", self.remote)
+            self._git("fetch", "--quiet", "--prune", self.remote)
+            new = self._tags_there() - set((self._ask("tag") or "").splitlines())
+            refs = [f"refs/tags/{tag}:refs/tags/{tag}" for tag in sorted(new)]
+            if refs:
+                self._git("fetch", "--quiet", self.remote, *refs)
+
+    def _tags_there(self) -> set[str]:
+        listed = self._git("ls-remote", "--tags", "--refs", self.remote or "")
+        return {line.split("refs/tags/")[1] for line in listed.splitlines()}
 
     def revision(self, name: str) -> str:
         """A branch as the remote has it, where it has it; otherwise what git knows by that name."""
@@ -113,13 +124,20 @@ class Repository:
 
     def is_unchanged(self, tip: str) -> bool:
         """Whether the files of a commit are known to be up to date."""
-        known = {each.tree for each in self.candidates()}
-        with suppress(FileNotFoundError):
-            known.add(self._unchanged.read_text(encoding="utf-8").strip())
-        return self.tree_of(tip) in known
+        return self.is_let_in(tip) or bool(self.with_files_of(tip))
 
-    def note_unchanged(self, tip: str) -> None:
-        write_text(self._unchanged, f"{self.tree_of(tip)}\n")
+    def with_files_of(self, tip: str) -> list[Candidate]:
+        """Candidates that a tip does not differ from: people merged them."""
+        return [each for each in self.candidates() if each.tree == self.tree_of(tip)]
+
+    def is_let_in(self, tip: str) -> bool:
+        """Whether the files of a commit were noted as up to date and published."""
+        with suppress(FileNotFoundError):
+            return self._let_in.read_text(encoding="utf-8").strip() == self.tree_of(tip)
+        return False
+
+    def note_let_in(self, tip: str) -> None:
+        write_text(self._let_in, f"{self.tree_of(tip)}\n")
 
     # the worktree
 
@@ -222,8 +240,7 @@ class Repository:
 
     def unpushed_tags(self, candidate: Candidate) -> list[str]:
         """Tags of the registry on a candidate that the remote does not have."""
-        listed = self._git("ls-remote", "--tags", self.remote or "")
-        theirs = {line.split("refs/tags/")[1] for line in listed.splitlines()}
+        theirs = self._tags_there()
         return [tag for tag in self._tags(candidate.commit) if tag not in theirs]
 
     def push_tags(self, tags: Iterable[str]) -> None:

@@ -99,7 +99,8 @@ def retrain(
             do("look", repository.fetch)
             made = brought_up_to_date(repository, branch, mirror, max_workers)
             if made is None:
-                return Completed(message=f"nothing has changed: {branch} is up to date")
+                told = f"nothing has changed: {branch} is up to date"
+                return Completed(message=told + let_in(repository, branch, git_remote))
             told = f"nothing has changed since {made.name}"
             if not is_settled(repository, made):
                 do("worktree", lambda: repository.prepare(made.commit))
@@ -165,9 +166,7 @@ def brought_up_to_date(
     bring(repository, tip, mirror)
     states = reproduce(repository.worktree, repository.leash, max_workers)
     made = do("commit", lambda: commit(repository, tip, branch))
-    if made is None:
-        repository.note_unchanged(tip)
-    else:
+    if made is not None:
         show(repository.worktree, states)
     return made
 
@@ -228,7 +227,9 @@ def is_settled(repository: Repository, made: Candidate) -> bool:
     if repository.unregistered(made.commit) or not all(each.stages for each in versions):
         return False
     if repository.remote and repository.data_remote:
-        return repository.is_pushed(made) and not repository.unpushed_tags(made)
+        # tags go last: a branch that is not there though they are was deleted by a person
+        known = bool(versions) or repository.is_pushed(made)
+        return known and not repository.unpushed_tags(made)
     return bool(versions)
 
 
@@ -268,6 +269,24 @@ def publish(repository: Repository, made: Candidate) -> None:
 def push_tags(repository: Repository, made: Candidate) -> None:
     if repository.remote and repository.data_remote and (tags := repository.unpushed_tags(made)):
         do("push tags", lambda: repository.push_tags(tags))
+
+
+def let_in(repository: Repository, branch: str, git_remote: str) -> str:
+    """Publish a tip that is up to date, unless that was done when it was made; says what came of it.
+
+    People have merged it: a candidate that the gate was closed to, perhaps.
+    """
+    tip = repository.commit_of(repository.revision(branch))
+    merged = repository.with_files_of(tip)
+    if repository.is_let_in(tip) or any(is_settled(repository, each) for each in merged):
+        return ""
+    accepted = Candidate(branch, tip, tip, repository.tree_of(tip), parent="")
+    if repository.remote and not repository.is_pushed(accepted):
+        return ""  # a branch that nobody else has
+    do("worktree", lambda: repository.prepare(tip))
+    publish(repository, accepted)
+    repository.note_let_in(tip)
+    return f"; let in as it is{left_out(repository, git_remote)}{registered(repository, accepted)}"
 
 
 def left_out(repository: Repository, git_remote: str) -> str:

@@ -18,6 +18,8 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_runs import resume_flow_run
 from weekly import copy, make, push, refs, train
 
+from flows.leash import Leash
+from flows.repository import Repository
 from flows.retrain import retrain
 
 pytestmark = pytest.mark.slow
@@ -66,11 +68,16 @@ def nothing_lacks_its_data(root: Path) -> None:
     for name, commit in there.items():
         if name != "main":
             assert commit in branches.values()
-            clone = root.parent / "clone"
-            run(root.parent, "git", "clone", "--quiet", "origin.git", clone)
-            run(clone, "git", "checkout", "--quiet", commit)
-            dvc(clone, "pull", "--quiet")
-            shutil.rmtree(clone)
+            can_be_used(root, commit)
+
+
+def can_be_used(root: Path, commit: str) -> None:
+    """All data of a commit on the remote are there."""
+    clone = root.parent / "clone"
+    run(root.parent, "git", "clone", "--quiet", "origin.git", clone)
+    run(clone, "git", "checkout", "--quiet", commit)
+    dvc(clone, "pull", "--quiet")
+    shutil.rmtree(clone)
 
 
 def test_first_run(first):
@@ -134,6 +141,18 @@ def test_worse_then_better(first, tmp_path):
     # again: the same verdict, nothing trained anew
     assert retrain(root, return_state=True).message == state.message
     assert "train" not in newest(root).tasks
+    # a person takes it nevertheless
+    accept(root)
+    before = refs(origin(root))
+    state = retrain(root, return_state=True)
+    told = "nothing has changed: main is up to date"
+    assert state.message == f"{told}; let in as it is; demo@v1.1.0 is candidate"
+    there = refs(origin(root))
+    assert there.keys() - before.keys() == {"demo@v1.1.0", "demo#candidate#2"}
+    assert there["demo@v1.1.0"] == there["main"]
+    can_be_used(root, there["main"])
+    assert retrain(root, return_state=True).message == told
+    assert newest(root).tasks == {"look"}
     # a better one, where nothing can be pushed
     train(root, 90)
     run(root, "git", "remote", "remove", "origin")
@@ -141,10 +160,29 @@ def test_worse_then_better(first, tmp_path):
     state = retrain(root, return_state=True)
     assert state.message == (
         f"{made(root)}: the gate is open; nothing was pushed: neither DVC nor git has a remote "
-        "('origin'); demo@v1.1.0 is candidate"
+        "('origin'); demo@v1.2.0 is candidate"
     )
-    assert refs(root)["demo@v1.1.0"] == refs(root)["demo#candidate#2"] == refs(root)[made(root)]
+    assert refs(root)["demo@v1.2.0"] == refs(root)["demo#candidate#3"] == refs(root)[made(root)]
     assert ": Better.\n" in newest(root).artifacts["gate"].data
+
+
+def test_a_branch_that_was_squashed_and_deleted(first, tmp_path):
+    """Its tags are found by a machine that never saw it, and it is not pushed again."""
+    root = copy(first.root, tmp_path / "home")
+    name = made(root)
+    run(root, "git", "merge", "--quiet", "--squash", name)
+    push(root, "Squash")
+    run(root, "git", "push", "--quiet", "--delete", "origin", name)
+    other = root.with_name("other")
+    run(root.parent, "git", "clone", "--quiet", "--no-tags", "origin.git", other)
+    with Leash() as leash:
+        for place, known in ((root, {name}), (other, set())):
+            repository = Repository(place, leash, "origin")
+            repository.fetch()
+            assert repository.versions(refs(root)[name]) != []
+            assert {each.revision for each in repository.candidates()} == known
+    assert retrain(root, return_state=True).message == "nothing has changed: main is up to date"
+    assert name not in refs(origin(root))
 
 
 def test_a_person_decides(first, tmp_path):
