@@ -80,7 +80,7 @@ class Repository:
     def fetch(self) -> None:
         """Learn which branches the remote has and has no more, and its tags that are new here.
 
-        All tags, for a model's commit may be on no branch by now; but none that would move one here.
+        All tags, for a model's commit may be on no branch by now; none that would move one here.
         """
         if self.remote:
             self._git("fetch", "--quiet", "--prune", self.remote)

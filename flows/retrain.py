@@ -1,6 +1,6 @@
 """Retraining as a Prefect flow: bring a branch up to date, judge the outcome, let it in or not.
 
-    python -m flows.retrain [--branch BRANCH]
+    python -m flows.retrain [--branch BRANCH] [--pool POOL]
 
 The tip of a branch is brought up to date in a worktree of its own, `build/retrain/worktree`, and
 what changed is committed on a branch `retrain/<date>`. Then the gate compares it with the baseline
@@ -36,6 +36,7 @@ from flows.artifacts import show
 from flows.command import run_and_exit
 from flows.guard import exclusive, watch
 from flows.leash import Cut, Leash
+from flows.pool import prepare
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
 from flows.reproduce import PATIENT, outcome, plan, run_steps, this_run
 from timnet import acquire as stage
@@ -44,9 +45,11 @@ from timnet import params
 from timnet.cli.review import CLOSED, TOLERANCE
 from timnet.cli.status import refuse_data_changes
 from timnet.errors import TimnetError
+from timnet.gate import HONEST
+from timnet.score import MEANING
 from timnet.workspace import Workspace
 
-GateProtocol = Literal["published", "corrected", "speaker", "cross"]
+GateProtocol = Literal[tuple(MEANING)]  # type: ignore[valid-type]
 Promote = Literal["candidate", "ask", "production"]
 REFUSED = "timnet.retrain.refused"  # an event
 LOOKS = 5  # s between two looks for an answer
@@ -63,7 +66,7 @@ def retrain(
     workspace: Path = Path(),
     branch: str = "main",
     baseline: str = "",
-    protocols: Sequence[GateProtocol] = ("corrected", "speaker", "cross"),
+    protocols: Sequence[GateProtocol] = HONEST,
     tolerance: float = TOLERANCE,
     weights: Mapping[str, Path] | None = None,
     promote: Promote = "candidate",
@@ -71,6 +74,7 @@ def retrain(
     git_remote: str = "origin",
     mirror: str | None = None,
     max_workers: int = 2,
+    pool: str | None = None,
 ) -> State:
     """Bring the tip of a branch up to date on a branch of its own, judge it, register its models.
 
@@ -89,6 +93,7 @@ def retrain(
         git_remote: Where branches and tags go, if the checkout has a remote of that name.
         mirror: Address of an institute's own copies of corpora.
         max_workers: Stages at a time, apart from those that train.
+        pool: Work pool whose machines train in place of this one; see `flows.worker`.
     """
     root, run = workspace.absolute(), this_run()
     options = [f"--tolerance={tolerance:g}", *(f"--protocol={each}" for each in protocols)]
@@ -97,7 +102,7 @@ def retrain(
     try:
         with at_work(root, run, git_remote) as repository:
             do("look", repository.fetch)
-            made = brought_up_to_date(repository, branch, mirror, max_workers)
+            made = brought_up_to_date(repository, branch, mirror, max_workers, pool)
             if made is None:
                 told = f"nothing has changed: {branch} is up to date"
                 return Completed(message=told + let_in(repository, branch, git_remote))
@@ -155,7 +160,7 @@ def at_work(root: Path, run: FlowRun, git_remote: str) -> Iterator[Repository]:
 
 
 def brought_up_to_date(
-    repository: Repository, branch: str, mirror: str | None, max_workers: int
+    repository: Repository, branch: str, mirror: str | None, max_workers: int, pool: str | None
 ) -> Candidate | None:
     """What was made of the tip of a branch, now or before; None if the tip is up to date itself."""
     tip = repository.commit_of(repository.revision(branch))
@@ -164,7 +169,7 @@ def brought_up_to_date(
     if repository.is_unchanged(tip):
         return None
     bring(repository, tip, mirror)
-    states = reproduce(repository.worktree, repository.leash, max_workers)
+    states = reproduce(repository.worktree, repository.leash, max_workers, pool)
     made = do("commit", lambda: commit(repository, tip, branch))
     if made is not None:
         show(repository.worktree, states)
@@ -194,15 +199,17 @@ def bring(repository: Repository, tip: str, mirror: str | None) -> None:
     refuse_data_changes(repository.worktree)
 
 
-def reproduce(worktree: Path, leash: Leash, max_workers: int) -> list[str]:
+def reproduce(worktree: Path, leash: Leash, max_workers: int, pool: str | None) -> list[str]:
     """Run the stages, each a task as in the flow `reproduce`; gives their names.
 
     Raises:
-        TimnetError: some failed.
+        TimnetError: some failed, or nobody serves the pool.
         Cut: the run was stopped.
     """
     steps = plan(worktree)
-    states = run_steps(worktree, steps, leash, max_workers, force=False, pool=None)
+    if pool is not None:
+        prepare(worktree, pool)
+    states = run_steps(worktree, steps, leash, max_workers, force=False, pool=pool)
     end = outcome(steps, states, leash.reason)
     if end.is_cancelled():
         raise Cut(end.message or "")
@@ -272,9 +279,9 @@ def push_tags(repository: Repository, made: Candidate) -> None:
 
 
 def let_in(repository: Repository, branch: str, git_remote: str) -> str:
-    """Publish a tip that is up to date, unless that was done when it was made; says what came of it.
+    """Publish a tip that is up to date, unless that was done when it was made.
 
-    People have merged it: a candidate that the gate was closed to, perhaps.
+    People have merged it: a candidate that the gate was closed to, perhaps. Says what came of it.
     """
     tip = repository.commit_of(repository.revision(branch))
     merged = repository.with_files_of(tip)
@@ -348,14 +355,34 @@ def registered(repository: Repository, made: Candidate) -> str:
 
 def main() -> None:
     """Run the flow from the command line: 0 if the gate is open or nothing changed, otherwise 1."""
-    parser = argparse.ArgumentParser(prog="python -m flows.retrain")
-    parser.add_argument("--workspace", type=Path, default=".", help="the checkout")
-    parser.add_argument("--branch", default="main", help="what to bring up to date")
-    parser.add_argument("--baseline", default="", help="what to compare with; else the branch")
-    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="points of UAR")
-    parser.add_argument("--promote", choices=get_args(Promote), default="candidate")
-    parser.add_argument("--git-remote", default="origin", help="where branches and tags go")
-    run_and_exit(retrain, **vars(parser.parse_args()))
+    # what is not given is left to the flow's own defaults
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.retrain", argument_default=argparse.SUPPRESS
+    )
+    parser.add_argument("--workspace", type=Path, default=Path(), help="the checkout")
+    parser.add_argument("--branch", help="what to bring up to date; else main")
+    parser.add_argument("--baseline", help="what to compare with; else the branch")
+    several: Any = {"action": "append", "help": "whose UAR counts; can be repeated"}
+    parser.add_argument("--protocol", dest="protocols", choices=get_args(GateProtocol), **several)
+    parser.add_argument("--tolerance", type=float, help=f"points of UAR; else {TOLERANCE:g}")
+    several = {"action": "append", "help": "the authors' weights; can be repeated"}
+    parser.add_argument("--weights", metavar="CORPUS=ZIP", type=_archive, **several)
+    parser.add_argument("--promote", choices=get_args(Promote), help="else candidate")
+    parser.add_argument("--patience", type=float, help="hours to wait for an answer; else 48")
+    parser.add_argument("--git-remote", help="where branches and tags go; else origin")
+    parser.add_argument("--mirror", help="address of an institute's copies of corpora")
+    parser.add_argument("--max-workers", type=int, help="stages at a time; else 2")
+    parser.add_argument("--pool", help="work pool whose machines train")
+    arguments = vars(parser.parse_args())
+    arguments["weights"] = dict(arguments.get("weights", ()))
+    run_and_exit(retrain, **arguments)
+
+
+def _archive(text: str) -> tuple[str, Path]:
+    corpus, equals, path = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("give CORPUS=ZIP, such as emovo=EMOVO_1.zip")
+    return corpus, Path(path)
 
 
 if __name__ == "__main__":

@@ -261,6 +261,20 @@ def test_what_stops_it_is_said(first, tmp_path):
     state = retrain(root, branch="mian", return_state=True)
     assert state.is_failed()
     assert state.message == f"{root}: git knows no 'mian'. Name a branch that it has."
+    flow = launch_flow("retrain", root, "--weights", "demo")
+    _, errors = flow.communicate(timeout=60)
+    assert "argument --weights: give CORPUS=ZIP, such as emovo=EMOVO_1.zip" in errors
+    options = ("--protocol=speaker", "--weights=demo=a.zip", "--patience=1", "--mirror=http://x")
+    flow = launch_flow("retrain", root, "--branch=mian", *options, "--max-workers=3", "--pool=p")
+    _, errors = flow.communicate(timeout=120)
+    assert "git knows no 'mian'" in errors
+    given = newest(root).run.parameters
+    assert (given["protocols"], given["weights"]) == (["speaker"], {"demo": "a.zip"})
+    assert (given["patience"], given["mirror"]) == (1.0, "http://x")
+    assert (given["max_workers"], given["pool"], given["promote"]) == (3, "p", "candidate")
+    train(root, 70)
+    state = retrain(root, pool="none", return_state=True)
+    assert state.is_failed() and "no machine has ever served the pool 'none'" in state.message
     (root / "params.yaml").write_text("corpora: [demo]\n")
     push(root, "Break it")
     state = retrain(root, return_state=True)
