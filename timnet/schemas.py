@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -108,6 +108,10 @@ def writing(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.Parque
         yield writer
 
 
+class Damaged(ValueError):
+    """What was read is not the table that it is to be; says in what."""
+
+
 def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
     """Read a table and refuse one that is damaged or has other columns than `schema`.
 
@@ -115,23 +119,42 @@ def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         ArtifactError: no such file, not Parquet, or another schema.
     """
     try:
-        # of a folder it would read all that is there, of `a=1/` make a column
-        table = pq.read_table(path.open("rb"), partitioning=None)
-        table.validate(full=True)
+        with path.open("rb") as file:
+            return parse(file, schema)
     except FileNotFoundError:
         raise ArtifactError(
             f"{path}: no such file. Run `dvc repro`, or the stage that writes it."
         ) from None
+    except (Damaged, OSError) as error:
+        raise ArtifactError(f"{path}: {error}. Delete it and run `dvc repro`.") from None
+
+
+def parse(file: BinaryIO, schema: pa.Schema | None = None) -> pa.Table:
+    """A table, as it stands in a file or in bytes; args as of `read`.
+
+    Raises:
+        Damaged: not Parquet, or of another schema.
+    """
+    try:
+        # of a folder it would read all that is there, of `a=1/` make a column
+        table = pq.read_table(file, partitioning=None)
+        table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise ArtifactError(
-            f"{path}: not a readable Parquet file ({error}). Delete it and run `dvc repro`."
-        ) from None
+        raise Damaged(f"not a readable Parquet file ({error})") from None
     if schema is not None:
-        check(table.schema, schema, path)
+        _compare(table.schema, schema)
     return table
 
 
 def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
+    """Refuse a table that has other columns than `expected`: ArtifactError."""
+    try:
+        _compare(actual, expected)
+    except Damaged as error:
+        raise ArtifactError(f"{path}: {error}. Delete it and run `dvc repro`.") from None
+
+
+def _compare(actual: pa.Schema, expected: pa.Schema) -> None:
     if actual.equals(expected, check_metadata=False):
         return
     wrong = [
@@ -141,7 +164,4 @@ def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
         if name not in actual.names or actual.field(name).type != expected.field(name).type
     ]
     wrong += [f"{name}: not expected" for name in actual.names if name not in expected.names]
-    raise ArtifactError(
-        f"{path}: columns differ from the declared schema: {'; '.join(wrong) or 'nullability'}. "
-        "Delete the file and run `dvc repro`."
-    )
+    raise Damaged(f"columns differ from the declared schema: {'; '.join(wrong) or 'nullability'}")

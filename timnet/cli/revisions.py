@@ -33,16 +33,20 @@ def runs_of(root: Path, commit: str) -> list[str]:
 
 
 def result_of(root: Path, commit: str, run: str) -> Result:
-    """What a commit says of a run; ArtifactError if it lacks some of the files."""
-    import pyarrow.parquet as pq
-
-    from timnet import records
+    """What a commit says of a run; ArtifactError if files of it are missing or damaged."""
+    from timnet import records, schemas
     from timnet.changes import Result
 
     folder = PLACES.run_results(run)
-    predictions = show(root, commit, folder / "predictions.parquet")
     record = json_of(root, commit, folder / "run.json", records.Run)
-    return Result(record, pq.read_table(io.BytesIO(predictions)))
+    channels = record["features"]["settings"]["coefficients"]
+    schema = schemas.predictions(len(record["labels"]), channels)
+    path = folder / "predictions.parquet"
+    try:
+        predictions = schemas.parse(io.BytesIO(show(root, commit, path)), schema)
+    except schemas.Damaged as error:
+        raise _unusable(path, commit, error) from None
+    return Result(record, predictions)
 
 
 def validations_of(root: Path, commit: str) -> dict[str, dict]:
@@ -60,7 +64,11 @@ def json_of(root: Path, commit: str, path: Path, shape: Any) -> Any:
     try:
         return records.parse(show(root, commit, path), shape)
     except records.Damaged as error:
-        raise ArtifactError(f"{path} at {commit}: {error}. Name another revision.") from None
+        raise _unusable(path, commit, error) from None
+
+
+def _unusable(path: Path, commit: str, why: Exception) -> ArtifactError:
+    return ArtifactError(f"{path} at {commit}: {why}. Name another revision.")
 
 
 def files_of(root: Path, commit: str, folder: Path) -> list[Path]:
