@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import edit, run
+from conftest import commit, edit, run
 
 
 def test_without_a_change_nothing_is_said_to_have_changed(workspace: Path) -> None:
@@ -40,7 +40,28 @@ def test_compare_refuses_what_is_no_revision(workspace: Path) -> None:
     assert result.stderr == "timnet: 'nowhere' is no revision of this repository.\n"
 
 
-def test_a_fold_is_verified(workspace: Path) -> None:
+def test_damaged_predictions_of_a_revision_are_named(workspace: Path) -> None:
+    path = workspace / "results/runs/demo-speaker/predictions.parquet"
+    whole = path.read_bytes()
+    other = workspace / "results/runs/demo-speaker/history.parquet"
+    for content, why in (
+        (whole[:-9], "not a readable Parquet file ("),
+        (other.read_bytes(), "columns differ from the declared schema: utterance: missing"),
+    ):
+        path.write_bytes(content)
+        commit(workspace)
+        path.write_bytes(whole)
+        for command in (("gate", "HEAD"), ("compare", "HEAD")):
+            result = run(workspace, "timnet", *command, check=False)
+            assert result.returncode == 1
+            (said,) = result.stderr.splitlines()
+            assert said.startswith("timnet: results/runs/demo-speaker/predictions.parquet at ")
+            assert why in said and said.endswith(". Name another revision.")
+
+
+def test_a_fold_is_verified_whatever_the_parameters_say_by_now(workspace: Path) -> None:
+    edit(workspace / "params.yaml", "epochs: 1", "epochs: 2")
+    edit(workspace / "params.yaml", "seeds: [0]", "seeds: [3, 4]")
     before = {path: path.read_bytes() for path in (workspace / "results").rglob("*.*")}
     said = run(workspace, "timnet", "verify", "demo-random", "--fold", "3").stdout
     assert "demo-random, fold 3: the same bits, 96 predictions and 1 epochs" in said
@@ -49,9 +70,17 @@ def test_a_fold_is_verified(workspace: Path) -> None:
 
 
 def test_a_fold_that_comes_out_otherwise_is_told_how_far_and_why(workspace: Path) -> None:
-    edit(workspace / "params.yaml", "learning_rate: 0.0005", "learning_rate: 0.0006")
+    record = workspace / "results/runs/demo-random/run.json"
+    edit(record, '"learning_rate": 0.0005', '"learning_rate": 0.0006')
+    edit(record, '"torch": "', '"torch": "1.')
     said = run(workspace, "timnet", "verify", "demo-random", "--fold", "0").stdout
     assert "NOT the same bits: training losses differ from epoch 1 on; logits of the last" in said
-    assert "  learning_rate: 0.0006 here, 0.0005 then" in said
+    assert "  torch: " in said
+    edit(record, '"learning_rate"', '"rate"')
+    result = run(workspace, "timnet", "verify", "demo-random", check=False)
+    assert (
+        "run.json: not trained with the settings that this version has (learning_rate, rate)"
+        in result.stderr
+    )
     result = run(workspace, "timnet", "verify", "demo-random", "--fold", "5", check=False)
     assert "timnet: demo-random has no fold 5; it has 0 to 4." in result.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,11 +14,19 @@ import typer
 
 from timnet import git
 from timnet.cli import revisions
-from timnet.cli.common import app, device, open_workspace, read_json, say, workers
+from timnet.cli.common import (
+    app,
+    device,
+    need_compiler,
+    open_workspace,
+    read_json,
+    say,
+    workers,
+)
 from timnet.cli.people import measure_parity
 from timnet.cli.results import result_of
-from timnet.cli.stages import RunName, sources_of, training_progress, training_settings
-from timnet.errors import ArtifactError, ParameterError
+from timnet.cli.stages import RunName, training_progress
+from timnet.errors import ArtifactError, ParameterError, listing
 from timnet.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from timnet.gate import Rule
+    from timnet.stack import TrainSettings
 
 CLOSED = 3  # exit status of `timnet gate`
 TOLERANCE = 1.0  # points of UAR
@@ -175,29 +184,34 @@ def verify(
 ) -> None:
     """Train a fold of a committed run again, and say whether the same bits come out.
 
-    Reads the cached features and leaves results/ and build/train/ as they are.
+    With the settings that it was trained with, whatever params.yaml says by now. Reads the cached
+    features and leaves results/ and build/train/ as they are.
     """
     from timnet import provenance, records, schemas
     from timnet import train as stage
 
     workspace, params = open_workspace()
-    settings = params.run(run)
+    params.run(run)
     results = workspace.run_results(run)
     record = read_json(results / "run.json", records.Run)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     known = sorted(set(split["fold"].to_pylist()) - {-1})
     if fold not in known:
         raise ParameterError(f"{run} has no fold {fold}; it has {known[0]} to {known[-1]}.")
-    training, place = training_settings(params, settings), device()
+    training, place = _trained_with(record, results / "run.json"), device()
+    if training.compiled:
+        need_compiler(place)
+    length = record["features"]["settings"]["signal_length"]
+    corpora = dict.fromkeys((record["trained_on"], record["tested_on"]))
     checkpoints = workspace.checkpoints(f"{run}-verify")
     with training_progress(f"{run}, fold {fold}", training.epochs) as report:
         again = stage.train(
-            sources_of(workspace, settings),
+            [workspace.features(f"{corpus}-{length}") for corpus in corpora],
             split,
             tuple(record["labels"]),
             training,
-            settings.seeds,
-            settings.folds.protocol == "random",
+            record["seeds"],
+            record["folds"]["protocol"] == "random",
             checkpoints,
             place,
             workers(),
@@ -215,10 +229,22 @@ def verify(
         "commit": provenance.commit(workspace.root),
         "device_name": provenance.device_name(place),
         "versions": provenance.versions(),
-        "train": asdict(training),
     }
     for name, value in _differing(now, record):
         say(f"  {name}: {value[0]} here, {value[1]} then")
+
+
+def _trained_with(record: dict, path: Path) -> TrainSettings:
+    from timnet.stack import TrainSettings
+
+    known, given = {field.name for field in fields(TrainSettings)}, record["train"]
+    if known != given.keys():
+        raise ArtifactError(
+            f"{path}: not trained with the settings that this version has "
+            f"({listing(sorted(known ^ given.keys()))}). Verify it with the version that trained "
+            "it, or train it again: `dvc repro`."
+        )
+    return TrainSettings(**given)
 
 
 def _of_fold(table: pa.Table, fold: int) -> pa.Table:
