@@ -27,7 +27,7 @@ from prefect.states import Cancelled, Cancelling, Failed, State
 from flows.leash import Leash
 from timnet.cli.status import locked
 from timnet.errors import ParameterError
-from timnet.provenance import commit, head
+from timnet.provenance import head
 
 FLOW = "stage"  # of `flows.stage`; its deployment has the name of the pool
 EVERY = 2.0  # s between two looks at a run
@@ -41,12 +41,13 @@ def prepare(root: Path, pool: str) -> None:
     """See that workers can take stages of this workspace.
 
     Raises:
-        ParameterError: sources that differ from their commit, or a pool that nobody serves.
+        ParameterError: no commit, sources that differ from it, or a pool that nobody serves.
     """
-    if commit(root).endswith("changes"):
+    at = head(root)
+    if at is None or at.changed:
+        what = "there is none" if at is None else "sources here differ from theirs"
         raise ParameterError(
-            f"{root}: machines of a pool work on a commit, and sources here differ from theirs. "
-            "Commit and push them first."
+            f"{root}: machines of a pool work on a commit, and {what}. Commit and push first."
         )
     with get_client(sync_client=True) as client:
         try:
@@ -94,10 +95,11 @@ def send(
     A machine that is lost is replaced by the next one that is free.
     """
     log = get_run_logger()
-    noted = locked(root, *needs)
+    noted, at = locked(root, *needs), head(root)
+    assert at, "prepare has seen a commit"
     parameters = {
         "stage": stage,
-        "commit": head(root),
+        "commit": at.commit,
         "lock": {each: noted[each] for each in needs},
         "inputs": list(inputs),
     }

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 from timnet import git
-from timnet.errors import ArtifactError
 
 # What decides a run's numbers besides its inputs; results and locks change while stages run.
 SOURCES = ("timnet", "params.yaml", "dvc.yaml", "data.dvc", "constraints.txt")
 
 
-def commit(root: Path) -> str:
-    """The commit of a checkout, ` + changes` behind it where its sources differ from it."""
-    head = git.ask(root, "rev-parse", "--short=10", "HEAD")
+@dataclass(frozen=True)
+class Head:
+    """What a checkout is at."""
+
+    commit: str  # in full
+    changed: bool  # whether its sources differ from the commit
+
+
+def head(root: Path) -> Head | None:
+    """None where there is no git, or no commit."""
+    commit = git.ask(root, "rev-parse", "HEAD")
     changed = git.ask(root, "status", "--porcelain", "--", *SOURCES)
-    if head is None or changed is None:
+    return None if commit is None or changed is None else Head(commit, bool(changed))
+
+
+def commit(root: Path) -> str:
+    """The short commit of a checkout, ` + changes` behind it where its sources differ from it."""
+    at = head(root)
+    if at is None:
         return "no commit"
-    return f"{head} + changes" if changed else head
-
-
-def head(root: Path) -> str:
-    """The commit of a checkout, in full; ArtifactError if it has none."""
-    found = git.ask(root, "rev-parse", "HEAD")
-    if found is None:
-        raise ArtifactError(f"{root}: git knows no commit of it. Commit it first.")
-    return found
+    return f"{at.commit[:10]} + changes" if at.changed else at.commit[:10]
 
 
 def versions() -> dict[str, str]:
