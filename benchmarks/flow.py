@@ -133,15 +133,16 @@ def flow(root: Path, url: str, workers: int) -> subprocess.Popen[str]:
     )
 
 
-def left_in(root: Path) -> int:
-    """Processes at work in a folder."""
-    count = 0
+def left_in(root: Path) -> list[list[str]]:
+    """Commands of the processes at work in a folder."""
+    found = []
     for process in psutil.process_iter():
         try:
-            count += Path(process.cwd()).is_relative_to(root)
+            if Path(process.cwd()).is_relative_to(root):
+                found.append(process.cmdline())
         except psutil.Error:
             continue
-    return count
+    return found
 
 
 def state(root: Path) -> tuple[object, dict[str, str]]:
@@ -166,7 +167,7 @@ def killed(root: Path, url: str, chance: random.Random, expected: object) -> str
     deadline = time.monotonic() + 15
     while left_in(root) and time.monotonic() < deadline:  # of a run killed by SIGKILL
         time.sleep(0.1)
-    faults = [f"{left_in(root)} processes left"] if left_in(root) else []
+    faults = [f"left: {left}"] if (left := left_in(root)) else []
     process = flow(root, url, workers=8)
     _, said = process.communicate(timeout=MOST)
     if process.returncode:

@@ -161,7 +161,7 @@ def killed(
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    faults = [] if gone(root) else [f"{left_in(root)} processes left"]
+    faults = [] if gone(root) else [f"left: {left_in(root)}"]
     between = contents(root, target.makes)
     for name, found in between.items():
         if found != expected.get(name) and not Path(name).name.startswith("."):
@@ -254,7 +254,7 @@ def restarted_server(scratch: Path) -> list[str]:
 
 def compared(root: Path, serial: Path) -> list[str]:
     """What is wrong with a workspace of twelve stages beside that of a plain `dvc repro`."""
-    faults = [] if gone(root) else [f"{left_in(root)} processes left"]
+    faults = [] if gone(root) else [f"left: {left_in(root)}"]
     if not (root / "dvc.lock").exists():
         return [*faults, "nothing was made"]
     if state(root) != state(serial):

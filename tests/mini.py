@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 from conftest import ROOT, commit, run
 from ruamel.yaml import YAML
 
@@ -126,15 +125,3 @@ def until(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.1)
     return result
-
-
-def left_in(root: Path) -> list[list[str]]:
-    """Processes at work in a folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(root):
-                found.append(process.cmdline())
-        except psutil.Error:
-            continue
-    return found

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from conftest import ROOT, run
 
-from timnet import catalogue, params
+from timnet import catalogue, params, tables
 from timnet.network import VARIANTS
 
 
@@ -19,7 +20,15 @@ def test_every_run_of_the_paper_is_there_with_its_settings() -> None:
     iemocap = catalogue.runs("table-1", ["iemocap"])["iemocap-random"]
     assert iemocap["network"]["tabs"] == 10
     assert iemocap["folds"]["seeds"] == [16]
-    assert {*catalogue.ABLATIONS, "tim-net"} == set(VARIANTS)
+
+
+def test_a_variant_of_the_network_is_known_everywhere() -> None:
+    spelled = (
+        ("tim-net", *catalogue.ABLATIONS),
+        get_args(params.Network.model_fields["variant"].annotation),
+        tables.ABLATION_NAMES.values(),
+    )
+    assert all(sorted(each) == sorted(VARIANTS) for each in spelled)
 
 
 @pytest.fixture

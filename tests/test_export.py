@@ -13,8 +13,7 @@ from models import LABELS, SETTINGS, small_model, voice
 
 from timnet import export, features, model
 from timnet.errors import ArtifactError, ParameterError
-
-VARIANTS = ("tim-net", "without-bd", "without-ms", "without-df", "tcn")
+from timnet.network import VARIANTS
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:

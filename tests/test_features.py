@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import librosa
@@ -10,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
-from conftest import run
 
 from timnet import features, schemas
 from timnet.errors import ArtifactError, AudioError, ParameterError
@@ -159,44 +155,6 @@ def test_a_sample_rate_of_zero_is_named(corpus, tmp_path: Path) -> None:
     (folder / "a3.wav").write_bytes(header)
     with pytest.raises(AudioError, match=r"1 of 6 recordings give no features: a3.wav \("):
         extract(corpus, tmp_path / "x.parquet")
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_it_ends_in_the_same_bytes(workspace: Path) -> None:
-    target = workspace / "build/features/demo-44100.parquet"
-    undisturbed = target.read_bytes()
-    command = [sys.executable, "-c", "from timnet.cli import main; main()", "features"]
-    for seconds in (1.5, 2.5, 3.2, 3.8, 4.5):
-        target.unlink(missing_ok=True)
-        process = subprocess.Popen([*command, "demo-44100"], cwd=workspace, stdout=subprocess.PIPE)
-        time.sleep(seconds)
-        process.kill()
-        process.communicate()
-        assert not target.exists() or target.read_bytes() == undisturbed
-    run(workspace, "timnet", "features", "demo-44100")
-    assert target.read_bytes() == undisturbed
-    assert not (workspace / "build/shards/demo-44100").exists()
-
-
-@pytest.mark.slow
-def test_a_full_disk_is_told_and_costs_nothing(workspace: Path) -> None:
-    target, shards = workspace / "build/features/demo-44100.parquet", workspace / "build/shards"
-    undisturbed = target.read_bytes()
-    target.unlink()
-    shards.mkdir(exist_ok=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(shards)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
-        result = run(workspace, "timnet", "features", "demo-44100", check=False)
-    finally:
-        subprocess.run(["umount", str(shards)], check=True)
-    assert result.returncode == 1
-    assert "No space left on device" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not target.exists()
-    run(workspace, "timnet", "features", "demo-44100")
-    assert target.read_bytes() == undisturbed
 
 
 def test_a_file_without_fingerprint_is_refused(corpus, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from mini import left_in, until
+from flow import left_in
+from mini import until
 
 from flows.leash import Cut, Leash
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT, edit, run
-from flow import kills
-from mini import ALL, copy, dvc, launch, left_in, lock, make, take, until
+from flow import kills, left_in
+from mini import ALL, copy, dvc, launch, lock, make, take, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,

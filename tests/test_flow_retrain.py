@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import run
-from mini import dvc, launch_flow, left_in, until
+from flow import left_in
+from mini import dvc, launch_flow, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort

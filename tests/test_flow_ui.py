@@ -16,8 +16,10 @@ import httpx
 import psutil
 import pytest
 import weekly
+from browser import chromium
 from conftest import ROOT, run
-from mini import ALL, copy, left_in, make, take, until
+from flow import left_in
+from mini import ALL, copy, make, take, until
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
@@ -32,7 +34,6 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from flows.server import free_port, is_free
@@ -114,14 +115,7 @@ def first(port):
 
 @pytest.fixture
 def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--window-size=1400,1000"):
-        options.add_argument(argument)
-    program, driver = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-    if not program.exists() or not driver.exists():
-        pytest.skip("no Chromium: apt-get install chromium chromium-driver")
-    options.binary_location = str(program)
-    with webdriver.Chrome(options, Service(str(driver))) as browser:  # quits in the end
+    with chromium(1400, 1000) as browser:
         yield browser
 
 

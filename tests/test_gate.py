@@ -7,6 +7,8 @@ from conftest import ROOT, run
 
 from timnet import gate, render, schemas
 from timnet.changes import Result, changes
+from timnet.cli.review import Protocol
+from timnet.score import MEANING
 
 LABELS = ("angry", "sad")
 
@@ -82,6 +84,10 @@ def test_new_runs_and_runs_that_are_gone_pass():
     new, gone, _ = judge({"a": result(hits(0.5))}, {"b": result(hits(0.9))})
     assert new.passed and new.said.startswith("New") and new.name == "UAR of a, speaker"
     assert gone.passed and gone.said.startswith("No longer run")
+
+
+def test_the_command_offers_every_protocol():
+    assert [each.value for each in Protocol] == list(MEANING)
 
 
 def test_protocols_choose_what_counts():

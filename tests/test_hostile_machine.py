@@ -94,13 +94,14 @@ def test_figures_that_may_not_grow(workspace: Path, command: str) -> None:
     assert contents(workspace, ("results",)) == before
 
 
-def test_a_full_disk(workspace: Path) -> None:
-    script = """
-    mount -t tmpfs -o size=200k tmpfs build/features
+@pytest.mark.parametrize("folder", ["features", "shards"])
+def test_a_full_disk(workspace: Path, folder: str) -> None:
+    script = f"""
+    rm -rf build/shards build/features/*; mkdir build/shards
+    mount -t tmpfs -o size=200k tmpfs build/{folder}
     status=0; timnet features demo-44100 || status=$?
     ls -A build/features; exit $status
     """
-    shutil.rmtree(workspace / "build" / "shards", ignore_errors=True)
     result = isolated(workspace, script)
     refused(result, "No space left on device; nothing half-written is left. Make space")
     assert result.stdout == ""
@@ -142,8 +143,7 @@ def test_2_gb_of_memory(workspace: Path) -> None:
         "train demo-random",
         lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)),
     )
-    assert "Traceback" not in result.stderr
-    assert result.returncode == 0 or "memory" in result.stderr.splitlines()[-1]
+    refused(result, "out of memory")
 
 
 def test_another_place_language_time_and_clock_give_the_same_bytes(
