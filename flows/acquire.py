@@ -57,8 +57,8 @@ def acquire(corpora: list[str], workspace: Path = Path(), mirror: str | None = N
     finally:
         stop.set()  # a signal ends this wait, but no thread
     states = {name: future.state for name, future in futures.items()}
-    if any(map(State.is_completed, states.values())):
-        states["dvc add data"] = add_data(root, corpora, return_state=True)
+    if brought := [name for name, state in states.items() if state.is_completed()]:
+        states["dvc add data"] = add_data(root, brought, return_state=True)
     failed = [f"{name}: {s.message}" for name, s in states.items() if not s.is_completed()]
     if failed:
         return Failed(message="\n".join(failed))

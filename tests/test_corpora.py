@@ -12,7 +12,7 @@ from archives import ARCHIVES, iemocap_archive, laid_out, tarred, tree, wav, zip
 from conftest import ROOT, run
 from ruamel.yaml import YAML
 
-from timnet import schemas
+from timnet import own, schemas
 from timnet.corpora import corpus
 
 SLOW = pytest.mark.slow
@@ -106,6 +106,29 @@ def test_a_corpus_that_fails_leaves_the_others_under_dvc(folder, tmp_path):
     assert out["nfiles"] == 480
 
 
+def own_table(folder: Path) -> Path:
+    """Eight recordings of two speakers and two emotions in a folder, and the table beside them."""
+    sounds = [f"{who}/{n}.wav" for who in ("anna", "bert") for n in range(4)]
+    rows = [f"{path},{path[:4]},{('happy', 'sad')[int(path[5]) % 2]}\n" for path in sounds]
+    laid_out({path: wav(f"{folder.name}/{path}", 0.5, rate=8000) for path in sounds}, folder)
+    (folder / "table.csv").write_text("path,speaker,emotion\n" + "".join(rows))
+    return folder / "table.csv"
+
+
+def test_a_corpus_that_fails_does_not_excuse_its_own_loss(folder, tmp_path):
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    for name in ("one", "two"):
+        own.take(own_table(tmp_path / name), name, folder / "data")
+    run(folder, "dvc", "add", "--quiet", "data")
+    before = (folder / "data.dvc").read_bytes()
+    (folder / "data/one/anna/1.wav").unlink()
+    message = failing(folder, "acquire", "one", "two")
+    assert "data/one/anna/1.wav" in message
+    assert "data.dvc is left as it is, since it would lose recordings:\n  - one: 1 file" in message
+    assert (folder / "data.dvc").read_bytes() == before
+
+
 def test_mistakes_on_the_command_line(folder, tmp_path):
     assert "no corpus 'emodbb'; known are casia, demo" in failing(folder, "acquire", "emodbb")
     assert "one corpus at a time" in failing(folder, "acquire", "savee", "casia", "--from", "x")
@@ -156,11 +179,8 @@ def test_a_corpus_in_full(folder):
 
 
 def test_ones_own_corpus(folder, tmp_path):
-    names = [f"{who}/{n}" for who in ("anna", "bert") for n in range(4)]
-    rows = [f"{name}.wav,{name[:4]},{('happy', 'sad')[int(name[-1]) % 2]}\n" for name in names]
-    mine = laid_out({f"{n}.wav": wav(n, 0.5, rate=8000) for n in names}, tmp_path / "recordings")
-    (mine / "table.csv").write_text("path,speaker,emotion\n" + "".join(rows))
-    said = run(folder, "timnet", "acquire", "mine", "--csv", mine / "table.csv", "--no-add")
+    table = own_table(tmp_path / "recordings")
+    said = run(folder, "timnet", "acquire", "mine", "--csv", table, "--no-add")
     assert said.stdout == "mine: 8 utterances in data/mine\n"
     name_in_params(folder, "mine")
     assert run(folder, "timnet", "manifest", "mine").stdout == "mine: 8 utterances, 2 speakers\n"

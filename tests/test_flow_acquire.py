@@ -66,7 +66,7 @@ def test_corpora_of_a_mirror(prefect_api, server, tmp_path, folder):
 def test_who_must_be_asked_and_what_fails_stops_no_other(prefect_api, folder):
     laid_out(ARCHIVES["savee"](top=""), folder / "data" / "savee")
     (folder / "data" / "savee" / "AudioData" / "Info.txt").unlink()
-    laid_out({"f1/dis-f1-b1.wav": b"x"}, folder / "data" / "emovo")
+    laid_out({f"f1/dis-f1-b{n}.wav": b"x" for n in (1, 2)}, folder / "data" / "emovo")
     state = acquire(["casia", "emovo", "savee", "emodbb"], folder, return_state=True)
     assert state.is_failed()
     casia, emovo, *others = state.message.split("\n")
@@ -75,7 +75,12 @@ def test_who_must_be_asked_and_what_fails_stops_no_other(prefect_api, folder):
     assert emovo.startswith("emovo: ") and "is there, but is not the whole of emovo" in emovo
     assert others[-1].startswith("emodbb: no corpus 'emodbb'")
     assert not any(line.startswith("savee") for line in others)
-    assert files_under_dvc(folder) == 481
+    assert files_under_dvc(folder) == 482
+
+    (folder / "data/emovo/f1/dis-f1-b2.wav").unlink()  # what fails does not excuse its own loss
+    state = acquire(["emovo", "savee"], folder, return_state=True)
+    assert "data.dvc is left as it is, since it would lose recordings:\n  - emovo" in state.message
+    assert files_under_dvc(folder) == 482
 
 
 def test_command_line_tries_again_and_shows_it(prefect_api, server, tmp_path, folder):

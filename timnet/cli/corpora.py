@@ -41,31 +41,34 @@ def acquire(
     if len(names) > 1 and (source or url or csv):
         raise ParameterError("--from, --url and --csv take one corpus at a time.")
     mirror = os.environ.get("TIMNET_MIRROR")
-    failures = []
+    brought, failures = list[str](), list[str]()
     for name in names:
         try:
             with _transfer(name) as progress:
                 if csv is not None:
                     recipe = own.take(csv, name, workspace.data, progress=progress)
                     say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
-                    continue
-                recipe = corpora.corpus(name, workspace.data)
-                if name == "demo":
+                elif name == "demo":
                     _generate(workspace)
-                    continue
-                got = stage.acquire(recipe, workspace.data, source, url, mirror, progress=progress)
-                found = "already there, " if got.found else ""
-                say(f"{name}: {found}{got.utterances} utterances in {got.folder}")
+                else:
+                    recipe = corpora.corpus(name, workspace.data)
+                    got = stage.acquire(
+                        recipe, workspace.data, source, url, mirror, progress=progress
+                    )
+                    found = "already there, " if got.found else ""
+                    say(f"{name}: {found}{got.utterances} utterances in {got.folder}")
         except CorpusError as error:  # the others go on
             failures.append(str(error))
-    if add and len(failures) < len(names):
+        else:
+            brought.append(name)
+    if add and brought:
         try:
             if not (workspace.root / ".dvc").is_dir():
                 raise ParameterError(
                     "no DVC repository here, so data/ is not under DVC. Run this in the root of "
                     "the project, or with --no-add."
                 )
-            refuse_loss(workspace.root, names)
+            refuse_loss(workspace.root, brought)
             command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
             if subprocess.run(command).returncode:
                 raise TimnetError("`dvc add data` failed; see above.")
