@@ -21,6 +21,8 @@ from timnet.workspace import Workspace
 if TYPE_CHECKING:
     from timnet.parity import Parity
 
+MARK = ".git/timnet-demo"  # what `set_up_demo` made, and may be given other code
+
 
 @app.command()
 def parity(
@@ -70,7 +72,11 @@ def demo(
     from timnet.corpora import demo as corpus
     from timnet.score import MEANING
 
-    if (folder / ".git").exists():
+    if not Path("dvc.yaml").exists() or not Path(".git").exists():
+        raise ParameterError("no checkout of the project here. Run this in the root of its clone.")
+    if folder.resolve() == Path().resolve():
+        raise ParameterError("this folder is where the code comes from; name another one.")
+    if (folder / MARK).exists():
         say(f"going on in {folder}/ with the code as it is now (delete it to start anew)")
         _refresh(Path(), folder)
     else:
@@ -101,8 +107,6 @@ def set_up_demo(source: Path, folder: Path) -> None:
         raise ParameterError(f"{folder} exists and is no demo workspace; name another folder.")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    if not (source / "dvc.yaml").exists() or not (source / ".git").exists():
-        raise ParameterError("no checkout of the project here. Run this in the root of its clone.")
     _run(source, "git", "clone", "--quiet", "--no-hardlinks", ".", str(partial.absolute()))
     _refresh(source, partial)
     (partial / "dvc.lock").unlink(missing_ok=True)
@@ -115,6 +119,7 @@ def set_up_demo(source: Path, folder: Path) -> None:
     _run(partial, "git", "add", "--all")
     author = ("-c", "user.name=timnet demo", "-c", "user.email=demo@localhost")
     _run(partial, "git", *author, "commit", "--quiet", "--message", "Set up the demo")
+    (partial / MARK).touch()
     partial.rename(folder)
 
 

@@ -1,0 +1,43 @@
+"""What `timnet demo` leaves alone; the workspace that it makes is that of many other tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from archives import laid_out, tree
+from conftest import run
+
+from timnet.cli.people import demo
+from timnet.errors import ParameterError
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout, with uncommitted work in it, beside one that is the current folder."""
+    for name in ("here", "other"):
+        files = {"dvc.yaml": b"stages:\n", f"timnet/{name}.py": b"not committed"}
+        run(laid_out(files, tmp_path / name), "git", "init", "--quiet")
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "other"
+
+
+def test_what_it_did_not_make_is_left_alone(checkout: Path) -> None:
+    before = tree(checkout)
+    with pytest.raises(ParameterError, match="exists and is no demo workspace; name another"):
+        demo(checkout)
+    assert tree(checkout) == before
+
+
+def test_without_code_to_take_nothing_is_deleted(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / ".git/timnet-demo").touch()  # as if it had made it
+    before = tree(checkout)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParameterError, match="no checkout of the project here"):
+        demo(checkout)
+    monkeypatch.chdir(checkout)
+    with pytest.raises(ParameterError, match="this folder is where the code comes from"):
+        demo(Path())
+    assert tree(checkout) == before
