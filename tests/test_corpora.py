@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import time
@@ -195,6 +196,43 @@ def test_ones_own_corpus(folder, tmp_path):
     assert "durations in s: 2.0 (anna/0.wav); expected 0.5 to 0.5" in failing(
         folder, "validate", "mine"
     )
+
+
+@SLOW
+def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
+    folder, tmp_path, monkeypatch
+):
+    """On a machine of a pool, or in a clone: there is no data/, so no contract either."""
+    from timnet.cli import results, stages
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TIMNET_WORKERS", "1")
+    own.take(own_table(tmp_path / "mine"), "mine", folder / "data")
+    yaml = YAML()
+    content = yaml.load(ROOT / "timnet/demo.yaml")
+    settings = dict(content["runs"]["demo-random"], trained_on="mine", tested_on="mine")
+    settings |= {"folds": {"protocol": "random", "number": 2, "seeds": [1]}, "signal_length": 22050}
+    content["corpora"], content["models"] = ["mine"], {}
+    content["features"]["sets"] = {"mine-22050": {"corpus": "mine", "signal_length": 22050}}
+    content["train"]["epochs"] = 1
+    content["runs"] = {"mine-random": settings}
+    yaml.dump(content, folder / "params.yaml")
+    stages.manifest("mine")
+    stages.features("mine-22050")
+    stages.folds("mine-random")
+    summary = {"corpus": "mine", "utterances": 8, "speakers": 2, "passed": True, "checks": []}
+    results.write_text(Path("results/validation/mine.json"), results.as_json(summary))
+    shutil.rmtree("data")
+
+    stages.train("mine-random")
+    results.score("mine-random")
+    results.tables()
+    results.report()
+    record = json.loads(Path("results/runs/mine-random/run.json").read_text())
+    assert record["labels"] == ["happy", "sad"]
+    page = Path("results/report.html").read_text()
+    assert "<h3>mine</h3>" in page
+    assert "stand in its <code>corpus.json</code>, which is not here" in page
 
 
 ABSENT_ACTORS = ", ".join(f"Actor_{n:02}" for n in range(1, 25) if n not in (1, 5, 7, 9, 20))

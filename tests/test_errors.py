@@ -135,7 +135,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     ),
     "corpus without recipe": (
         params("  - demo", "  - demo\n  - emodbb"),
-        "folds demo-random",
+        "manifest emodbb",
         ("no corpus 'emodbb'", "Did you mean 'emodb'?"),
     ),
     "run without features": (

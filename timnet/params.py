@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from timnet.corpora import corpus as corpus_of
 from timnet.errors import ParameterError
 from timnet.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
 from timnet.records import Damaged, read_yaml
@@ -187,7 +186,6 @@ def read(path: Path) -> Params:
     Raises:
         ParameterError: no such file, not YAML, or values that are missing, misspelt or out of
             range; all of them are named at once.
-        CorpusError: a corpus that is neither a recipe nor one's own in data/.
     """
     try:
         content = read_yaml(path)
@@ -206,8 +204,6 @@ def read(path: Path) -> Params:
     except ValidationError as error:
         lines = [f"  - {_complaint(dict(problem))}" for problem in error.errors()]
         raise ParameterError("\n".join([f"{path}: correct these settings:", *lines])) from None
-    for corpus in params.corpora:
-        corpus_of(corpus, path.parent / "data")
     return params
 
 

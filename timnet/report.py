@@ -33,7 +33,7 @@ def page(
     runs: list[ScoredRun],
     figures: dict[str, Path],
     validations: dict[str, dict],
-    recipes: dict[str, Corpus],
+    recipes: dict[str, Corpus | None],
     provenance: dict[str, dict],
 ) -> str:
     """The whole page.
@@ -44,7 +44,7 @@ def page(
         runs: those of this commit.
         figures: run -> folder of its SVG figures.
         validations: corpus -> summary of its validation.
-        recipes: the corpora of the validations.
+        recipes: the corpora of the validations; None of one's own whose folder is not here.
         provenance: run -> where its figures come from.
     """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from timnet.errors import ArtifactError, ParameterError, listing
+from timnet.errors import ArtifactError, CorpusError, ParameterError, listing
 from timnet.workspace import Workspace, replacing, write_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
+    from timnet.corpora.corpus import Corpus
     from timnet.params import Params
 
 app = typer.Typer(
@@ -123,6 +124,16 @@ def _code(folder: Path) -> list[Path]:
     return [
         path for ending in ("py", "html", "json", "yaml") for path in folder.rglob(f"*.{ending}")
     ]
+
+
+def recipe_of(name: str, data: Path) -> Corpus | None:
+    """What is known of a corpus; None of one's own whose folder is not here."""
+    from timnet import corpora
+
+    try:
+        return corpora.corpus(name, data)
+    except CorpusError:
+        return None
 
 
 def as_json(content: Any) -> str:

@@ -6,17 +6,14 @@ import subprocess
 import sys
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from timnet import licences
-from timnet.cli.common import app
-from timnet.errors import CorpusError, LicenceError, ParameterError, TimnetError, listing
+from timnet.cli.common import app, recipe_of
+from timnet.errors import LicenceError, ParameterError, TimnetError, listing
 from timnet.workspace import Workspace
-
-if TYPE_CHECKING:
-    from timnet.corpora.corpus import Corpus
 
 MODELS = "build/models"  # weights, which hold no utterance
 NOWHERE = "/dev/null/"  # begins the address that .dvc/config has until someone sets one
@@ -69,7 +66,7 @@ def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) ->
     data = Workspace(root).data
     licences.refuse(
         remote,
-        {path: {name: _recipe(name, data) for name in names} for path, names in corpora.items()},
+        {path: {name: recipe_of(name, data) for name in names} for path, names in corpora.items()},
     )
     kept = [path for path, out in outputs.items() if out.remote not in (None, remote)]
     if remote != licences.PRIVATE and kept:
@@ -122,12 +119,3 @@ def _present(repo: Any) -> set[str]:
         if out.def_path == "data" and (tree := out.get_obj()):
             folders |= {key[0] for key, *_ in tree}
     return folders
-
-
-def _recipe(name: str, data: Path) -> Corpus | None:
-    from timnet import corpora
-
-    try:
-        return corpora.corpus(name, data)
-    except CorpusError:
-        return None

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timnet.cli.common import app, as_json, copy_files, open_workspace, read_json, say
+from timnet.cli.common import app, as_json, copy_files, open_workspace, read_json, recipe_of, say
 from timnet.cli.stages import STAGES, RunName
 from timnet.cli.status import locked
 from timnet.errors import ParameterError
@@ -124,7 +124,7 @@ def figures(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def report() -> None:
     """Make the report: one HTML page with all tables and figures, for any browser, offline."""
-    from timnet import corpora, records
+    from timnet import records
     from timnet import report as stage
 
     workspace, params = open_workspace()
@@ -132,7 +132,7 @@ def report() -> None:
     found = validations(workspace, params)
     made = _all_tables(workspace, params, runs)
     drawn = {run.name: workspace.figures(run.name) for run in runs}
-    recipes = {name: corpora.corpus(name, workspace.data) for name in found}
+    recipes = {name: recipe_of(name, workspace.data) for name in found}
     overview = workspace.tables / f"{made[0].name}.svg"
     provenance = read_json(workspace.provenance, records.Provenance)
     page = stage.page(made, overview, runs, drawn, found, recipes, provenance)

@@ -28,6 +28,7 @@ from timnet.cli.common import (
 from timnet.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
+    from timnet.features import FeatureSettings
     from timnet.params import Params, Run
     from timnet.stack import TrainSettings
 
@@ -125,25 +126,21 @@ def folds(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def train(run: RunName) -> None:
     """Train every fold and seed of a run; stopped, it goes on where it was."""
-    from timnet import corpora, features, provenance, schemas
+    from timnet import features, provenance, schemas
     from timnet import train as stage
-    from timnet.corpora.corpus import SHARED_EMOTIONS
 
     workspace, params = open_workspace()
     settings = params.run(run)
     training, place = training_settings(params, settings), device()
-    labels = corpora.corpus(settings.trained_on, workspace.data).labels
-    if settings.folds.protocol == "cross":
-        labels = SHARED_EMOTIONS
     sources = sources_of(workspace, settings)
     wanted = features.FeatureSettings(settings.signal_length, params.features.resampler)
-    identities = [features.read(source, wanted)[1] for source in sources]
+    labels, made = _labels_and_features(sources, settings, wanted)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     record = {
         "commit": provenance.commit(workspace.root),
         "device": place,
         "device_name": provenance.device_name(place),
-        "features": identities[0],  # the same of both corpora
+        "features": made,
         "folds": settings.folds.model_dump(exclude_none=True),
         "labels": labels,
         "seeds": settings.seeds,
@@ -170,6 +167,23 @@ def train(run: RunName) -> None:
         )
         stage.write(result, workspace.training(run), as_json(record))
     shutil.rmtree(workspace.checkpoints(run))  # those of other settings too
+
+
+def _labels_and_features(
+    sources: list[Path], run: Run, wanted: FeatureSettings
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """What a run's networks tell apart, and how their features were made.
+
+    Labels are taken from the features and not from the recipe, which for one's own corpora lies
+    among the recordings: machines that train need none of these.
+    """
+    from timnet import features
+    from timnet.corpora.corpus import SHARED_EMOTIONS
+
+    tables, records = zip(*(features.read(source, wanted) for source in sources), strict=True)
+    if run.folds.protocol == "cross":
+        return SHARED_EMOTIONS, records[0]
+    return tuple(sorted(set(tables[0]["emotion"].to_pylist()))), records[0]
 
 
 def training_settings(params: Params, run: Run) -> TrainSettings:
