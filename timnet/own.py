@@ -132,10 +132,11 @@ def read(folder: Path) -> list[Utterance]:
     table = folder / LABELS
     rows = _rows(table)
     listed = {row["path"] for row in rows}
+    described = {*listed, LABELS, CONTRACT}
     suffixes = {PurePosixPath(path).suffix for path in listed}
     found = (path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
     names = (path.relative_to(folder).as_posix() for path in found)
-    extra = sorted(name for name in names if name not in (*listed, LABELS, CONTRACT))
+    extra = sorted(name for name in names if name not in described)
     if extra:
         raise CorpusError(
             f"{folder}: {len(extra)} recording(s) are not in {LABELS}: {listing(extra)}. The "
