@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from archives import laid_out, tree, wav
 
-from timnet import own
+from timnet import manifest, own
 from timnet.acquire import state
 from timnet.corpora import corpus
 from timnet.errors import CorpusError
@@ -101,9 +101,9 @@ def test_frozen(table, data):
         record.read(data / "mine")
     laid_out({"bert/3.wav": SOUNDS["bert/3.wav"]}, data / "mine")
     (data / "mine" / "labels.csv").write_text(TABLE.replace("worried", "sad"))
-    assert state(record, data).detail == (
-        "missing classes worried; 3 utterances of sad, expected 2"
-    )
+    said = state(record, data).detail
+    assert "labels.csv says other than corpus.json, which is frozen: 3 utterances of sad" in said
+    assert "0 utterances of worried, expected 1. Restore the table" in said
 
 
 def test_in_the_way(table, data):
@@ -150,6 +150,21 @@ def test_wrong_tables(table, data, text, message):
     with pytest.raises(CorpusError, match=message):
         own.take(table, "mine", data)
     assert not (data / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (change("happy", "hapy"), "anna/1.wav is hapy, 1 utterances of happy, expected 2"),
+        (change(",anna", ",ana"), "anna/1.wav is of ana"),
+        (TABLE.replace(",anna,", ",bert,"), "none of speaker anna"),
+    ],
+)
+def test_a_label_that_changed_is_named(table, data, text, message):
+    record = own.take(table, "mine", data)
+    (data / "mine/labels.csv").write_text(text)
+    with pytest.raises(CorpusError, match=f"which is frozen: {message}"):
+        manifest.build(record, data / "mine")
 
 
 def test_pointers(table, data):

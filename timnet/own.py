@@ -96,19 +96,7 @@ def load(folder: Path) -> Corpus:
     Raises:
         CorpusError: no contract there, or not one that `take` wrote.
     """
-    path = folder / CONTRACT
-    try:
-        contract = records.read(path, records.Contract)
-    except FileNotFoundError:
-        raise CorpusError(
-            f"{path}: no such file, so {folder.name} is no corpus. Make it one with "
-            f"`timnet acquire {folder.name} --csv TABLE`."
-        ) from None
-    except records.Damaged as error:
-        raise CorpusError(
-            f"{path}: not a contract ({error}). Restore it, or delete it and run `timnet acquire "
-            f"{folder.name} --csv {folder / LABELS}`."
-        ) from None
+    contract = _frozen(folder)
     return Corpus(
         **{key: contract[key] for key in ("id", "title", "language", "licence", "citation")},
         source=contract["source"],
@@ -122,12 +110,29 @@ def load(folder: Path) -> Corpus:
     )
 
 
+def _frozen(folder: Path) -> dict[str, Any]:
+    """The contract in `folder`, of `records.Contract`."""
+    path = folder / CONTRACT
+    try:
+        return records.read(path, records.Contract)
+    except FileNotFoundError:
+        raise CorpusError(
+            f"{path}: no such file, so {folder.name} is no corpus. Make it one with "
+            f"`timnet acquire {folder.name} --csv TABLE`."
+        ) from None
+    except records.Damaged as error:
+        raise CorpusError(
+            f"{path}: not a contract ({error}). Restore it, or delete it and run `timnet acquire "
+            f"{folder.name} --csv {folder / LABELS}`."
+        ) from None
+
+
 def read(folder: Path) -> list[Utterance]:
     """The utterances that the table in `folder` lists.
 
     Raises:
-        CorpusError: the table is wrong, a recording is missing, or one is there that it does not
-            list.
+        CorpusError: the table is wrong or says other than the contract, a recording is missing,
+            or one is there that it does not list.
     """
     table = folder / LABELS
     rows = _rows(table)
@@ -142,10 +147,34 @@ def read(folder: Path) -> list[Utterance]:
             f"{folder}: {len(extra)} recording(s) are not in {LABELS}: {listing(extra)}. The "
             f"corpus is frozen: remove them, or delete {CONTRACT}, list them and take it anew."
         )
+    if (folder / CONTRACT).exists() and (faults := _disagreements(rows, _frozen(folder))):
+        raise CorpusError(
+            f"{table} says other than {CONTRACT}, which is frozen: {listing(faults)}. Restore the "
+            "table, or take the new one with its recordings as a corpus of another name."
+        )
     return [
         Utterance(_id(row["path"]), row["path"], row["speaker"], row["emotion"], row["sentence"])
         for row in rows
     ]
+
+
+def _disagreements(rows: list[dict[str, Any]], contract: dict[str, Any]) -> list[str]:
+    """Labels and speakers that the contract has not, or not as often."""
+    counts, speakers = contract["counts"], contract["speakers"]
+    found = Counter(row["emotion"] for row in rows)
+    heard = {row["speaker"] for row in rows}
+    faults = []
+    for row in rows:
+        if row["emotion"] not in counts:
+            faults.append(f"{row['path']} is {row['emotion']}")
+        if row["speaker"] not in speakers:
+            faults.append(f"{row['path']} is of {row['speaker']}")
+    faults += [
+        f"{found[label]} utterances of {label}, expected {count}"
+        for label, count in counts.items()
+        if found[label] != count
+    ]
+    return faults + [f"none of speaker {speaker}" for speaker in speakers if speaker not in heard]
 
 
 def _id(path: str) -> str:
