@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 import zipfile
 from collections.abc import Callable
@@ -93,15 +94,15 @@ def read_run(name: str, folder: Path, record: dict[str, Any]) -> Run:
         ) from None
     fold_seed, seed = drawn[0][0], drawn[1][0]
     rows = np.flatnonzero((drawn[0] == fold_seed) & (drawn[1] == seed))
-    stack = TIMNet(
+    networks = TIMNet(
         len(rows), len(labels), record["train"]["tabs"], coefficients, record["train"]["variant"]
     )
     for place, row in enumerate(rows):
-        stack.load_arrays(
+        networks.load_arrays(
             place, {key: torch.from_numpy(value[row]) for key, value in weights.items()}
         )
     same = pc.and_(pc.equal(table["fold_seed"], fold_seed), pc.equal(table["seed"], seed))
-    return Run(name, record, table.filter(same), stack.eval())
+    return Run(name, record, table.filter(same), networks.eval())
 
 
 def listen(
@@ -164,7 +165,7 @@ def of_whole(
     recordings: Recordings,
     corpus: Corpus,
     provenance: dict[str, Any],
-    checkpoint: Path,
+    checkpoints: Path,
     device: str = "cpu",
     report: Callable[[int, float], None] | None = None,
 ) -> Model:
@@ -172,7 +173,8 @@ def of_whole(
 
     Args:
         provenance: `commit`, `device_name` and `versions` of this training.
-        checkpoint: file from which a stopped training goes on; removed at the end.
+        checkpoints: folder of this model's alone, from which a stopped training of the same
+            settings, data and code goes on; removed at the end.
         report: called after every epoch with its number and the training loss.
     """
     order = {label: index for index, label in enumerate(run.labels)}
@@ -181,6 +183,7 @@ def of_whole(
     split = Split(0, 0, run.record["seeds"][0], everyone, everyone[:0])
     settings = TrainSettings(**run.record["train"])
     identity = _identity(recordings, run, device)
+    checkpoint = checkpoints / f"{identity[:16]}.pt"
     saved = time.monotonic()
 
     def resume(state: State) -> None:
@@ -198,7 +201,7 @@ def of_whole(
     state = train_stack(
         recordings.mfcc, labels, [split], len(order), settings, device, after_epoch, resume
     )
-    checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)  # those of other settings too
     trained = TIMNet(1, len(order), settings.tabs, run.networks.channels, settings.variant)
     trained.load_arrays(0, state.network.cpu().arrays(0))
     return _model(

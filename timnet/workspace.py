@@ -51,9 +51,12 @@ class Workspace:
     def model(self, name: str) -> Path:
         return self.root / "build" / "models" / f"{name}.safetensors"
 
-    def checkpoints(self, run: str) -> Path:
-        """Outside the outputs of the stage, since DVC deletes those before it runs."""
-        return self.root / "build" / "checkpoints" / run
+    def checkpoints(self, name: str) -> Path:
+        """Of a run, or of `model@` and a model's name.
+
+        Outside the outputs of the stage, since DVC deletes those before it runs.
+        """
+        return self.root / "build" / "checkpoints" / name
 
     def times(self, name: str) -> Path:
         """How long a stage took here; known to no other stage."""

@@ -215,7 +215,7 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
             need_compiler(place)
         epochs = run.record["train"]["epochs"]
         with bar(f"train {name}", epochs) as advance:
-            checkpoint = workspace.checkpoints(name).with_suffix(".pt")
+            checkpoints = workspace.checkpoints(f"model@{name}")  # a run may have the same name
             done = 0
 
             def report(epoch: int, loss: float) -> None:
@@ -223,7 +223,7 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
                 advance(epoch - done)  # a training that goes on starts further up
                 done = epoch
 
-            made = stage.of_whole(name, run, heard, recipe, about, checkpoint, place, report)
+            made = stage.of_whole(name, run, heard, recipe, about, checkpoints, place, report)
         models.save(made, workspace.model(name))
     _tell(made, workspace.model(name))
 
