@@ -210,18 +210,23 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> 
     late = voice(9)
     late[-100] = np.inf
     soundfile.write(tmp_path / "late.wav", late, RATE, subtype="FLOAT")
+    for kind in ("wav", "mp3"):
+        content = (folder / f"sounds/v{8 if kind == 'wav' else 11}.{kind}").read_bytes()
+        (tmp_path / f"cut.{kind}").write_bytes(content[: len(content) * 6 // 10])
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "none").mkdir()
     good = folder / "sounds" / "v8.wav"
     found = predict(folder, tmp_path, good, tmp_path / "none", "gone.wav", check=False)
     assert found.returncode == 1
     assert str(good)[-20:] in found.stdout
-    assert "6 recording(s) could not be read:" in found.stderr
+    assert "8 recording(s) could not be read:" in found.stderr
     for reason in (
         "bad.wav (Format not recognised.)",
         "empty.wav (no samples)",
         "nan.wav (samples that are not finite numbers)",
         "late.wav (samples that are not finite numbers)",
+        "cut.wav (cut off: 23022 bytes of sound where 38400 are announced)",
+        "cut.mp3 (cut off: ",
         "none (no recordings in this folder)",
         "gone.wav (no such file)",
     ):

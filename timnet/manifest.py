@@ -101,10 +101,22 @@ def header(path: Path) -> Any:
         return str(error.strerror)
     if info.frames == 0 or info.samplerate == 0:
         return f"{info.frames} samples at {info.samplerate} Hz"
-    if cut := _CUT.search(info.extra_info):
-        announced, held = cut.groups()
-        sizes = f": {held} bytes of sound where {announced} are announced" if announced else ""
-        return f"cut off{sizes}"
+    if fault := cut_off(info.extra_info):
+        return fault
     if info.frames > LONGEST * info.samplerate:
         return f"{info.frames / info.samplerate:.0f} s; at most {LONGEST} are believed"
     return info
+
+
+def cut_off(told: str) -> str | None:
+    """In words, that a recording was cut off, if its header gives that away.
+
+    Args:
+        told: what libsndfile notes of it, `soundfile.SoundFile.extra_info`.
+    """
+    cut = _CUT.search(told)
+    if cut is None:
+        return None
+    announced, held = cut.groups()
+    sizes = f": {held} bytes of sound where {announced} are announced" if announced else ""
+    return f"cut off{sizes}"

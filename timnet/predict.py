@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from timnet import calibration, features, novelty
+from timnet import calibration, features, manifest, novelty
 from timnet.errors import AudioError
 from timnet.network import pad_channels
 from timnet.novelty import Measurement
@@ -181,9 +181,16 @@ def _of_chunk(model: Model, paths: list[Path], single: bool) -> list[Prediction 
         for path, hearing in zip(paths, hearings, strict=True):
             try:
                 with features.opened(path) as file:
+                    if fault := manifest.cut_off(file.extra_info):
+                        raise AudioError(fault)
                     read = partial(file.read, dtype="float32")
                     for mfcc in _hear(model, read, file.samplerate, hearing):
                         yield hearing, mfcc
+                    samples = round(hearing.seconds * file.samplerate)
+                    if samples != file.frames:  # told by no header, but by an end too early
+                        raise AudioError(
+                            f"cut off: {samples} samples where {file.frames} are announced"
+                        )
             except AudioError as error:
                 hearing.refused = str(error)
 
