@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,11 @@ def test_a_model_is_found_by_name(
         timnet.load_model("voice")
     with pytest.raises(ArtifactError, match=r"no model 'voices@v1\.2\.0' here\. `timnet card voic"):
         timnet.load_model("voices@v1.2.0")
+    for version in ("v1.2.9", "v1.2.10", "v1.20.0"):  # as `timnet card` brings them
+        shutil.copy(file, folder / f"voices@{version}.safetensors")
+    assert model.find("voices@v1.2") == Path("build/models/voices@v1.2.10.safetensors")
+    assert model.find("voices@v1").name == "voices@v1.20.0.safetensors"
+    assert timnet.load_model("voices@v1.2").labels == ("angry", "happy", "sad")
 
 
 def test_importing_timnet_costs_nothing() -> None:

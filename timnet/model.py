@@ -19,6 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from timnet import features
+from timnet.corpora.corpus import natural_key
 from timnet.errors import ArtifactError, listing
 from timnet.features import FeatureSettings
 from timnet.network import VARIANTS, TIMNet
@@ -310,6 +311,8 @@ def typical(reference: Reference) -> Typical:
 def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     """The file of a model: `name` itself if it is one, else `<name>.safetensors` in `models`.
 
+    A version (`emovo@v1.2`) is also the newest of those that it begins (`emovo@v1.2.5`).
+
     Raises:
         ArtifactError: neither is there; says which are.
     """
@@ -319,6 +322,9 @@ def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     if path.is_file():
         return path
     if "@" in str(name):
+        fitting = [file for file in models.glob(f"*{ENDING}") if file.name.startswith(f"{name}.")]
+        if fitting:
+            return max(fitting, key=lambda file: natural_key(file.name))
         raise ArtifactError(
             f"no model {str(name)!r} here. `timnet card {name}` brings it from the registry."
         )
