@@ -208,6 +208,42 @@ def test_the_card_says_who_may_use_it(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("protocol", "networks", "words", "never"),
+    (
+        ("speaker", "folds", ("each fold under the temperature of the others",), "another corpus"),
+        (
+            "cross",
+            "folds",
+            ("the one network of run voices-speaker, tested on another corpus", "on a third one",
+             "utterances of the other corpus", "the same predictions that it was fitted on"),
+            "within one corpus",
+        ),
+        (
+            "speaker",
+            "whole",
+            ("that run's folds: nothing is left", "within one corpus", "This network is another"),
+            "The mean of several",
+        ),
+        (
+            "cross",
+            "whole",
+            ("that run's network on another corpus: nothing is left", "This network is another"),
+            "each fold under",
+        ),
+    ),
+)  # fmt: skip
+def test_the_card_says_what_its_figures_and_its_temperature_are_of(
+    protocol: str, networks: str, words: tuple[str, ...], never: str
+) -> None:
+    card = small_model(1).card
+    figures = [card.figures[0].model_copy(update={"protocol": protocol})]
+    page = cards.markdown(card.model_copy(update={"figures": figures, "networks": networks}))
+    for expected in words:
+        assert expected in page
+    assert never not in page
+
+
+@pytest.mark.parametrize(
     ("licence", "words"),
     (
         ("CC BY-NC-SA 4.0", "NOT for commercial use"),

@@ -22,7 +22,7 @@ def terms(card: Card) -> str:
 
 def markdown(card: Card) -> str:
     """The card as a page."""
-    data, made, mended = card.data, card.features, card.calibration
+    data, made = card.data, card.features
     sections = [
         f"# {card.name}",
         f"TIM-Net ({card.variant}, {card.training['tabs']} blocks) tells {len(card.labels)} "
@@ -34,14 +34,10 @@ def markdown(card: Card) -> str:
         f"{data.source}. {_typical(card)}",
         "## How good it is",
         _figures(card),
-        "These are figures within one corpus: on other people, microphones and languages expect "
-        "much less. `timnet predict` says of each recording in what it is unlike the training set.",
+        f"{_reach(card)} `timnet predict` says of each recording in what it is unlike the training "
+        "set.",
         "## Probabilities",
-        f"All logits are divided by {mended.temperature:.3f}, fitted on {mended.utterances} "
-        "predictions for utterances that a network was not trained on. Expected calibration error "
-        f"of single networks: {100 * mended.error_before:.1f} % before, "
-        f"{100 * mended.error_after:.1f} % after (each fold under the temperature of the others). "
-        "The mean of several networks' probabilities is somewhat more cautious.",
+        _probabilities(card),
         "## Made by",
         "\n".join(
             f"- {what}: {value}"
@@ -62,13 +58,57 @@ def markdown(card: Card) -> str:
     return "\n\n".join(sections)
 
 
+def _across(card: Card) -> bool:
+    """Whether the run tested on another corpus: one network, trained on all of its own."""
+    return any(each.protocol == "cross" for each in card.figures)
+
+
 def _networks(card: Card) -> str:
     if card.networks == "whole":
+        tested = "network on another corpus" if _across(card) else "folds"
         return (
             f"One network, trained on the whole corpus with the settings of run {card.run}. The "
-            "figures below are of that run's folds: nothing is left to test this network on."
+            f"figures below are of that run's {tested}: nothing is left to test this network on."
         )
+    if _across(card):
+        return f"It is the one network of run {card.run}, tested on another corpus."
     return f"The networks of the folds of run {card.run} vote; `--single` asks the first alone."
+
+
+def _reach(card: Card) -> str:
+    """Where the figures hold."""
+    if _across(card):
+        return "These are figures on one other corpus: on a third one expect others."
+    return (
+        "These are figures within one corpus: on other people, microphones and languages expect "
+        "much less."
+    )
+
+
+def _probabilities(card: Card) -> str:
+    """What the temperature was fitted on, and what its error is worth."""
+    mended = card.calibration
+    if _across(card):
+        heard = f"utterances of the other corpus by the network of run {card.run}"
+        worth = "on the same predictions that it was fitted on, so on others expect more"
+    else:
+        heard = f"utterances that a network of run {card.run} was not trained on"
+        worth = "each fold under the temperature of the others"
+    sentences = [
+        f"All logits are divided by {mended.temperature:.3f}, fitted on {mended.utterances} "
+        f"predictions for {heard}.",
+        "Expected calibration error of single networks of that run: "
+        f"{100 * mended.error_before:.1f} % before, {100 * mended.error_after:.1f} % after "
+        f"({worth}).",
+    ]
+    if card.networks == "whole":
+        sentences.append(
+            "This network is another one: nothing was held out from it, so nobody can say how well "
+            "the temperature suits it."
+        )
+    elif not _across(card):
+        sentences.append("The mean of several networks' probabilities is somewhat more cautious.")
+    return " ".join(sentences)
 
 
 def _typical(card: Card) -> str:
