@@ -199,6 +199,13 @@ def test_listed_quirks_pass_as_warnings():
     ]
 
 
+def test_a_quirk_of_another_kind_excuses_no_channels():
+    soft = ("angry-f1-0", "sad-f1-0")
+    corpus = dataclasses.replace(CORPUS, channels=(2,), quirks={"nearly silent": soft})
+    with pytest.raises(CorpusError, match=r"channels: 1 \(angry-f1-0\); expected 2"):
+        refuse(check(change(channels=1)(rows()), corpus))
+
+
 def test_a_quirk_excuses_exactly_the_copies_that_it_lists():
     listed = ("angry-f1-0", "angry-f2-0", "angry-f3-0")
     corpus = dataclasses.replace(CORPUS, quirks={"three files are identical": listed})

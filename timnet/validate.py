@@ -112,7 +112,10 @@ def _frame(corpus: Corpus, manifest: pa.Table) -> pd.DataFrame:
     """The manifest with three columns more: seconds, and what the quirks excuse."""
     frame = manifest.to_pandas()
     frame["seconds"] = (frame["samples"] / frame["sample_rate"]).round(3)
-    frame["documented"] = frame["utterance"].isin(set().union(*corpus.quirks.values()))
+    # A quirk is one of channels, and excuses others, only if all that it names have them.
+    odd = set(frame["utterance"][_odd_channels(frame)])
+    of_channels = [here for here in _quirks_here(corpus, frame).values() if here <= odd]
+    frame["documented"] = frame["utterance"].isin(set().union(*of_channels))
     # Equal files are excused only if a quirk lists exactly them: one copy more is a leak.
     listed = {frozenset(utterances) for utterances in corpus.quirks.values()}
     copies = {sha256: frozenset(ids) for sha256, ids in frame.groupby("sha256")["utterance"]}
@@ -255,18 +258,24 @@ def _offenders(expected: Any, observed: Any, result: dict[str, Any]) -> str:
 
 def _quirks(corpus: Corpus, frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Documented faults of utterances in the manifest."""
-    odd = frame["sha256"].duplicated(keep=False)
-    odd |= ~frame["channels"].isin(frame["channels"].mode()[:1])
-    here, seen = set(frame["utterance"]), set(frame["utterance"][odd])
+    odd = frame["sha256"].duplicated(keep=False) | _odd_channels(frame)
+    seen = set(frame["utterance"][odd])
     return [
-        {
-            "quirk": quirk,
-            "utterances": _sorted(here.intersection(utterances)),
-            "seen": _sorted(seen.intersection(utterances)),
-        }
-        for quirk, utterances in corpus.quirks.items()
-        if here.intersection(utterances)
+        {"quirk": quirk, "utterances": _sorted(here), "seen": _sorted(here & seen)}
+        for quirk, here in _quirks_here(corpus, frame).items()
     ]
+
+
+def _quirks_here(corpus: Corpus, frame: pd.DataFrame) -> dict[str, set[str]]:
+    """Documented faults, each with the utterances in the manifest that have it; none without."""
+    present = set(frame["utterance"])
+    here = {quirk: present.intersection(names) for quirk, names in corpus.quirks.items()}
+    return {quirk: names for quirk, names in here.items() if names}
+
+
+def _odd_channels(frame: pd.DataFrame) -> pd.Series:
+    """Whether a recording has another number of channels than most, a row each."""
+    return ~frame["channels"].isin(frame["channels"].mode()[:1])
 
 
 def _publish(site: Path, docs: Path) -> None:
