@@ -12,6 +12,7 @@ import json
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,25 +183,24 @@ def write(model: Model, path: Path, with_features: bool, single: bool) -> Export
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-    def ours(signal: np.ndarray) -> np.ndarray:
-        return model.predict(signal, rate, single=single).probabilities
-
-    expected = np.stack([ours(signal) for signal in signals])
-    difference = float(np.abs(session.run(None, {name: inputs})[0] - expected).max())
+    expected = [model.predict(each, rate, single=single).probabilities for each in signals]
+    difference = float(np.abs(session.run(None, {name: inputs})[0] - np.stack(expected)).max())
     if not difference <= TOLERANCE:
         raise ArtifactError(
             f"{path}: not written, since onnxruntime's probabilities are up to {difference:.1e} "
             f"from PyTorch's, more than {TOLERANCE:.0e}. Try another version of onnxruntime."
         )
-    if with_features:
-        torch_way = [lambda signal=signal: ours(signal) for signal in signals]
-    else:
-        torch_way = [lambda values=values: _ask(model, values, single) for values in inputs]
-    onnx_way = [
-        lambda one=inputs[i : i + 1]: session.run(None, {name: one}) for i in range(CHECKED)
-    ]
-    export = Export(difference, _milliseconds(onnx_way), _milliseconds(torch_way))
+
+    def in_timnet(place: int) -> np.ndarray:
+        if with_features:
+            return model.predict(signals[place], rate, single=single).probabilities
+        return _ask(model, inputs[place], single)
+
+    export = Export(
+        difference,
+        _milliseconds(lambda place: session.run(None, {name: inputs[place : place + 1]})),
+        _milliseconds(in_timnet),
+    )
     with replacing(path) as partial:
         partial.write_bytes(content)
     return export
@@ -260,11 +260,11 @@ def _ask(model: Model, mfcc: np.ndarray, single: bool) -> np.ndarray:
     return given.mean(0)
 
 
-def _milliseconds(calls: list[Any]) -> float:
-    """Median time of a call, after each was called once."""
+def _milliseconds(ask: Callable[[int], Any]) -> float:
+    """Median time of asking about one of the CHECKED signals, after each was asked about once."""
     times = []
-    for call in (*calls, *calls):
+    for place in (*range(CHECKED), *range(CHECKED)):
         start = time.perf_counter()
-        call()
+        ask(place)
         times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times[len(calls) :]))
+    return 1000 * float(np.median(times[CHECKED:]))
