@@ -133,6 +133,10 @@ def test_a_corpus_that_fails_does_not_excuse_its_own_loss(folder, tmp_path):
 def test_mistakes_on_the_command_line(folder, tmp_path):
     assert "no corpus 'emodbb'; known are casia, demo" in failing(folder, "acquire", "emodbb")
     assert "one corpus at a time" in failing(folder, "acquire", "savee", "casia", "--from", "x")
+    assert "--csv says where the recordings are" in failing(
+        folder, "acquire", "mine", "--csv", "x.csv", "--url", "http://127.0.0.1/x.zip"
+    )
+    assert "demo is made here: leave --from" in failing(folder, "acquire", "demo", "--from", "x")
     assert "nowhere: no such file or folder" in failing(
         folder, "acquire", "savee", "--from", "nowhere"
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from timnet.acquire import acquire, state
 from timnet.corpora import demo
-from timnet.errors import CorpusError
+from timnet.errors import CorpusError, ParameterError
 
 SOME = [("angry", "s1", "02"), ("happy", "s4", "10"), ("neutral", "s2", "07"), ("sad", "s6", "05")]
 
@@ -58,6 +60,20 @@ def test_stopped_write_leaves_no_recording(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         demo.generate(tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_it_is_acquired_as_others_are(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is what the command and the flow do: made outside data/, moved there whole."""
+    monkeypatch.setattr(demo, "generate", lambda target: shutil.copytree(folder, target))
+    data = tmp_path / "data"
+    got = acquire(demo.CORPUS, data)
+    assert (got.folder, got.utterances, got.found) == (data / "demo", 240, False)
+    assert state(demo.CORPUS, data).status == "complete"
+    assert acquire(demo.CORPUS, data).found
+    with pytest.raises(ParameterError, match="demo is made here: leave --from and --url away"):
+        acquire(demo.CORPUS, data, source=folder)
 
 
 def test_foreign_name_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from timnet.corpora import demo
 from timnet.corpora.corpus import Corpus, Utterance
 from timnet.download import Progress, fetch
 from timnet.errors import CorpusError, ParameterError, listing
@@ -52,7 +53,7 @@ def acquire(
     scratch: Path | None = None,
     progress: Progress | None = None,
 ) -> Acquired:
-    """Bring `corpus` to `data/<id>`.
+    """Bring `corpus` to `data/<id>`; the synthetic one is made there.
 
     Killed at any moment and run again, it ends in the same bytes. Names, classes, speakers and
     counts are checked here, sounds by the stages manifest and validate.
@@ -69,8 +70,11 @@ def acquire(
     Raises:
         CorpusError: it cannot be had, is not what the recipe describes, or something else
             already lies in its place.
-        ParameterError: both `source` and `url`.
+        ParameterError: both `source` and `url`, or one of them for the synthetic corpus.
     """
+    made = corpus is demo.CORPUS
+    if made and (source is not None or url is not None):
+        raise ParameterError(f"{corpus.id} is made here: leave --from and --url away.")
     if source is not None and url is not None:
         raise ParameterError("--from and --url exclude each other: give one place to get it from.")
     folder = data / corpus.id
@@ -84,7 +88,10 @@ def acquire(
                     "again."
                 )
             return Acquired(folder, corpus.utterances, found=True)
-        if source is not None:
+        if made:
+            demo.generate(work / "unpacked")
+            os.replace(work / "unpacked", folder)
+        elif source is not None:
             _bring(corpus, source, str(source), work / "unpacked", folder, progress)
         else:
             archive, origin = _download(corpus, url, mirror, work, progress)

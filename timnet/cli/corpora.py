@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from timnet.cli.common import app, bar, bars, say
+from timnet.cli.common import app, bars, say
 from timnet.cli.status import refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.workspace import Workspace
@@ -40,6 +40,10 @@ def acquire(
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
         raise ParameterError("--from, --url and --csv take one corpus at a time.")
+    if csv and (source or url):
+        raise ParameterError(
+            "--csv says where the recordings are: beside the table. Leave --from and --url away."
+        )
     mirror = os.environ.get("TIMNET_MIRROR")
     brought, failures = list[str](), list[str]()
     for name in names:
@@ -48,8 +52,6 @@ def acquire(
                 if csv is not None:
                     recipe = own.take(csv, name, workspace.data, progress=progress)
                     say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
-                elif name == "demo":
-                    _generate(workspace)
                 else:
                     recipe = corpora.corpus(name, workspace.data)
                     got = stage.acquire(
@@ -77,14 +79,6 @@ def acquire(
             failures.append(str(error))
     if failures:
         raise TimnetError("\n".join(failures))
-
-
-def _generate(workspace: Workspace) -> None:
-    from timnet.corpora import demo
-
-    with bar("generate demo", demo.CORPUS.utterances) as advance:
-        demo.generate(workspace.corpus("demo"), progress=advance)
-    say(f"demo: {demo.CORPUS.utterances} utterances in {workspace.corpus('demo')}")
 
 
 @contextmanager
