@@ -45,11 +45,9 @@ from timnet import params
 from timnet.cli.review import CLOSED, TOLERANCE
 from timnet.cli.status import refuse_data_changes
 from timnet.errors import TimnetError
-from timnet.gate import HONEST
-from timnet.score import MEANING
 from timnet.workspace import Workspace
 
-GateProtocol = Literal[tuple(MEANING)]  # type: ignore[valid-type]
+GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
 Promote = Literal["candidate", "ask", "production"]
 REFUSED = "timnet.retrain.refused"  # an event
 LOOKS = 5  # s between two looks for an answer
@@ -66,7 +64,7 @@ def retrain(
     workspace: Path = Path(),
     branch: str = "main",
     baseline: str = "",
-    protocols: Sequence[GateProtocol] = HONEST,
+    protocols: Sequence[GateProtocol] = ("corrected", "speaker", "cross"),
     tolerance: float = TOLERANCE,
     weights: Mapping[str, Path] | None = None,
     promote: Promote = "candidate",
