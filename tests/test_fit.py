@@ -75,13 +75,16 @@ def test_packing_again_gives_the_same_bytes(workspace: Path) -> None:
     before = path.read_bytes()
     said = run(workspace, "timnet", "model", "demo").stdout
     assert path.read_bytes() == before
-    assert "demo: 6 network(s) of Synthetic demo in build/models/demo.safetensors" in said
+    assert "demo: 6 networks of Synthetic demo in build/models/demo.safetensors" in said
     assert "expected calibration error" in said
     assert "whose terms bind the model too: Apache-2.0" in said
 
 
 def test_one_network_of_the_whole_corpus(workspace: Path) -> None:
-    run(workspace, "timnet", "fit", "demo")
+    said = run(workspace, "timnet", "fit", "demo").stdout
+    assert "demo-whole: 1 network of Synthetic demo" in said
+    assert "demo-whole: nothing is left to test it on; what follows is of run demo-speaker" in said
+    assert "\ndemo-speaker: speaker: UAR" in said
     path = workspace / "build/models/demo-whole.safetensors"
     made = model.load(path)
     assert (made.card.networks, made.network.networks) == ("whole", 1)

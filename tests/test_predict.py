@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from models import LABELS, RATE, small_model, voice
 
 from timnet import features, model
+from timnet.cli import answers
 from timnet.errors import AudioError
 from timnet.network import pad_channels
 from timnet.predict import Prediction, windows
@@ -200,7 +201,19 @@ def test_the_command_prints_a_table(folder: Path) -> None:
         *(f"sounds/v{n}.{kind}" for n, kind in enumerate(["wav", "flac", "ogg", "mp3", "aiff"], 8)),
     ]
     assert "9 s in 17 windows" in said[1]
-    assert said[2].startswith("  0:00 to 0:0")
+    assert said[2].startswith("sounds/")  # one emotion: the row above says it all
+
+
+def test_emotions_of_long_sound_are_listed(folder: Path) -> None:
+    heard = np.array([[0, 3], [2, 5.4]])
+    logits = np.array([[[9, 0]], [[0, 5]]], np.float32)
+    found = Prediction(("calm", "happy"), 5.4, [], heard, logits, 1.0)
+    said = answers.Table(found.labels, [folder]).line(folder, found).splitlines()
+    assert said[0].endswith("5 s in 2 windows")
+    assert [line.split() for line in said[1:]] == [
+        ["0:00", "to", "0:03", "calm", "1.00"],
+        ["0:03", "to", "0:05", "happy", "0.99"],
+    ]
 
 
 def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:

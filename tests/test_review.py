@@ -25,6 +25,7 @@ def test_a_change_comes_with_its_interval(workspace: Path) -> None:
     low, high = (float(bound) for bound in bounds.split(" to "))
     assert low <= float(change) <= high
     assert "tables that changed: calibration, single-corpus." in said
+    assert "- `demo-random` was made in another way: epochs 2 here, 1 there." in said
 
 
 def test_runs_of_one_revision_alone_are_named(workspace: Path) -> None:

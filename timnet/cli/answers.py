@@ -50,7 +50,7 @@ class Table:
         ]
         if found.unlike:
             lines.append(f"  unlike the training set: {', '.join(found.unlike)}")
-        if len(found.heard) > 1:
+        if len(found.timeline) > 1:
             lines += [
                 f"  {_clock(part.start)} to {_clock(part.end)}  "
                 f"{part.emotion:{self.label}}  {part.probability:.2f}"
@@ -125,6 +125,6 @@ def _heard(found: Prediction) -> str:
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -65,7 +65,9 @@ def measure_parity(corpus: str, folder: Path, weights: Path) -> Parity:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where the demo's workspace lies.")] = Path("demo"),
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where the demo's workspace lies.")
+    ] = Path("demo"),
 ) -> None:
     """Run the whole pipeline on a synthetic corpus, in a workspace of its own."""
     from timnet import records
@@ -80,6 +82,8 @@ def demo(
         say(f"going on in {folder}/ with the code as it is now (delete it to start anew)")
         _refresh(Path(), folder)
     else:
+        number = corpus.CORPUS.utterances
+        say(f"setting up {folder}/: a clone of this project and {number} synthetic recordings")
         set_up_demo(Path(), folder)
     workspace = Workspace(folder)
     _run(folder, sys.executable, "-m", "dvc", "repro")
@@ -113,6 +117,8 @@ def set_up_demo(source: Path, folder: Path) -> None:
     shutil.rmtree(partial / "results", ignore_errors=True)
     workspace = Workspace(partial)
     shutil.copyfile(str(files("timnet").joinpath("demo.yaml")), workspace.params)
+    # DVC then adds to git what it writes, in place of telling how to
+    _run(partial, sys.executable, "-m", "dvc", "config", "--local", "core.autostage", "true")
     with bar("generate demo", corpus.CORPUS.utterances) as advance:
         corpus.generate(workspace.corpus("demo"), progress=advance)
     _run(partial, sys.executable, "-m", "dvc", "add", "--quiet", "data")

@@ -49,7 +49,7 @@ class Protocol(StrEnum):
 
 @app.command()
 def compare(
-    revision: Annotated[str, typer.Argument(help="A commit, branch or tag.")],
+    revision: Annotated[str, typer.Argument(metavar="REVISION", help="A commit, branch or tag.")],
 ) -> None:
     """Compare the results here with those of another revision, as Markdown for a pull request."""
     from timnet import changes, records, render, tables
@@ -60,14 +60,18 @@ def compare(
     theirs = revisions.commit_of(workspace.root, revision)
     here = {path.parent.name for path in workspace.runs.glob("*/metrics.json")}
     there = set(revisions.runs_of(workspace.root, theirs))
-    rows = []
+    rows, notes = [], []
     for run in sorted(here | there):
         if run not in here or run not in there:
             state = "new here" if run in here else f"not here, but in {theirs}"
             rows.append([Cell(run), Cell(state), *[Cell("")] * 5])
             continue
         ours = result_of(workspace, run)
-        found = changes.changes(ours, revisions.result_of(workspace.root, theirs, run))
+        before = revisions.result_of(workspace.root, theirs, run)
+        found = changes.changes(ours, before)
+        differing = _differing(_made_with(ours.record), _made_with(before.record))
+        if told := [f"{name} {new} here, {old} there" for name, (new, old) in differing]:
+            notes.append(f"`{run}` was made in another way: {'; '.join(told)}.")
         path = workspace.run_results(run) / "metrics.json"
         new = read_json(path, records.Metrics)
         old = revisions.json_of(workspace.root, theirs, path, records.Metrics)
@@ -88,7 +92,11 @@ def compare(
                 )
     columns = ("run", "protocol", "figure", theirs, "here", "change", "95 % of the change")
     table = Table(
-        "compare", f"Results against {revision}", columns, rows, _notes(workspace, theirs)
+        "compare",
+        f"Results against {revision}",
+        columns,
+        rows,
+        [*notes, *_notes(workspace, theirs)],
     )
     say(render.markdown(table))
 
@@ -107,7 +115,10 @@ def _notes(workspace: Workspace, revision: str) -> list[str]:
 
 @app.command()
 def gate(
-    baseline: Annotated[str, typer.Argument(help="A commit, branch or tag to hold it against.")],
+    baseline: Annotated[
+        str,
+        typer.Argument(metavar="BASELINE", help="A commit, branch or tag to hold it against."),
+    ],
     candidate: Annotated[str, typer.Option(help="The commit, branch or tag to judge.")] = "HEAD",
     protocol: Annotated[
         list[Protocol] | None,
@@ -146,7 +157,7 @@ def gate(
     notes = [
         f"Before: {baseline} at {old}. After: {candidate} at {new}. UAR in percent.",
         f"Tolerance in points of UAR: {tolerance:g}; protocols: {', '.join(protocols)}. The gate "
-        "closes where the whole interval of a change lies below the tolerance: paired bootstrap "
+        f"closes where the whole interval of a change lies below {-tolerance:g}: paired bootstrap "
         "over the utterances that both tested.",
     ]
     title = f"The gate is {'closed' if closed else 'open'}"
@@ -275,6 +286,13 @@ def _verdict(kept: pa.Table, again: pa.Table, history: pa.Table, new: pa.Table) 
         f"{np.abs(logits - others).max():.2g}, {int((told != tells).sum())} of {len(told)} "
         "utterances are recognised as another emotion"
     )
+
+
+def _made_with(record: dict) -> dict:
+    """Settings of a run: what its figures depend on, apart from code and data."""
+    folds = {f"folds' {name}": value for name, value in record["folds"].items()}
+    features = record["features"]["settings"]
+    return {"seeds": record["seeds"], **folds, **features, **record["train"]}
 
 
 def _differing(now: dict, then: dict) -> Iterator[tuple[str, tuple[Any, Any]]]:

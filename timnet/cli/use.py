@@ -60,7 +60,7 @@ def predict(
     model: Annotated[str, typer.Option(help="A name (emovo), a version (emovo@v1.2) or a file.")],
     single: Single = False,
     form: Annotated[
-        Format, typer.Option("--format", help="A table to look at, CSV, or JSON a line.")
+        Format, typer.Option("--format", help="A table for people, CSV, or one JSON object a line.")
     ] = Format.table,
 ) -> None:
     """Say which emotion recordings have, and which of them the model knows nothing about."""
@@ -244,14 +244,19 @@ def _listen(workspace: Workspace, chosen: TrainedModel) -> tuple[Run, Recordings
 
 def _tell(made: Model, path: Path) -> None:
     card = made.card
+    number = made.network.networks
     say(
-        f"{card.name}: {made.network.networks} network(s) of {card.data.title} in {path}, "
+        f"{card.name}: {number} network{'s' * (number > 1)} of {card.data.title} in {path}, "
         f"{path.stat().st_size / 1e6:.1f} MB"
     )
+    whose = card.name
+    if card.networks == "whole":
+        whose = card.run
+        say(f"{card.name}: nothing is left to test it on; what follows is of run {card.run}")
     for each in card.figures:
-        say(f"{card.name}: {each.protocol}: UAR {each.uar:.2f} %, WAR {each.war:.2f} %")
+        say(f"{whose}: {each.protocol}: UAR {each.uar:.2f} %, WAR {each.war:.2f} %")
     say(
-        f"{card.name}: expected calibration error {100 * card.calibration.error_before:.1f} %, "
+        f"{whose}: expected calibration error {100 * card.calibration.error_before:.1f} %, "
         f"with temperature {card.calibration.temperature:.2f} "
         f"{100 * card.calibration.error_after:.1f} %"
     )
