@@ -3,7 +3,7 @@
 # make test    the tests that take seconds;  make test-slow  those that take minutes together
 # make test-long  those that take minutes each
 # make check   style and types
-# make clean   what can be made again;       make clean-all  and the environment, demo and cache
+# make clean   what tools left behind;       make clean-all  and the environment, demo and build/
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,6 +17,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 venv: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
+	@echo "installing into .venv: some three minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable ".[dev]"
@@ -44,8 +45,8 @@ check: venv
 	mypy
 
 clean:
-	rm -rf build/acquire build/data-docs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build/acquire .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
 
 clean-all: clean
-	rm -rf .venv demo build .prefect .dvc/cache .dvc/tmp
+	rm -rf .venv demo build .prefect .dvc/tmp
