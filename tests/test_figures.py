@@ -13,7 +13,14 @@ SCORES = {
 
 def test_a_protocol_has_the_same_colour_in_all_figures() -> None:
     for protocol, scores in SCORES.items():
-        over_all = figures.protocols([("demo", protocol, scores, None)])
-        by_speaker = figures.speakers({protocol: scores}, "demo")
+        over_all = figures.protocols([("demo", protocol, scores, 25.0, None)])
+        by_speaker = figures.speakers({protocol: scores}, "demo", 25.0)
         first, second = (figure.axes[0].lines[0] for figure in (over_all, by_speaker))
         assert first.get_color() == second.get_color() == figures.PROTOCOLS[protocol]["color"]
+
+
+def test_the_legend_of_the_protocols_names_what_is_drawn() -> None:
+    for printed, marks in ((None, []), (92.0, ["the paper"])):
+        drawn = figures.protocols([("demo", "speaker", SCORES["speaker"], 25.0, printed)])
+        told = [text.get_text() for text in drawn.legends[0].get_texts()]
+        assert told == ["ours", "95 %, over utterances", "a speaker", *marks, "chance"]

@@ -7,6 +7,7 @@ import pytest
 
 from timnet import catalogue, render, tables
 from timnet.changes import Change
+from timnet.corpora import CORPORA
 from timnet.paper import paper
 from timnet.tables import ScoredRun, Table
 
@@ -33,6 +34,7 @@ def scored(name: str, run: dict, protocols: dict[str, tuple[float, float]]) -> S
             "settings": {"resampler": "kaiser_best_0_2_2", "signal_length": run["signal_length"]}
         },
         "folds": run["folds"],
+        "labels": ["angry", "happy", "neutral", "sad"],
         "seeds": run["seeds"],
         "tested_on": run["tested_on"],
         "train": paper()["training"] | run["network"] | free,
@@ -54,7 +56,7 @@ def test_figures_are_rounded_half_up_as_in_print() -> None:
     assert tables.print_figure(92.005) == "92.01"
     assert tables.print_figure(91.675) == "91.68"
     assert tables.print_figure(None) == "-"
-    assert tables.signed(-0.004) == "-0.00"
+    assert [tables.signed(points) for points in (-0.004, 0.004, 0.005)] == ["0.00", "0.00", "+0.01"]
 
 
 def test_the_paper_s_headline_claim_follows_from_its_table() -> None:
@@ -111,6 +113,14 @@ def test_each_step_of_honesty_has_its_cost() -> None:
     assert [row["protocol"] for row in found] == ["published", "corrected", "speaker"]
     assert [row["step"] for row in found] == ["-", "-5.50", "-26.50"]
     assert [row["paper UAR"] for row in found] == ["92.00", "-", "-"]
+    assert "Chance: emovo 25.00 % (4 emotions)." in tables.overview(runs).notes
+
+
+def test_a_step_is_the_difference_of_the_figures_in_print() -> None:
+    runs = of_table("table-1", "emovo", published=(90.6463, 92.0), corrected=(85.5442, 86.5))
+    found = rows(tables.overview(runs))
+    told = [(row["UAR"], row["step"]) for row in found]
+    assert told == [("90.65", "-"), ("85.54", "-5.11")]
 
 
 def test_a_step_of_honesty_is_one_at_the_same_settings() -> None:
@@ -190,6 +200,31 @@ def test_calibration_is_told_where_folds_were_left_out() -> None:
     run.scores["corrected"]["calibration"] = told
     (row,) = rows(tables.calibration([run]))
     assert list(row.values()) == ["emovo-random", "corrected", "12.35", "3.20", "1.40"]
+    assert "rises" not in render.markdown(tables.calibration([run]))
+    told["error_after"] = 14.0
+    assert "The error rises in `emovo-random`: too few" in render.markdown(
+        tables.calibration([run])
+    )
+
+
+def test_corpora_that_are_not_the_paper_s_are_counted_too() -> None:
+    speakers = {"demo": list(CORPORA["demo"].speakers), "ours": ["anna", "otto", "eva"]}
+    seen = {
+        corpus: {
+            "checks": [
+                {"check": "all speakers", "observed": names},
+                {"check": "class counts", "observed": {"bored": 7, "sad": 5}},
+                {"check": "sample rates", "observed": [16000]},
+                {"check": "utterances", "observed": 12},
+            ]
+        }
+        for corpus, names in speakers.items()
+    }
+    demo, ours = rows(tables.corpora(seen))[-2:]
+    assert list(demo.values())[3:] == ["3 / 3", "12", "16.0"]
+    assert list(ours.values()) == ["ours", "ours", "-", "3", "12", "16.0"]
+    last = rows(tables.class_counts(seen))[-1]
+    assert (last["corpus"], last["bored"], last["sad"], last["angry"]) == ("ours", "7", "5", "-")
 
 
 def test_figures_that_look_exchanged_in_print_stay_with_a_footnote() -> None:

@@ -23,6 +23,9 @@ PROTOCOLS = {  # colour and marker of each
     protocol: {"color": COLOURS[number], "marker": MARKERS[number]}
     for number, protocol in enumerate(MEANING)
 }
+SMALL = 8.5  # points, the smallest type
+NARROW = 4.8  # inches: a column of print, and readable on a phone
+CHANCE: Any = {"color": "0.3", "lw": 1.2, "ls": (0, (2, 2))}
 STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -51,7 +54,7 @@ def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
     yield "curves", curves(pl.read_parquet(results / "history.parquet"), corpus)
     predictions = pl.read_parquet(results / "predictions.parquet")
     yield "fused", fused_vectors(predictions.filter(epoch_kind="last"), record["labels"], corpus)
-    yield "speakers", speakers(scores, corpus)
+    yield "speakers", speakers(scores, corpus, 100 / len(record["labels"]))
     scales = pl.read_csv(results / "scales.csv")
     if len(scales):
         settings = record["features"]["settings"]
@@ -73,7 +76,7 @@ def save(figure: Figure, path: Path) -> None:
 def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protocol: str) -> Figure:
     """Row-normalised confusion matrix in percent, as Figures S1 to S3; counts (K, K)."""
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure, axes = _figure(0.62 * len(labels) + 1.6, 0.55 * len(labels) + 1.5)
+    figure, axes = _figure(max(NARROW, 0.62 * len(labels) + 1.6), 0.55 * len(labels) + 1.5)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for row, column in np.ndindex(*share.shape):
         # print, like the paper: whole percent, half up
@@ -91,10 +94,10 @@ def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protoco
 
 def curves(history: pl.DataFrame, corpus: str) -> Figure:
     """Loss and accuracy by epoch: median over the networks, and the middle 80 % of them."""
-    figure, (left, right) = _figure(7.2, 3.0, 2)
+    figure, (upper, lower) = _figure(NARROW, 4.6, 2)
     for axes, name, factor, unit in (
-        (left, "loss", 1, "cross entropy"),
-        (right, "accuracy", 100, "accuracy, %"),
+        (upper, "loss", 1, "cross entropy"),
+        (lower, "accuracy", 100, "accuracy, %"),
     ):
         for part, colour in (("train", COLOURS[0]), ("test", COLOURS[1])):
             value = pl.col(f"{part}_{name}") * factor
@@ -107,15 +110,16 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
             epochs = rows["epoch"].to_numpy()
             axes.fill_between(epochs, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0)
             axes.plot(epochs, rows["median"], color=colour, lw=1.1, label=part)
-        axes.set(xlabel="epoch", ylabel=unit, xlim=(1, max(epochs[-1], 2)))
+        axes.set(ylabel=unit, xlim=(1, max(epochs[-1], 2)))
         axes.grid(alpha=0.25)
-    left.set_yscale("log")
-    left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    left.yaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_minor_locator(NullLocator())
-    right.legend(frameon=False, loc="best")
+    upper.set_yscale("log")
+    upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    upper.yaxis.set_major_formatter("{x:g}")
+    upper.yaxis.set_minor_locator(NullLocator())
+    lower.legend(frameon=False, loc="best")
+    lower.set(xlabel="epoch")
     networks = len(history.select("fold_seed", "seed", "fold").unique())
-    _title(left, corpus, f"median and middle 80 % of {networks} networks")
+    _title(upper, corpus, f"median and middle 80 % of {networks} networks")
     return figure
 
 
@@ -132,10 +136,10 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
         vectors[rows] = (vectors[rows] - vectors[rows].mean(0)) / np.where(spread > 0, spread, 1)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
-    figure, (left, right) = _figure(8.4, 4.0, 2)
+    figure, (upper, lower) = _figure(NARROW, 8.0, 2)
     for axes, column, groups in (
-        (left, "emotion", labels),
-        (right, "speaker", sorted(own["speaker"].unique())),
+        (upper, "emotion", labels),
+        (lower, "speaker", sorted(own["speaker"].unique())),
     ):
         for number, group in enumerate(groups):
             rows = (own[column] == group).to_numpy()
@@ -152,7 +156,7 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
         axes.spines[:].set_visible(False)
         axes.legend(
             frameon=False,
-            fontsize=7,
+            fontsize=SMALL,
             ncols=4,
             loc="upper center",
             bbox_to_anchor=(0.5, 0),
@@ -161,21 +165,21 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
             markerscale=1.6,
         )
     _title(
-        left, f"{corpus}, by emotion", "t-SNE of the fused vectors of the test folds, last epoch"
+        upper, f"{corpus}, by emotion", "t-SNE of the fused vectors of the test folds, last epoch"
     )
-    _title(right, "the same by speaker", "standardised a fold: each network has a space of its own")
+    _title(lower, "the same by speaker", "standardised a fold: each network has a space of its own")
     return figure
 
 
-def protocols(rows: list[tuple[str, str, dict, float | None]]) -> Figure:
-    """UAR of a network under each protocol, beside the paper's.
+def protocols(rows: list[tuple[str, str, dict, float, float | None]]) -> Figure:
+    """UAR of a network under each protocol, beside chance and the paper's.
 
     Args:
-        rows: corpus, protocol, its figures as of `score.scores`, and the paper's UAR if there is
-            one; from top to bottom.
+        rows: corpus, protocol, its figures as of `score.scores`, the UAR of guesses, and the
+            paper's UAR if there is one; from top to bottom.
     """
-    figure, axes = _figure(6.4, 0.42 * len(rows) + 1.5)
-    for place, (_, protocol, figures, printed) in enumerate(rows):
+    figure, axes = _figure(6.4, 0.45 * len(rows) + 1.7)
+    for place, (_, protocol, figures, chance, printed) in enumerate(rows):
         colour, uar = PROTOCOLS[protocol]["color"], figures["uar"]
         spread = [each["uar"] for each in figures["speakers"].values()]
         axes.plot(spread, [place] * len(spread), "|", color=colour, alpha=0.55, ms=9)
@@ -185,24 +189,34 @@ def protocols(rows: list[tuple[str, str, dict, float | None]]) -> Figure:
         axes.annotate(text, (uar["value"], place), (0, 6), textcoords="offset points", ha="center")
         if printed is not None:
             axes.plot(printed, place, "D", color="black", mfc="none", ms=7)
+        axes.plot([chance] * 2, [place - 0.5, place + 0.5], **CHANCE)
     axes.plot([], [], "o", color="0.4", ms=6, label="ours")
     axes.plot([], [], color="0.4", lw=3.5, alpha=0.35, label="95 %, over utterances")
     axes.plot([], [], "|", color="0.4", ms=9, label="a speaker")
-    axes.plot([], [], "D", color="black", mfc="none", ms=7, label="the paper")
+    if any(printed is not None for *_, printed in rows):
+        axes.plot([], [], "D", color="black", mfc="none", ms=7, label="the paper")
+    axes.plot([], [], **CHANCE, label="chance")
     axes.set_yticks(range(len(rows)), [f"{corpus}, {protocol}" for corpus, protocol, *_ in rows])
     axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(len(rows) - 0.5, -0.7))
     axes.grid(axis="x", alpha=0.25)
-    figure.legend(frameon=False, loc="outside lower center", ncols=4, fontsize=8)
-    below = "published: the best epoch ON THE TEST FOLD, optimistic; speaker: speakers left out"
+    figure.legend(
+        frameon=False,
+        loc="outside lower center",
+        ncols=5,
+        fontsize=SMALL,
+        columnspacing=1.2,
+        handletextpad=0.4,
+    )
+    below = "published: the best epoch ON THE TEST FOLD, optimistic\nspeaker: speakers left out"
     _title(axes, "What each step of honesty costs", below)
     return figure
 
 
-def speakers(scores: dict[str, dict], corpus: str) -> Figure:
-    """UAR of each speaker under each protocol."""
+def speakers(scores: dict[str, dict], corpus: str, chance: float) -> Figure:
+    """UAR of each speaker under each protocol; `chance` in percent."""
     protocols = [protocol for protocol in MEANING if protocol in scores]
     names = sorted(scores[protocols[0]]["speakers"])
-    figure, axes = _figure(max(4.2, 0.28 * len(names) + 2), 3.0)
+    figure, axes = _figure(max(NARROW, 0.28 * len(names) + 2), 3.2)
     for number, protocol in enumerate(protocols):
         values = [scores[protocol]["speakers"][name]["uar"] for name in names]
         shift = 0.14 * (number - (len(protocols) - 1) / 2)
@@ -212,14 +226,15 @@ def speakers(scores: dict[str, dict], corpus: str) -> Figure:
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 12 else 0)
     axes.set(xlabel="speaker", ylabel="UAR, %", ylim=(0, 100))
     axes.grid(axis="y", alpha=0.25)
-    axes.legend(frameon=False, loc="lower right")
+    axes.axhline(chance, **CHANCE, label="chance")
+    figure.legend(frameon=False, loc="outside lower center", ncols=4, fontsize=SMALL)
     _title(axes, f"{corpus}, speaker by speaker", "lines: over all speakers")
     return figure
 
 
 def time_scales(scales: pl.DataFrame, corpus: str, frame: float) -> Figure:
     """Learned weight of each time scale, a dot a network; `frame` in ms from frame to frame."""
-    figure, axes = _figure(5.0, 3.0)
+    figure, axes = _figure(NARROW, 3.2)
     # only their ratio matters: the classifier can undo sign and size
     own = scales.with_columns(
         share=pl.col("weight").abs()
@@ -259,13 +274,17 @@ def _counts(rows: pl.DataFrame, labels: list[str]) -> np.ndarray:
     return counts
 
 
-def _figure(width: float, height: float, columns: int = 1):
-    """A figure of a size in inches and its axes."""
+def _figure(width: float, height: float, rows: int = 1):
+    """A figure of a size in inches and its axes, one below the other."""
     with mpl.rc_context(STYLE):
         figure = Figure((width, height), layout="constrained")
-        return figure, figure.subplots(1, columns)
+        return figure, figure.subplots(rows)
 
 
 def _title(axes, title: str, below: str) -> None:
-    axes.set_title(f"{title}\n", loc="left", fontsize=10, fontweight="bold")
-    axes.text(0, 1.015, below, transform=axes.transAxes, fontsize=7.5, color="0.35")
+    """A title, and lines between it and the axes; in points, so that they part at any size."""
+    gap, line = 7, 1.25 * SMALL
+    pad = gap + line * (below.count("\n") + 1) + 2
+    axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", pad=pad)
+    place: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(below, (0, 1), (0, gap), **place, fontsize=SMALL, color="0.35")

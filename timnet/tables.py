@@ -20,6 +20,7 @@ from timnet.paper import paper
 from timnet.score import MEANING
 
 NO_FIGURE = "-"
+GAIN = "gain"  # stands where corpora do, over all of them
 NOT_HERE = "not in this commit"
 OURS = "TIM-Net, ours"
 ABLATION_NAMES = {
@@ -61,6 +62,11 @@ class ScoredRun:
         return (
             (protocol, self.scores[protocol]) for protocol in MEANING if protocol in self.scores
         )
+
+    @property
+    def chance(self) -> float:
+        """UAR of guesses, percent."""
+        return 100 / len(self.record["labels"])
 
     @property
     def settings(self) -> str:
@@ -149,7 +155,8 @@ def overview(runs: list[ScoredRun]) -> Table:
             theirs = printed(run, protocol)
             step = NO_FIGURE
             if protocol != "cross":
-                value, settings = figures["uar"]["value"], run.settings
+                settings = run.settings
+                value = float(print_figure(figures["uar"]["value"]))  # the step is that in print
                 above, last = before.get(settings, (protocol, 0))
                 step = NO_FIGURE if above == protocol else signed(value - last)
                 before[settings] = protocol, value
@@ -190,13 +197,27 @@ def overview(runs: list[ScoredRun]) -> Table:
         + [
             "UAR and WAR in percent, on the confusion matrix pooled over the folds, mean over "
             "seeds; 95 %: bootstrap over utterances.",
+            *_chances(runs),
             "`step`: points of UAR against the protocol above it at the same settings, what its "
-            "honesty costs. "
+            "honesty costs; one that stays inside the 95 %, up or down, is no cost that the corpus "
+            "could show. "
             "`over folds`: mean ± standard deviation of the folds' own figures.",
             *_incomplete(runs),
             *_departures([run for run in runs if run.is_the_paper_s]),
         ],
     )
+
+
+def _chances(runs: list[ScoredRun]) -> list[str]:
+    """What guesses reach in the corpora of some runs."""
+    told = {}
+    for run in sorted(runs, key=lambda run: run.corpus):
+        across = f" to {run.record['tested_on']}" if "cross" in run.scores else ""
+        emotions = len(run.record["labels"])
+        told[f"{run.corpus}{across}"] = f"{print_figure(run.chance)} % ({emotions} emotions)"
+    if not told:
+        return []
+    return ["Chance: " + ", ".join(f"{corpus} {text}" for corpus, text in told.items()) + "."]
 
 
 def _departures(runs: list[ScoredRun]) -> list[str]:
@@ -284,10 +305,10 @@ def _gain(pair: list | None, rivals: list[list[float | None]]) -> tuple[float | 
 def _mean_gain(method: str, gains: list[tuple[float | None, float | None]]) -> list[Cell]:
     known = [gain for gain in gains if None not in gain]
     if not known:
-        return _cells("gain", method, NOT_HERE, "", NOT_HERE, "", "")
+        return _cells(GAIN, method, NOT_HERE, "", NOT_HERE, "", "")
     means = [signed(float(np.mean([gain[i] for gain in known]))) for i in range(2)]  # type: ignore[arg-type]
     return _cells(
-        "gain", f"{method}, {len(known)} of {len(gains)} corpora", means[0], "", means[1], "", ""
+        GAIN, f"{method}, {len(known)} of {len(gains)} corpora", means[0], "", means[1], "", ""
     )
 
 
@@ -449,6 +470,12 @@ def calibration(runs: list[ScoredRun]) -> Table:
         for protocol, figures in run.by_protocol()
         if "calibration" in figures
     ]
+    rises = [
+        f"`{run.name}`"
+        for run in runs
+        for _, figures in run.by_protocol()
+        if (own := figures.get("calibration")) and own["error_after"] > own["error_before"]
+    ]
     columns = ("run", "protocol", "error, %", "error after, %", "temperature")
     return Table(
         "calibration",
@@ -459,7 +486,15 @@ def calibration(runs: list[ScoredRun]) -> Table:
             "error: expected calibration error over 15 bins, of the last epoch's probabilities of "
             "utterances that a network was not trained on. After: with all logits divided by one "
             "temperature, each fold's fitted on the other folds (Guo et al., ICML 2017). The "
-            "temperature in the table is that of all folds."
+            "temperature in the table is that of all folds.",
+            *(
+                [
+                    f"The error rises in {', '.join(rises)}: too few utterances to fit even this "
+                    "one number on some folds for another."
+                ]
+                if rises
+                else []
+            ),
         ],
     )
 
@@ -467,25 +502,23 @@ def calibration(runs: list[ScoredRun]) -> Table:
 def corpora(validations: dict[str, dict]) -> Table:
     """Table S1: what the corpora are, in print and in our manifests."""
     rows = []
-    for corpus, printed in paper()["table_s1_corpora"].items():
-        recipe = CORPORA[corpus]
+    of_paper = paper()["table_s1_corpora"]
+    for corpus, printed in of_paper.items():
         theirs = (
             printed["language"],
             f"{printed['speakers_male']} / {printed['speakers_female']}",
             str(printed["utterances"]),
             print_figure(printed["khz"], 1),
         )
-        ours = (recipe.language, NOT_HERE, NOT_HERE, NOT_HERE)
+        ours = (CORPORA[corpus].language, NOT_HERE, NOT_HERE, NOT_HERE)
         if corpus in validations:
-            seen = _observed(validations[corpus])
-            sexes = [recipe.speakers[speaker] for speaker in seen["all speakers"]]
-            ours = (
-                recipe.language,
-                f"{sexes.count('male')} / {sexes.count('female')}",
-                str(seen["utterances"]),
-                ", ".join(print_figure(rate / 1000, 1) for rate in seen["sample rates"]),
-            )
+            ours = _counted(corpus, validations[corpus])
         rows += [_cells(corpus, "paper", *theirs), _cells(corpus, "ours", *ours)]
+    rows += [
+        _cells(corpus, "ours", *_counted(corpus, seen))
+        for corpus, seen in validations.items()
+        if corpus not in of_paper
+    ]
     columns = ("corpus", "", "language", "speakers, male / female", "utterances", "kHz")
     return Table(
         "table-s1",
@@ -494,23 +527,49 @@ def corpora(validations: dict[str, dict]) -> Table:
         rows,
         [
             "Ours: counted in the manifests of this commit. 22.1 and 48 kHz of CASIA and IEMOCAP "
-            "are as printed, and doubtful."
+            "are as printed, and doubtful.",
+            *(
+                ["Of one's own recordings, speakers are counted together."]
+                if set(validations) - set(CORPORA)
+                else []
+            ),
         ],
+    )
+
+
+def _counted(corpus: str, validation: dict) -> tuple[str, str, str, str]:
+    """Language, speakers, utterances and sample rates of a corpus as its manifest has them."""
+    seen, recipe = _observed(validation), CORPORA.get(corpus)
+    speakers = str(len(seen["all speakers"]))
+    if recipe:
+        sexes = [recipe.speakers[speaker] for speaker in seen["all speakers"]]
+        speakers = f"{sexes.count('male')} / {sexes.count('female')}"
+    return (
+        recipe.language if recipe else NO_FIGURE,
+        speakers,
+        str(seen["utterances"]),
+        ", ".join(print_figure(rate / 1000, 1) for rate in seen["sample rates"]),
     )
 
 
 def class_counts(validations: dict[str, dict]) -> Table:
     """Table S2: utterances an emotion, in print and in our manifests."""
     printed = paper()["table_s2_class_counts"]
-    emotions = sorted({emotion for counts in printed.values() for emotion in counts})
+    here = {corpus: _observed(seen)["class counts"] for corpus, seen in validations.items()}
+    every = (*printed.values(), *here.values())
+    emotions = sorted({emotion for counts in every for emotion in counts})
+
+    def row(corpus: str, whose: str, counts: dict[str, int]) -> list[Cell]:
+        return _cells(corpus, whose, *(str(counts.get(e, NO_FIGURE)) for e in emotions))
+
     rows = []
     for corpus, theirs in printed.items():
-        rows.append(_cells(corpus, "paper", *(str(theirs.get(e, NO_FIGURE)) for e in emotions)))
-        if corpus in validations:
-            ours = _observed(validations[corpus])["class counts"]
-            rows.append(_cells(corpus, "ours", *(str(ours.get(e, NO_FIGURE)) for e in emotions)))
+        rows.append(row(corpus, "paper", theirs))
+        if corpus in here:
+            rows.append(row(corpus, "ours", here[corpus]))
         else:
             rows.append(_cells(corpus, "ours", NOT_HERE, *[""] * (len(emotions) - 1)))
+    rows += [row(corpus, "ours", here[corpus]) for corpus in here if corpus not in printed]
     return Table(
         "table-s2",
         "Table S2: utterances an emotion",
@@ -594,8 +653,10 @@ def _folds(figures: dict) -> str:
 
 
 def signed(points: float) -> str:
-    """Points with their sign, rounded as in print."""
+    """Points with their sign, rounded as in print; what rounds to 0 has none."""
     text = print_figure(points)
+    if not float(text):
+        return text.removeprefix("-")
     return text if text.startswith("-") else f"+{text}"
 
 

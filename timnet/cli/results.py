@@ -91,7 +91,7 @@ def tables() -> None:
         ):
             write_text(workspace.tables / f"{table.name}.{ending}", text)
     rows = [
-        (run.corpus, protocol, scored, stage.printed(run, protocol)[0])
+        (run.corpus, protocol, scored, run.chance, stage.printed(run, protocol)[0])
         for run in sorted(runs, key=lambda run: run.corpus)
         for protocol, scored in run.by_protocol()
         if run.variant == "tim-net" and protocol != "cross"
