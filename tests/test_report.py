@@ -18,8 +18,8 @@ def opened(driver, reproduced: Path):
 
 def column(driver, table: str, place: int) -> list[str]:
     script = """
-    const table = document.querySelector(`#${arguments[0]} ~ .scroll table`);
-    return [...table.tBodies[0].rows].map((row) => row.cells[arguments[1]].textContent.trim());
+    const rows = [...document.querySelectorAll(`#${arguments[0]} tbody tr`)];
+    return rows.map((row) => row.cells[arguments[1]].textContent.trim());
     """
     return driver.execute_script(script, table, place)
 

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from timnet.corpora.corpus import Corpus
 from timnet.render import is_figures
 from timnet.score import MEANING
-from timnet.tables import ScoredRun, Table, print_figure
+from timnet.tables import GAIN, NOT_HERE, Cell, ScoredRun, Table, print_figure
 
 CAPTIONS = {
     "confusion": "Confusion matrix, a row a true emotion.",
@@ -84,6 +84,7 @@ def _cards(run: ScoredRun) -> list[dict]:
             "low": print_figure(figures["uar"]["low"]),
             "high": print_figure(figures["uar"]["high"]),
             "war": print_figure(figures["war"]["value"]),
+            "chance": print_figure(run.chance),
         }
         for protocol, figures in run.by_protocol()
     ]
@@ -94,7 +95,26 @@ def _shown(table: Table) -> dict:
         {"name": name, "figures": is_figures([row[place].text for row in table.rows])}
         for place, name in enumerate(table.columns)
     ]
-    return {"table": table, "columns": columns}
+    absent = _absent(table)
+    kept, folded = ([r for r in table.rows if (r[0].text in absent) == a] for a in (False, True))
+    named = ", ".join(absent) if len(absent) <= 6 else f"{len(absent)} {table.columns[0]}s"
+    return {"table": table, "columns": columns, "rows": kept, "absent": folded, "named": named}
+
+
+def _absent(table: Table) -> list[str]:
+    """Corpora, or pairs of them, of which nothing of ours is in this commit."""
+    if table.columns[0] not in ("corpus", "pair"):
+        return []
+    groups: dict[str, list[Cell]] = {}
+    for row in table.rows:
+        groups.setdefault(row[0].text, []).extend(row)
+    return [
+        name
+        for name, cells in groups.items()
+        if name != GAIN
+        and any(cell.text == NOT_HERE for cell in cells)
+        and not any(cell.run for cell in cells)
+    ]
 
 
 def _figure(path: Path) -> dict:
