@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from timnet.score import MEANING
 from timnet.workspace import replacing
@@ -111,6 +111,7 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
             axes.fill_between(epochs, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0)
             axes.plot(epochs, rows["median"], color=colour, lw=1.1, label=part)
         axes.set(ylabel=unit, xlim=(1, max(epochs[-1], 2)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
     upper.set_yscale("log")
     upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -178,7 +179,7 @@ def protocols(rows: list[tuple[str, str, dict, float, float | None]]) -> Figure:
         rows: corpus, protocol, its figures as of `score.scores`, the UAR of guesses, and the
             paper's UAR if there is one; from top to bottom.
     """
-    figure, axes = _figure(6.4, 0.45 * len(rows) + 1.7)
+    figure, axes = _figure(NARROW, 0.45 * len(rows) + 1.9)
     for place, (_, protocol, figures, chance, printed) in enumerate(rows):
         colour, uar = PROTOCOLS[protocol]["color"], figures["uar"]
         spread = [each["uar"] for each in figures["speakers"].values()]
@@ -202,7 +203,7 @@ def protocols(rows: list[tuple[str, str, dict, float, float | None]]) -> Figure:
     figure.legend(
         frameon=False,
         loc="outside lower center",
-        ncols=5,
+        ncols=3,
         fontsize=SMALL,
         columnspacing=1.2,
         handletextpad=0.4,

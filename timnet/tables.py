@@ -168,7 +168,7 @@ def overview(runs: list[ScoredRun]) -> Table:
                     Cell(protocol),
                     *(Cell(print_figure(value)) for value in theirs),
                     *_ours(run, protocol),
-                    Cell(step, run.name),
+                    Cell(step, "" if step == NO_FIGURE else run.name),
                     Cell(_folds(figures["uar"]), run.name),
                     Cell(run.name),
                     Cell(run.record["commit"]),
