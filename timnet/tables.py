@@ -540,22 +540,22 @@ def corpora(validations: dict[str, dict]) -> Table:
 def _counted(corpus: str, validation: dict) -> tuple[str, str, str, str]:
     """Language, speakers, utterances and sample rates of a corpus as its manifest has them."""
     seen, recipe = _observed(validation), CORPORA.get(corpus)
-    speakers = str(len(seen["all speakers"]))
+    speakers = str(validation["speakers"])
     if recipe:
         sexes = [recipe.speakers[speaker] for speaker in seen["all speakers"]]
         speakers = f"{sexes.count('male')} / {sexes.count('female')}"
     return (
         recipe.language if recipe else NO_FIGURE,
         speakers,
-        str(seen["utterances"]),
-        ", ".join(print_figure(rate / 1000, 1) for rate in seen["sample rates"]),
+        str(validation["utterances"]),
+        ", ".join(print_figure(rate / 1000, 1) for rate in seen.get("sample rates", [])),
     )
 
 
 def class_counts(validations: dict[str, dict]) -> Table:
     """Table S2: utterances an emotion, in print and in our manifests."""
     printed = paper()["table_s2_class_counts"]
-    here = {corpus: _observed(seen)["class counts"] for corpus, seen in validations.items()}
+    here = {corpus: _observed(seen).get("class counts", {}) for corpus, seen in validations.items()}
     every = (*printed.values(), *here.values())
     emotions = sorted({emotion for counts in every for emotion in counts})
 
@@ -653,11 +653,9 @@ def _folds(figures: dict) -> str:
 
 
 def signed(points: float) -> str:
-    """Points with their sign, rounded as in print; what rounds to 0 has none."""
+    """Points with their sign, rounded as in print; what rounds to 0 is +0.00."""
     text = print_figure(points)
-    if not float(text):
-        return text.removeprefix("-")
-    return text if text.startswith("-") else f"+{text}"
+    return text if float(text) < 0 else f"+{text.removeprefix('-')}"
 
 
 def _cells(*texts: str) -> list[Cell]:
