@@ -408,9 +408,9 @@ def test_tables_of_another_schema(data):
     with TemporaryDirectory() as place:
         path = Path(place, "x.parquet")
         pq.write_table(made, path)
-        with pytest.raises(ArtifactError, match=r"columns differ|Multiple matches"):
+        with pytest.raises(ArtifactError, match=r"columns differ"):
             schemas.read(path, schemas.MANIFEST)
-        with pytest.raises(ArtifactError, match=r"columns differ|Multiple|a fingerprint that"):
+        with pytest.raises(ArtifactError, match=r"columns differ|a fingerprint that"):
             features.read(path)
 
 

@@ -25,8 +25,13 @@ def table(restored, tmp_path_factory: pytest.TempPathFactory):
     return features.read(target)[0]
 
 
-def test_emovo_is_the_paper_s_to_the_last_utterance(table, shared: Path) -> None:
-    result = parity.parity(EMOVO, table, shared / "reference" / "EMOVO_1.zip")
+@pytest.fixture(scope="module")
+def networks(shared: Path):
+    return parity.read_networks(EMOVO, shared / "reference" / "EMOVO_1.zip")
+
+
+def test_emovo_is_the_paper_s_to_the_last_utterance(table, networks) -> None:
+    result = parity.parity(EMOVO, table, networks)
     assert result.correct == 541
     assert (round(result.uar, 2), round(result.war, 2)) == (92.01, 92.01)
     assert result.holds
@@ -34,8 +39,8 @@ def test_emovo_is_the_paper_s_to_the_last_utterance(table, shared: Path) -> None
     np.testing.assert_allclose(result.logits, np.load(LOGITS), atol=1e-3)
 
 
-def test_one_utterance_less_does_not_hold(table, shared: Path) -> None:
-    result = parity.parity(EMOVO, table, shared / "reference" / "EMOVO_1.zip")
+def test_one_utterance_less_does_not_hold(table, networks) -> None:
+    result = parity.parity(EMOVO, table, networks)
     result.confusion[0, 0] -= 1
     result.confusion[0, 3] += 1
     assert not result.holds
@@ -50,9 +55,15 @@ def test_the_command_says_so(restored, shared: Path, tmp_path: Path) -> None:
     assert "the same figures, confusion matrix included" in said
 
 
-def test_weights_of_another_corpus_are_refused(table, shared: Path) -> None:
+def test_weights_of_another_corpus_are_refused(shared: Path) -> None:
     with pytest.raises(ArtifactError, match="networks for 7 emotions, while ravdess has 8"):
-        parity.parity(CORPORA["ravdess"], table, shared / "reference" / "EMOVO_1.zip")
+        parity.read_networks(CORPORA["ravdess"], shared / "reference" / "EMOVO_1.zip")
+
+
+def test_the_command_looks_at_the_weights_before_the_recordings(tmp_path: Path) -> None:
+    said = run(tmp_path, "timnet", "parity", "emovo", "--weights", "x.zip", check=False)
+    assert said.returncode == 1
+    assert said.stderr == "timnet: x.zip: no such file. Give the ZIP of the authors' weights.\n"
 
 
 @pytest.mark.parametrize(

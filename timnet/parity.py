@@ -13,7 +13,7 @@ from timnet import features, folds, keras, metrics
 from timnet.corpora.corpus import Corpus
 from timnet.errors import ArtifactError, ParameterError
 from timnet.features import FeatureSettings
-from timnet.network import pad_channels
+from timnet.network import TIMNet, pad_channels
 from timnet.paper import paper
 
 
@@ -65,16 +65,14 @@ def settings(corpus: Corpus) -> FeatureSettings:
     return FeatureSettings(lengths[corpus.id])
 
 
-def parity(corpus: Corpus, table: pa.Table, weights: Path) -> Parity:
-    """Score the authors' weights on features of a corpus.
+def read_networks(corpus: Corpus, weights: Path) -> TIMNet:
+    """The authors' networks for a corpus, one a fold.
 
     Args:
-        corpus: its recipe.
-        table: features of all its utterances under `settings`.
-        weights: the authors' archive, a network a fold.
+        weights: the authors' archive.
 
     Raises:
-        ArtifactError: an archive that does not fit the corpus.
+        ArtifactError: no such archive, or one that does not fit the corpus.
     """
     network = keras.read_networks(weights)
     if network.classes != len(corpus.labels):
@@ -82,6 +80,17 @@ def parity(corpus: Corpus, table: pa.Table, weights: Path) -> Parity:
             f"{weights}: networks for {network.classes} emotions, while {corpus.id} has "
             f"{len(corpus.labels)}. Give the archive of {corpus.id}."
         )
+    return network
+
+
+def parity(corpus: Corpus, table: pa.Table, network: TIMNet) -> Parity:
+    """Score the authors' networks on features of a corpus.
+
+    Args:
+        corpus: its recipe.
+        table: features of all its utterances under `settings`.
+        network: what `read_networks` gives for the corpus.
+    """
     figures = paper()
     values = pad_channels(torch.from_numpy(features.array(table)), network.width)
     fold_of = folds.random_folds(len(table), network.networks, figures["fold_seed"][corpus.id])

@@ -125,8 +125,13 @@ def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         raise ArtifactError(
             f"{path}: no such file. Run `dvc repro`, or the stage that writes it."
         ) from None
-    except (Damaged, OSError) as error:
+    except Damaged as error:
         raise ArtifactError(f"{path}: {error}. Delete it and run `dvc repro`.") from None
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}: not a readable Parquet file ({error.strerror}). Delete it and run "
+            "`dvc repro`."
+        ) from None
 
 
 def parse(file: BinaryIO, schema: pa.Schema | None = None) -> pa.Table:
@@ -136,8 +141,9 @@ def parse(file: BinaryIO, schema: pa.Schema | None = None) -> pa.Table:
         Damaged: not Parquet, or of another schema.
     """
     try:
-        # of a folder it would read all that is there, of `a=1/` make a column
-        table = pq.read_table(file, partitioning=None)
+        # In this thread alone: those of Arrow may let go of the file after the table is here, and
+        # abort a program that is ending by then (apache/arrow#34314).
+        table = pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise Damaged(f"not a readable Parquet file ({error})") from None
@@ -157,6 +163,10 @@ def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
 def _compare(actual: pa.Schema, expected: pa.Schema) -> None:
     if actual.equals(expected, check_metadata=False):
         return
+    names = actual.names
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise Damaged(f"columns differ from the declared schema: more than one {', '.join(twice)}")
     wrong = [
         f"{name}: {actual.field(name).type if name in actual.names else 'missing'}"
         f" (expected {expected.field(name).type})"

@@ -54,13 +54,14 @@ def measure_parity(corpus: str, folder: Path, weights: Path) -> Parity:
 
     recipe = corpora.corpus(corpus)
     settings = check.settings(recipe)
+    network = check.read_networks(recipe, weights)  # before the minute that features take
     with bar("manifest", recipe.utterances) as advance:
         manifest = listing.build(recipe, folder, advance)
     with TemporaryDirectory() as scratch, bar("features", len(manifest)) as advance:
         target, shards = Path(scratch, "features.parquet"), Path(scratch, "shards")
         extraction.extract(manifest, folder, settings, target, shards, workers(), advance)
         table, _ = extraction.read(target, settings)
-    return check.parity(recipe, table, weights)
+    return check.parity(recipe, table, network)
 
 
 @app.command()
