@@ -169,6 +169,8 @@ def test_the_table_of_corpora(folder):
 
 
 def test_a_corpus_in_full(folder):
+    assert "no params.yaml and no data/ here. Run timnet in" in failing(folder, "corpora", "emodb")
+    name_in_params(folder, "demo")
     text = run(folder, "timnet", "corpora", "emodb").stdout
     shown = {line[:12].strip(): line[12:].strip() for line in text.splitlines()}
     assert shown["corpus"] == "EMODB (German)"

@@ -1,4 +1,5 @@
-"""The pins are whole, agree with each other and with the bounds, and are what is installed here.
+"""The pins are whole, agree with each other and with the bounds, and are what is installed here;
+and the clone is found once it is installed.
 
 So a resolver that is given them has no choice. That a Prefect server of these versions starts, that
 its pages show and its schedules fire, see test_flow_reproduce.py and test_flow_ui.py.
@@ -6,11 +7,15 @@ its pages show and its schedules fire, see test_flow_reproduce.py and test_flow_
 
 from __future__ import annotations
 
+import shutil
+import sys
 import tomllib
+import zipfile
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -74,3 +79,25 @@ def test_the_pins_are_whole_and_agree() -> None:
                 wrong.append(f"{name} needs {needed}, pinned is {pin}")
     assert wrong == []
     assert len(absent) < len(pinned) / 10, absent
+
+
+def test_a_script_beside_the_clone_finds_the_package(tmp_path: Path) -> None:
+    """Where its own folder comes first, and in it a folder `timnet` that is no package."""
+    pytest.importorskip("setuptools")
+    clone, place = tmp_path / "timnet", tmp_path / "place"
+    for package in ("timnet", "timnet/cli", "timnet/corpora", "flows"):
+        (clone / package).mkdir(parents=True)
+        shutil.copy(ROOT / package / "__init__.py", clone / package)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    build = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
+    run(clone, sys.executable, "-c", build)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(place)
+    # as the interpreter takes up its own folder of packages, before the script runs
+    installed = (
+        f"import site; site.addsitedir({str(place)!r}); import timnet; print(timnet.__file__)"
+    )
+    isolated = "import sys; sys.path.insert(0, ''); "
+    said = run(tmp_path, sys.executable, "-I", "-S", "-c", isolated + installed).stdout
+    assert said == f"{clone / 'timnet' / '__init__.py'}\n"

@@ -36,3 +36,11 @@ def test_tables_refuse_a_lock_without_what_they_were_made_of(workspace: Path) ->
     said = "timnet: dvc.lock: no entry of features@demo-44100. Run `dvc repro`.\n"
     assert result.stderr == said
     assert (workspace / "results/provenance.json").read_bytes() == before
+
+
+def test_the_folder_that_holds_a_clone_is_no_project(tmp_path: Path) -> None:
+    (tmp_path / "timnet").mkdir()
+    (tmp_path / "timnet" / "setup.py").touch()
+    result = run(tmp_path, "timnet", "status", check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("timnet: params.yaml: no such file. Run timnet in the root of")

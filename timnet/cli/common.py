@@ -102,7 +102,7 @@ def _refuse_other_code(workspace: Workspace) -> None:
     import timnet
 
     running, watched = Path(timnet.__file__).parent, workspace.root / "timnet"
-    if not watched.is_dir() or watched.resolve() == running.resolve():
+    if not (watched / "__init__.py").is_file() or watched.resolve() == running.resolve():
         return
     names = {path.relative_to(folder) for folder in (running, watched) for path in _code(folder)}
     differ = sorted(

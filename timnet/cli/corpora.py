@@ -108,7 +108,13 @@ def corpora(
     from timnet import acquire as stage
     from timnet import corpora as registry
 
-    data = Workspace(Path()).data
+    workspace = Workspace(Path())
+    data = workspace.data
+    if not workspace.params.is_file() and not data.is_dir():
+        raise ParameterError(
+            "no params.yaml and no data/ here. Run timnet in the root of the project, where they "
+            "lie."
+        )
     console = Console(width=None if sys.stdout.isatty() else 120)
     if name is not None:
         _describe(registry.corpus(name, data), console)
