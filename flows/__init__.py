@@ -1,5 +1,6 @@
 """Prefect flows over the stages of dvc.yaml."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -10,3 +11,7 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("PREFECT_HOME", str(Path(".prefect").absolute()))
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "timnet")  # tells of tries and waits
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+# Of a task that returns a failed state Prefect first tells with an exception that there is not
+# ("NoneType: None"), then as it tells of every task's end.
+logging.getLogger("prefect.task_runs").addFilter(lambda record: record.exc_info != (None,) * 3)

@@ -117,6 +117,11 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     if arguments["mirror"] and without_login(arguments["mirror"])[1]:
         sys.exit(f"acquire: {LOGIN}")
+    try:  # before a server is started
+        for name in arguments["corpora"]:
+            registry.corpus(name, Workspace(arguments["workspace"]).data)
+    except TimnetError as error:
+        sys.exit(f"acquire: {error}")
     state = run(acquire, **arguments)
     if not state.is_completed():
         sys.exit(f"acquire: {state.message}")

@@ -137,6 +137,9 @@ def test_mistakes_on_the_command_line(folder, tmp_path):
         folder, "acquire", "mine", "--csv", "x.csv", "--url", "http://127.0.0.1/x.zip"
     )
     assert "demo is made here: leave --from" in failing(folder, "acquire", "demo", "--from", "x")
+    assert failing(folder, "acquire", "emovo", "--url", "http://nowhere.invalid/x.zip").startswith(
+        "timnet: emovo: http://nowhere.invalid/x.zip: the host cannot be found"
+    )
     assert "nowhere: no such file or folder" in failing(
         folder, "acquire", "savee", "--from", "nowhere"
     )

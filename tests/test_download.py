@@ -312,10 +312,21 @@ def test_a_damaged_resume_starts_over(server, tmp_path, waits):
 def test_no_server(tmp_path, waits):
     with Server() as server:
         url = server.url("/a.zip")
-    with pytest.raises(CorpusError, match=r"connection lost .*gave up after 6 tries"):
+    with pytest.raises(CorpusError, match=r"connection lost .*gave up .*, and nothing came"):
         fetch(url, tmp_path / "a.zip", sleep=waits.append)
     with pytest.raises(CorpusError, match=r"nowhere: not an address to download from.*http://"):
         fetch("nowhere", tmp_path / "a.zip", sleep=waits.append)
+
+
+def test_no_network(tmp_path, waits):
+    url = "http://nowhere.invalid/a.zip"
+    with pytest.raises(CorpusError, match=r"host cannot be found .*Is there a network\? .*--from"):
+        fetch(url, tmp_path / "a.zip", sleep=waits.append)
+    assert len(waits) == 1
+    (tmp_path / "a.zip.part").write_bytes(b"x" * 4000)  # a network may be gone for a while
+    (tmp_path / "a.zip.part.json").write_text(json.dumps({"url": url}))
+    with pytest.raises(CorpusError, match=r"gave up after 6 tries in vain, with 4,000 bytes kept"):
+        fetch(url, tmp_path / "a.zip", sleep=waits.append)
 
 
 def test_no_space(server, tmp_path, waits, monkeypatch):

@@ -105,7 +105,16 @@ def test_command_line_tries_again_and_shows_it(prefect_api, server, tmp_path, fo
         _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "acquire: casia: CASIA cannot be downloaded freely" in said
-    assert "Traceback" not in said
+    assert "Traceback" not in said and "NoneType" not in said
+    assert (
+        said.count("CASIA cannot be downloaded freely") == 3
+    )  # of the task, the flow, the command
+
+    with launch_flow("acquire", folder, "savee", "emvo") as process:
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert said.startswith("acquire: no corpus 'emvo'; known are")  # and no server was started
+    assert said.endswith("Did you mean 'emovo'?\n")
 
 
 @pytest.mark.slow

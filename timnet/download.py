@@ -19,6 +19,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int | None], None]  # what is done, how much of it, of how much
 
 TRIES = 6  # without a new byte between them
+TRIES_OF_A_NAME = 2  # of a host that is not found, while nothing has come
 LONGEST_WAIT = 300.0  # s, that a server may ask for
 HEAD = 512  # bytes that tell an archive from a web page
 
@@ -116,10 +118,21 @@ def fetch(
             except _TransientError as error:
                 failures = 0 if part.bytes() > furthest else failures + 1
                 furthest = max(furthest, part.bytes())
-                if failures >= TRIES:
+                if isinstance(error, _NoHostError) and not furthest and failures >= TRIES_OF_A_NAME:
                     raise CorpusError(
-                        f"{url}: {error}; gave up after {TRIES} tries in vain, with "
-                        f"{furthest:,} bytes kept. Run again later to go on from there."
+                        f"{url}: {error}. Is there a network? Without one pass an archive or a "
+                        "folder that you have with --from PATH, or name an address that can be "
+                        "reached: --url, or TIMNET_MIRROR for an institute's own copies."
+                    ) from None
+                if failures >= TRIES:
+                    kept = (
+                        f"with {furthest:,} bytes kept. Run again later to go on from there."
+                        if furthest
+                        else "and nothing came. Run again later, or get it elsewhere and pass it "
+                        "with --from PATH."
+                    )
+                    raise CorpusError(
+                        f"{url}: {error}; gave up after {TRIES} tries in vain, {kept}"
                     ) from None
                 wait = error.wait or min(60.0, 2.0**failures) * random.uniform(0.5, 1.0)
                 log.info("%s: %s; trying again in %.1f s", url, error, wait)
@@ -143,6 +156,10 @@ class _TransientError(Exception):
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
         self.wait = wait
+
+
+class _NoHostError(_TransientError):
+    """The name of a host has no address, here and now."""
 
 
 @dataclass
@@ -271,11 +288,21 @@ def _transport_errors(url: str) -> Iterator[None]:
     except httpx.TransportError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise CorpusError(f"{url}: the server's certificate is not valid ({error}).") from None
+        if _of_a_name(error):
+            raise _NoHostError(f"the host cannot be found ({error})") from None
         raise _TransientError(f"connection lost ({error})") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise CorpusError(f"{url}: {error.strerror}. Make space and run again.") from None
         raise
+
+
+def _of_a_name(error: BaseException) -> bool:
+    """Whether an error comes of a host's name that could not be resolved."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _refuse_status(url: str, response: httpx.Response) -> None:

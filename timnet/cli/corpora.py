@@ -60,7 +60,7 @@ def acquire(
                     found = "already there, " if got.found else ""
                     say(f"{name}: {found}{got.utterances} utterances in {got.folder}")
         except CorpusError as error:  # the others go on
-            failures.append(str(error))
+            failures.append(f"{name}: {error}")
         else:
             brought.append(name)
     if add and brought:
