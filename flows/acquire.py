@@ -30,6 +30,7 @@ from flows.leash import Leash
 from flows.reproduce import ask
 from timnet import acquire as stage
 from timnet import corpora as registry
+from timnet.cli.corpora import noted
 from timnet.cli.status import refuse_loss
 from timnet.download import Progress, without_login
 from timnet.errors import TimnetError
@@ -85,7 +86,7 @@ def add_data(workspace: Path, brought: list[str]) -> State:
             ask(leash, workspace, "add", "--quiet", "data")
     except TimnetError as error:
         return Failed(message=str(error))
-    return Completed(message="data.dvc is up to date: commit it with git")
+    return Completed(message=noted(workspace))
 
 
 def report(name: str, stop: Event) -> Progress:

@@ -195,6 +195,10 @@ MISTAKES = {
         "emodb", lambda tmp: zipped(layout("savee"), tmp / "x.zip"),
         r"  - .*x\.zip: 480 file name\(s\) fit no rule: DC/a01\.wav",
     ),
+    "converted recordings": (
+        "savee", lambda tmp: laid_out({"DC_a01.flac": b"x"}, tmp / "x"),
+        r"it has 1 \.flac\. Recordings are needed as they were published, not converted: get the",
+    ),
     "the corpus twice": (
         "ravdess",
         lambda tmp: zipped(
@@ -301,7 +305,9 @@ def test_state(tmp_path, data):
     assert state(corpus("savee"), data) == State("savee", "absent", 0, where(corpus("savee")))
     assert "free to download: `timnet acquire emodb`" in where(corpus("emodb"))
     laid_out(without("savee", "/su"), data / "savee")
-    assert state(corpus("savee"), data).detail == "missing classes surprise"
+    assert state(corpus("savee"), data).detail == (
+        "missing classes surprise; missing 60 of 480 utterances in all"
+    )
     assert state(corpus("savee"), data).utterances == 420
     laid_out({"x.wav": b"x"}, data / "savee")
     found = state(corpus("savee"), data)

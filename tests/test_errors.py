@@ -114,8 +114,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         (
             "params.yaml: correct these settings",
             "train.epochs: ",
-            "greater than or equal to 1",
-            "0",
+            "expected at least 1, got 0",
         ),
     ),
     "misspelt setting": (
@@ -126,7 +125,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "wrong type": (
         params("epochs: 1", "epochs: many"),
         "folds demo-random",
-        ("train.epochs: ", "valid integer, got 'many'"),
+        ("train.epochs: ", "expected a whole number, got 'many'"),
     ),
     "unknown resampler": (
         params("kaiser_best_0_2_2", "kaiser_fast"),

@@ -153,6 +153,9 @@ def _incomplete(corpus: Corpus, utterances: list[Utterance]) -> list[str]:
         for label in corpus.labels
         if found[label] not in (0, corpus.counts[label])
     ]
+    if len(utterances) < corpus.utterances:
+        missing = corpus.utterances - len(utterances)
+        faults.append(f"missing {missing} of {corpus.utterances} utterances in all")
     return faults
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from timnet.errors import ParameterError
+from timnet.errors import ParameterError, suggestion
 from timnet.paper import paper
 
 ABLATIONS = ("without-bd", "without-ms", "without-df", "tcn")  # network.VARIANTS, Table S3
@@ -26,11 +26,15 @@ def runs(table: str, corpora: list[str]) -> dict[str, dict]:
         ParameterError: a table or corpus that the paper has not, or one corpus for table-2.
     """
     if table not in TABLES:
-        raise ParameterError(f"no table {table!r}; known are {', '.join(TABLES)}.")
+        raise ParameterError(
+            f"no table {table!r}; known are {', '.join(TABLES)}.{suggestion(table, TABLES)}"
+        )
     known = CROSS_CORPORA if table == "table-2" else tuple(paper()["fold_seed"])
     for corpus in corpora:
         if corpus not in known:
-            raise ParameterError(f"{table} has no {corpus}; it has {', '.join(known)}.")
+            raise ParameterError(
+                f"{table} has no {corpus}; it has {', '.join(known)}.{suggestion(corpus, known)}"
+            )
     if table == "table-2":
         if len(corpora) < 2:
             raise ParameterError("table-2 needs two corpora or more: each is tested on others.")

@@ -4,6 +4,8 @@ Every message says what is wrong, where, what was expected and what to do; the c
 prints it without a traceback and exits with 1.
 """
 
+import difflib
+
 
 class TimnetError(Exception):
     """Root of all errors that a user can mend."""
@@ -38,3 +40,9 @@ def listing(names, limit=5):
     names = [str(name) for name in names]
     shown = ", ".join(names[:limit])
     return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+
+
+def suggestion(name, known):
+    """` Did you mean 'emovo'?` of a name that is near to a known one, otherwise nothing."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""

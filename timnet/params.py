@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import reprlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from timnet.errors import ParameterError
+from timnet.errors import ParameterError, suggestion
 from timnet.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
 from timnet.records import Damaged, read_yaml
 
@@ -29,6 +28,27 @@ SignalLength = Annotated[int, Field(ge=2048, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+# what is said of pydantic's findings, by their type
+EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "settings, each with its name, such as `name: value`",
+    "float_type": "a number",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "list_type": "a list, such as [1, 2]",
+    "literal_error": "{expected}",
+    "model_type": "settings, each with its name, such as `name: value`",
+    "string_pattern_mismatch": "small letters and digits, with single hyphens between them",
+    "string_too_long": "at most {max_length} characters",
+    "string_type": "text",
+    "too_short": "a list of {min_length} or more",
+}
 
 
 class _Section(BaseModel):
@@ -98,15 +118,6 @@ class Run(_Section):
         """Names of the feature sets that the run reads."""
         return [f"{corpus}-{self.signal_length}" for corpus in self.corpora]
 
-    @model_validator(mode="after")
-    def _corpora_fit_protocol(self) -> Run:
-        if (self.folds.protocol == "cross") != (self.trained_on != self.tested_on):
-            raise ValueError(
-                "protocol cross trains on one corpus and is tested on another; the other "
-                "protocols need trained_on and tested_on to be the same"
-            )
-        return self
-
 
 class TrainedModel(_Section):
     run: str
@@ -134,6 +145,15 @@ class Params(_Section):
                     f"features.sets.{name}: add {features.corpus} to corpora, or drop the set"
                 )
         for name, run in self.runs.items():
+            for corpus in run.corpora:
+                if corpus not in self.corpora:
+                    near = suggestion(corpus, self.corpora) or " Add it there."
+                    raise ValueError(f"runs.{name}: no corpus {corpus!r} in corpora.{near}")
+            if (run.folds.protocol == "cross") != (run.trained_on != run.tested_on):
+                raise ValueError(
+                    f"runs.{name}: protocol cross trains on one corpus and is tested on another; "
+                    "the other protocols need trained_on and tested_on to be the same"
+                )
             for corpus, needed in zip(run.corpora, run.features, strict=True):
                 if needed not in self.features.sets:
                     raise ValueError(
@@ -143,7 +163,7 @@ class Params(_Section):
                     )
         for name, model in self.models.items():
             if model.run not in self.runs:
-                near = _suggestion(model.run, self.runs)
+                near = suggestion(model.run, self.runs)
                 raise ValueError(f"models.{name}: no run {model.run!r} in runs.{near}")
             if model.corpus != self.runs[model.run].trained_on:
                 raise ValueError(
@@ -171,13 +191,8 @@ def _named(kind: str, name: str, known: dict):
         return known[name]
     raise ParameterError(
         f"no {kind} {name!r} in params.yaml; it has {', '.join(known) or 'none'}."
-        f"{_suggestion(name, known)}"
+        f"{suggestion(name, known)}"
     )
-
-
-def _suggestion(name: str, known) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def read(path: Path) -> Params:
@@ -215,11 +230,13 @@ def _complaint(problem: dict) -> str:
     if problem["type"] == "extra_forbidden":
         fields = _fields(problem["loc"][:-1])
         known = f" Known here: {', '.join(fields)}." if fields else ""
-        return f"{where}: not a setting.{_suggestion(str(problem['loc'][-1]), fields)}{known}"
-    message = problem["msg"].removeprefix("Value error, ")
+        return f"{where}: not a setting.{suggestion(str(problem['loc'][-1]), fields)}{known}"
     if problem["type"] == "value_error":
+        message = problem["msg"].removeprefix("Value error, ")
         return f"{where}: {message}" if where else message
-    return f"{where}: {message}, got {_SHORT.repr(problem['input'])}"
+    expected = EXPECTED.get(problem["type"])
+    said = f"expected {expected.format(**problem.get('ctx', {}))}" if expected else problem["msg"]
+    return f"{where}: {said}, got {_SHORT.repr(problem['input'])}"
 
 
 def _fields(location: tuple) -> list[str]:

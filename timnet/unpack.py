@@ -42,6 +42,7 @@ BROKEN = (  # what the readers raise at bytes that make no sense
     LookupError,
     OverflowError,
 )
+SOUNDS = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wma")
 LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -226,9 +227,14 @@ class _Sieve:
     def refuse_empty(self) -> None:
         if not self.kept:
             found = ", ".join(f"{count} {suffix}" for suffix, count in self.left.most_common(5))
+            needed = (
+                "Recordings are needed as they were published, not converted: get the originals."
+                if any(suffix in SOUNDS for suffix in self.left)
+                else "Recordings are needed, not features made from them."
+            )
             raise CorpusError(
                 f"{self.origin}: holds nothing of the corpus ({', '.join(self.patterns)}); it has "
-                f"{found or 'no files'}. Recordings are needed, not features made from them."
+                f"{found or 'no files'}. {needed}"
             )
 
 

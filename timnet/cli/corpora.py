@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from timnet import git
 from timnet.cli.common import app, bars, say
 from timnet.cli.status import refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
@@ -74,11 +75,17 @@ def acquire(
             command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
             if subprocess.run(command).returncode:
                 raise TimnetError("`dvc add data` failed; see above.")
-            say("data.dvc is up to date: commit it with git")
+            say(noted(workspace.root))
         except TimnetError as error:
             failures.append(str(error))
     if failures:
         raise TimnetError("\n".join(failures))
+
+
+def noted(root: Path) -> str:
+    """That data.dvc is up to date, and what is left to do with it."""
+    changed = git.ask(root, "status", "--porcelain", "--", "data.dvc")
+    return "data.dvc is up to date" + (": commit it with git" if changed else "")
 
 
 @contextmanager
