@@ -79,7 +79,8 @@ ADVICE = (  # what DVC prints for who runs it by hand
 TAIL = 12  # lines of output that the message of a failed stage quotes
 # What may be otherwise a little later: somebody else's lock, the network. Nothing else is.
 TRANSIENT = re.compile(
-    "is busy, it is being blocked by|Unable to acquire lock|Temporary failure in name resolution"
+    "is busy, it is being blocked by|Unable to acquire lock|is at work"
+    "|Temporary failure in name resolution"
     "|Could not resolve host|Connection (reset|refused|aborted|timed out)"
 )
 PAUSES = [1.0, 5.0, 15.0, 30.0]  # s before each new try

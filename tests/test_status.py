@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, run
+from mini import dvc, make, take, until
 
+from timnet.cli.busy import Busy, at_work, refuse_at_work
 from timnet.cli.status import locked
+from timnet.workspace import Workspace, write_text
 
 LOCK = (ROOT / "dvc.lock").read_bytes()
 PART = LOCK[:8192]  # what DVC has written at first when it writes the file anew
@@ -44,3 +52,29 @@ def test_the_folder_that_holds_a_clone_is_no_project(tmp_path: Path) -> None:
     result = run(tmp_path, "timnet", "status", check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("timnet: params.yaml: no such file. Run timnet in the root of")
+
+
+def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:
+    root = make(tmp_path / "root")
+    shutil.copy(ROOT / "timnet" / "demo.yaml", root / "params.yaml")
+    take(root, "one", "slow\n")
+    dvc(root, "add", "--quiet", "data")
+    command = [sys.executable, "-m", "dvc", "repro", "copy@one"]
+    with subprocess.Popen(command, cwd=root, start_new_session=True) as repro:
+        try:
+            until((root / "running").exists)
+            told = '{"done": 17, "total": 20, "unit": "fold-epochs"}'
+            write_text(Workspace(root).progress("copy@one"), told)
+            assert run(root, "timnet", "status").stdout == (
+                f"`dvc repro copy@one` (process {repro.pid}) is at work: copy@one, 17 of 20 "
+                "fold-epochs. What is stale can be told at its end.\n"
+            )
+        finally:
+            os.killpg(repro.pid, signal.SIGKILL)
+    assert at_work(root) is None  # though DVC's lock is left
+
+
+def test_who_holds_the_whole_repository(tmp_path: Path) -> None:
+    write_text(tmp_path / ".dvc" / "tmp" / "lock", " 7\n")
+    with pytest.raises(Busy, match=r"another `dvc` \(process 7\) is at work"):
+        refuse_at_work(tmp_path, "ERROR: Unable to acquire lock. Most likely another DVC process")

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from timnet.cli.busy import Busy, refuse_at_work
 from timnet.cli.common import app, device, open_workspace, say, workers
 from timnet.errors import ArtifactError, TimnetError, listing
 from timnet.params import Params
@@ -143,11 +144,16 @@ def status(
     from rich.table import Table
 
     workspace, params = open_workspace()
-    if not allow_data_changes:
-        refuse_data_changes(workspace.root)
+    try:
+        if not allow_data_changes:
+            refuse_data_changes(workspace.root)
+        stale = stale_stages(workspace.root)
+    except Busy as busy:
+        say(f"{busy}. What is stale can be told at its end.")
+        return
     columns = ("", "stale", "stale if these change it", "because", "time", "disk")
     table = Table(*columns, box=None, pad_edge=False)
-    stale, training = stale_stages(workspace.root), training_stages(workspace)
+    training = training_stages(workspace)
     for title, stages in _groups(params).items():
         own = [name for name in stages if name in stale]
         direct = [name for name in own if stale[name]]
@@ -345,10 +351,16 @@ def read_noted(path: Path, shape: Any) -> Any:
 
 
 def ask_dvc(root: Path, *arguments: str) -> str:
-    """What a `dvc` command prints; TimnetError if it fails."""
+    """What a `dvc` command prints.
+
+    Raises:
+        Busy: another process works on what it needs.
+        TimnetError: it fails.
+    """
     result = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
     )
     if result.returncode:
+        refuse_at_work(root, result.stderr)
         raise TimnetError(f"`dvc {' '.join(arguments)}` failed: {result.stderr.strip()}")
     return result.stdout
