@@ -222,17 +222,16 @@ def _and_above(path: str) -> set[str]:
 def forecast(root: Path, steps: Mapping[str, Step], force: bool) -> State:
     """What a run would do, in the log and as an artifact."""
     workspace, stale = Workspace(root), stale_stages(root)
-    training = [stage for stage, step in steps.items() if step.gpu]
     would = [stage for stage in steps if force or stage in stale]
     lines = []
     for stage in would:
         reasons = stale.get(stage) or ["if what it depends on changes"]
         why = "; ".join(["forced"] if force and stage not in stale else reasons)
-        lines.append((stage, why, past_time(workspace, [stage], training)))
+        lines.append((stage, why, past_time(workspace, [stage])))
         get_run_logger().info("would run %s: %s (%s)", *lines[-1])
     said = f"{len(would)} of {len(steps)} stages would run"
     if would:
-        said += f", one after the other {past_time(workspace, would, training)}"
+        said += f"; one after the other: {past_time(workspace, would)}"
     rows = [f"| {stage} | {why} | {time} |" for stage, why, time in lines]
     text = ["# Dry run", "", f"{said}.", "", "| stage | why | time |", "| --- | --- | --- |", *rows]
     create_markdown_artifact("\n".join(text), key="dry-run", description=said)

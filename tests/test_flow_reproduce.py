@@ -115,7 +115,7 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
     whole = plan(tmp_path)
     assert {stage for stage, step in whole.items() if step.gpu} == {*runs, "model@demo"}
     assert {stage for stage, step in whole.items() if step.pooled} == runs
-    assert past_time(Workspace(tmp_path), ["model@demo"], ["model@demo"]) == "no run here yet"
+    assert past_time(Workspace(tmp_path), ["model@demo"]) == "no run here yet"
     some = plan(tmp_path, corpora=["demo"])
     assert everything.keys() - some.keys() == {"tables", "report"}
     speaker = plan(tmp_path, protocols=["speaker"])
@@ -202,7 +202,7 @@ def test_dry_run_says_what_and_why(first, tmp_path):
     assert start(root, dry_run=True).message == "dry run: 0 of 6 stages would run"
     take(root, "one", "# another\n")
     state = start(root, dry_run=True)
-    assert state.message == "dry run: 4 of 6 stages would run, one after the other up to 0 s"
+    assert state.message == "dry run: 4 of 6 stages would run; one after the other: not timed"
     seen = on_server(root, tasks=0)
     assert seen.artifacts.keys() == {"dry-run"}
     text = seen.artifacts["dry-run"].data

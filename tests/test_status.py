@@ -15,7 +15,7 @@ from conftest import ROOT, run
 from mini import dvc, make, take, until
 
 from timnet.cli.busy import Busy, at_work, refuse_at_work
-from timnet.cli.status import locked
+from timnet.cli.status import locked, past_time
 from timnet.workspace import Workspace, write_text
 
 LOCK = (ROOT / "dvc.lock").read_bytes()
@@ -52,6 +52,17 @@ def test_the_folder_that_holds_a_clone_is_no_project(tmp_path: Path) -> None:
     result = run(tmp_path, "timnet", "status", check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("timnet: params.yaml: no such file. Run timnet in the root of")
+
+
+def test_a_time_is_told_only_where_it_was_taken(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    stages = ["manifest@demo", "features@demo-44100", "publish@demo"]
+    assert past_time(workspace, stages) == "no run here yet"
+    for stage in stages[:2]:
+        write_text(workspace.times(stage), '{"seconds": 100.2}')
+    assert past_time(workspace, stages) == "up to 3 min"
+    assert past_time(workspace, stages[:1]) == "up to 100 s"
+    assert past_time(workspace, ["tables"]) == "not timed"
 
 
 def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from timnet.params import Params
 from timnet.workspace import Workspace
 
 PATIENCE = 5.0  # s that another DVC has to end what it writes
+TIMED = ("manifest", "validate", "features", "train", "model")  # stages that record their time
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,6 @@ def status(
         return
     columns = ("", "stale", "stale if these change it", "because", "time", "disk")
     table = Table(*columns, box=None, pad_edge=False)
-    training = training_stages(workspace)
     for title, stages in _groups(params).items():
         own = [name for name in stages if name in stale]
         direct = [name for name in own if stale[name]]
@@ -163,11 +163,11 @@ def status(
             ", ".join(name.split("@")[0] for name in direct) or "nothing",
             ", ".join(name.split("@")[0] for name in own if name not in direct),
             "\n".join(reasons),
-            past_time(workspace, own, training) if own else "",
+            past_time(workspace, own) if own else "",
             _disk(workspace.root, own) if own else "",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    if training & stale.keys():
+    if training_stages(workspace) & stale.keys():
         say(f"\ntraining would run on {_device()}")
 
 
@@ -247,8 +247,9 @@ def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
             result += [f"{name} {state}" for name, state in change.items()]
         elif path not in made:
             result.append(f"{path} {change}")
-    states = dict.fromkeys(entry.get("changed outs", {}).values())
-    result += [f"output of {stage} {state}" for state in states]
+    for state in dict.fromkeys(entry.get("changed outs", {}).values()):
+        gone = state in ("not in cache", "deleted")
+        result.append(f"outputs {state}" if gone else f"output of {stage} {state}")
     return result
 
 
@@ -263,22 +264,20 @@ def training_stages(workspace: Workspace) -> set[str]:
     return {f"train@{run}" for run in known.runs} | {f"model@{name}" for name in whole}
 
 
-def past_time(workspace: Workspace, stages: Iterable[str], training: Collection[str]) -> str:
-    """What the stages took when they last ran here; the most that it can be.
-
-    Args:
-        training: those that train; all others are quick.
-    """
+def past_time(workspace: Workspace, stages: Iterable[str]) -> str:
+    """What those of the stages that are timed took when they last ran here: the most it can be."""
     from timnet import records
 
-    seconds, unknown = 0.0, False
-    for stage in stages:
-        try:
-            seconds += records.read(workspace.times(stage), records.Time)["seconds"]
-        except (FileNotFoundError, records.Damaged):
-            unknown |= stage in training
-    text = f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-    return "no run here yet" if unknown else f"up to {text}"
+    timed = [stage for stage in stages if stage.partition("@")[0] in TIMED]
+    if not timed:
+        return "not timed"
+    try:
+        seconds = sum(
+            records.read(workspace.times(stage), records.Time)["seconds"] for stage in timed
+        )
+    except (FileNotFoundError, records.Damaged):
+        return "no run here yet"
+    return f"up to {seconds / 60:.0f} min" if seconds >= 120 else f"up to {seconds:.0f} s"
 
 
 def _disk(root: Path, stages: list[str]) -> str:
