@@ -185,7 +185,10 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "stage before its inputs": (
         remove("build/manifest"),
         "features demo-44100",
-        ("build/manifest/demo.parquet: no such file. Run `dvc repro`",),
+        (
+            "build/manifest/demo.parquet: no such file. Run `dvc repro`, or `timnet manifest "
+            "demo` alone.",
+        ),
     ),
     "damaged table": (
         replace("build/features/demo-44100.parquet", lambda content: content[:5000]),
@@ -215,7 +218,12 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "data changed": (
         remove(FIRST),
         "status",
-        ("data/ is not what data.dvc says", "demo: 1 file missing", "--allow-data-changes"),
+        (
+            "data/ is not what data.dvc says",
+            "demo: 1 file missing",
+            "in place: move data/demo away, then `timnet acquire demo`. If",
+            "--allow-data-changes",
+        ),
     ),
 }
 

@@ -15,7 +15,8 @@ from conftest import ROOT, run
 from mini import dvc, make, take, until
 
 from timnet.cli.busy import Busy, at_work, refuse_at_work
-from timnet.cli.status import locked, past_time
+from timnet.cli.status import locked, past_time, refuse_data_changes
+from timnet.errors import ArtifactError
 from timnet.workspace import Workspace, write_text
 
 LOCK = (ROOT / "dvc.lock").read_bytes()
@@ -89,3 +90,24 @@ def test_who_holds_the_whole_repository(tmp_path: Path) -> None:
     write_text(tmp_path / ".dvc" / "tmp" / "lock", " 7\n")
     with pytest.raises(Busy, match=r"another `dvc` \(process 7\) is at work"):
         refuse_at_work(tmp_path, "ERROR: Unable to acquire lock. Most likely another DVC process")
+
+
+def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> None:
+    root = make(tmp_path / "root")
+    (root / "data" / "one").rename(root / "data" / "savee")
+    (root / "data" / "two").rename(root / "data" / "emovo")
+    dvc(root, "add", "--quiet", "data")
+    shutil.rmtree(root / "data")
+    says = (
+        "- emovo: 1 file missing\n  - savee: 1 file missing\nPut the committed recordings in place"
+    )
+    with pytest.raises(ArtifactError, match=rf"{says}: `timnet acquire emovo savee`\. If what"):
+        refuse_data_changes(root)
+    dvc(root, "remote", "add", "private", "/dev/null/no-address-yet")
+    with pytest.raises(ArtifactError, match=r"`timnet acquire emovo savee`\. If what"):
+        refuse_data_changes(root)
+    dvc(root, "remote", "modify", "private", "url", str(tmp_path / "remote"))
+    with pytest.raises(
+        ArtifactError, match=r"`timnet acquire emovo savee`, or `dvc pull`\. If what"
+    ):
+        refuse_data_changes(root)

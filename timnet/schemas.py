@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from timnet.errors import ArtifactError
 from timnet.workspace import replacing
 
+SINGLE = ("manifest", "features", "folds")  # stages that write one table each
 MANIFEST = pa.schema(
     [
         pa.field("utterance", pa.string(), nullable=False),
@@ -122,9 +123,9 @@ def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         with path.open("rb") as file:
             return parse(file, schema)
     except FileNotFoundError:
-        raise ArtifactError(
-            f"{path}: no such file. Run `dvc repro`, or the stage that writes it."
-        ) from None
+        stage = path.parent.name  # a folder of build/ is named as the stage that writes it
+        alone = f", or `timnet {stage} {path.stem}` alone" if stage in SINGLE else ""
+        raise ArtifactError(f"{path}: no such file. Run `dvc repro`{alone}.") from None
     except Damaged as error:
         raise ArtifactError(f"{path}: {error}. Delete it and run `dvc repro`.") from None
     except OSError as error:

@@ -16,7 +16,9 @@ import typer
 
 from timnet.cli.busy import Busy, refuse_at_work
 from timnet.cli.common import app, device, open_workspace, say, workers
+from timnet.cli.push import has_address
 from timnet.errors import ArtifactError, TimnetError, listing
+from timnet.licences import PRIVATE
 from timnet.params import Params
 from timnet.workspace import Workspace
 
@@ -109,10 +111,29 @@ def refuse_data_changes(root: Path) -> None:
         lines = "\n".join(f"  - {change}" for change in changes)
         raise ArtifactError(
             f"data/ is not what data.dvc says:\n{lines}\n"
-            "Put the committed recordings in place (`dvc pull`, or the original archives). If "
-            "what is there is meant to be the new state, say so with `dvc add data`, or go on "
-            "once with --allow-data-changes."
+            f"Put the committed recordings in place: {_ways_back(root, changes)}. If what is there "
+            "is meant to be the new state, say so with `dvc add data`, or go on once with "
+            "--allow-data-changes."
         )
+
+
+def _ways_back(root: Path, changes: Iterable[DataChange]) -> str:
+    """The commands that bring the committed recordings."""
+    from dvc.repo import Repo
+
+    from timnet.corpora import CORPORA
+
+    lacking = [change for change in changes if change.missing or change.changed or not change.new]
+    known = [change.corpus for change in lacking if change.corpus in CORPORA]
+    there = [f"data/{name}" for name in known if (root / "data" / name).exists()]
+    ways = [f"`timnet acquire {' '.join(known)}`" if known else "the original archives"]
+    if there:
+        ways = [f"move {listing(there)} away, then {ways[0]}"]
+    with Repo(str(root)) as repo:
+        remote = repo.config["remote"].get(PRIVATE)
+    if remote and has_address(remote["url"]):
+        ways.append("`dvc pull`")
+    return ", or ".join(ways)
 
 
 def refuse_loss(root: Path, brought: list[str]) -> None:
