@@ -17,18 +17,21 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.leash import GRACE, Leash
+from timnet.cli.busy import at_work
 from timnet.errors import ArtifactError
 
 EVERY = 3.0  # s between two looks at the server
 LOST = 30.0  # s without an answer, until a run is stopped
+REPRODUCE = "reproduce"  # the kind of run whose stages run in the workspace itself
 
 
 @contextmanager
-def exclusive(root: Path, name: str, work: str = "reproduce") -> Iterator[int]:
+def exclusive(root: Path, name: str, work: str = REPRODUCE) -> Iterator[int]:
     """The only run of its kind on a workspace; yields a descriptor that keeps it so while open.
 
     The system takes the lock back when the last process that holds the descriptor ends. It is
-    waited for as long as the stages of a run that was stopped may take to end.
+    waited for as long as the stages of a run that was stopped may take to end, and so is a
+    `dvc repro` without a flow, unless this run does its work elsewhere.
 
     Raises:
         ArtifactError: another run is at work.
@@ -49,6 +52,12 @@ def exclusive(root: Path, name: str, work: str = "reproduce") -> Iterator[int]:
                         "its end or stop it, then start again."
                     ) from None
                 time.sleep(0.5)
+        while work == REPRODUCE and (told := at_work(root)):
+            if time.monotonic() > deadline:
+                raise ArtifactError(
+                    f"{root}: {told}. Wait for its end or stop it, then start again."
+                )
+            time.sleep(0.5)
         file.truncate(0)
         file.write(f"{name}, process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()

@@ -274,18 +274,20 @@ def test_stages_on_a_gpu_run_alone(first, tmp_path):
 @pytest.mark.slow
 def test_a_stage_waits_for_somebody_else_s_lock(first, tmp_path):
     root = copy(first.root, tmp_path / "busy")
-    take(root, "one", "slow\n")
-    take(root, "two", "# deux\n")
+    take(root, "one", "together\n")
+    take(root, "two", "slow\n")
+    flow = launch(root, "copy", "--max-workers", "1")
+    until((root / "here-one.txt").exists)
     with Leash() as leash:
-        with leashed_dvc(leash, root, "repro", "copy@one"):
+        with leashed_dvc(leash, root, "repro", "--single-item", "copy@two"):
             until((root / "running").exists)
-            flow = launch(root, "copy@one")
+            (root / "here-two.txt").touch()  # copy@one can end
             busy = "is busy, it is being blocked by"
             until(lambda: any(busy in line for line in log_of(root)))
-            take(root, "one", "# un\n")
+            take(root, "two", "# deux\n")
             leash.cut("enough")
         assert flow.wait(timeout=120) == 0
-    assert (root / "copy" / "one.txt").read_text() == "# un\n"
+    assert (root / "copy" / "two.txt").read_text() == "# deux\n"
 
 
 def log_of(root):
@@ -308,6 +310,22 @@ def test_a_second_run_is_refused(first, tmp_path):
     assert f"process {flow.pid}, since " in state.message
     flow.terminate()
     flow.communicate(timeout=60)
+
+
+@pytest.mark.slow
+def test_a_run_beside_dvc_repro_is_refused(first, tmp_path):
+    root = copy(first.root, tmp_path / "beside")
+    take(root, "one", "slow\n")
+    with Leash() as leash, leashed_dvc(leash, root, "repro", "copy@one"):
+        until((root / "running").exists)
+        state = start(root)
+        leash.cut("enough")
+    assert state.is_failed()
+    assert state.message.startswith(f"{root}: `dvc repro copy@one` (process ")
+    assert state.message.endswith(
+        ") is at work: copy@one. Wait for its end or stop it, then start again."
+    )
+    assert on_server(root, tasks=0).state.message == state.message
 
 
 def test_locks_of_the_dead_stop_nobody(first, tmp_path):

@@ -108,6 +108,6 @@ def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> 
         refuse_data_changes(root)
     dvc(root, "remote", "modify", "private", "url", str(tmp_path / "remote"))
     with pytest.raises(
-        ArtifactError, match=r"`timnet acquire emovo savee`, or `dvc pull`\. If what"
+        ArtifactError, match=r"`timnet acquire emovo savee`, or `dvc pull`\. If"
     ):
         refuse_data_changes(root)
