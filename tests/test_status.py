@@ -107,7 +107,5 @@ def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> 
     with pytest.raises(ArtifactError, match=r"`timnet acquire emovo savee`\. If what"):
         refuse_data_changes(root)
     dvc(root, "remote", "modify", "private", "url", str(tmp_path / "remote"))
-    with pytest.raises(
-        ArtifactError, match=r"`timnet acquire emovo savee`, or `dvc pull`\. If"
-    ):
+    with pytest.raises(ArtifactError, match=r"`timnet acquire emovo savee`, or `dvc pull`\. If"):
         refuse_data_changes(root)
