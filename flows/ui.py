@@ -38,13 +38,14 @@ def main() -> None:
 
 
 def run(leash: Leash, port: int) -> None:
-    """Start everything, and serve until a signal comes.
+    """Start everything, and serve until a signal comes; if it runs already, say where.
 
     Raises:
-        TimnetError: a port is taken, or another UI runs here.
+        TimnetError: a port is taken.
     """
     if other := running_ui():
-        raise TimnetError(f"it runs already, at {other.removesuffix('/api')}.")
+        print(f"Prefect: {other.removesuffix('/api')}   (it runs already)")
+        return
     if not is_free(port + 1):
         raise TimnetError(f"port {port + 1} of {HOST} is taken. Name another one with --port.")
     url = start_server(leash, port)

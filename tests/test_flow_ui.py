@@ -143,8 +143,10 @@ def test_it_listens_on_loopback_alone(port):
 
 
 def test_a_second_one_says_where_the_first_is(root, port):
-    _, said = launch(root, free_port()).communicate(timeout=60)
-    assert said == f"ui: it runs already, at http://127.0.0.1:{port}.\n"
+    second = launch(root, free_port())
+    said, _ = second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert said == f"Prefect: http://127.0.0.1:{port}   (it runs already)\n"
 
 
 def test_pages(root, port, first, browser):
