@@ -33,7 +33,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, get_args
 
 from dvc.exceptions import DvcException
-from prefect import flow, get_run_logger, task
+from prefect import allow_failure, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
@@ -44,7 +44,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.futures import PrefectFuture
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed, Pending, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import Progress, show
@@ -270,7 +270,9 @@ def run_steps(
                 step,
                 force,
                 pool,
-                wait_for=[futures[each] for each in step.needs],
+                [each for each in step.needs if not futures[each].state.is_completed()],
+                # else Prefect itself ends it, naming what it needs by a number
+                wait_for=[allow_failure(futures[each]) for each in step.needs],
                 return_state=False,
             )
             futures[stage].add_done_callback(partial(_put, ended, stage))
@@ -303,9 +305,21 @@ PATIENT: dict[str, Any] = {  # a task that tries again what is transient
 
 @task(task_run_name="{stage}", **PATIENT)
 def run_stage(
-    workspace: Path, stage: str, leash: Leash, step: Step, force: bool, pool: str | None
+    workspace: Path,
+    stage: str,
+    leash: Leash,
+    step: Step,
+    force: bool,
+    pool: str | None,
+    lacking: Sequence[str],
 ) -> State:
-    """Let DVC reproduce one stage whose inputs are up to date, here or on a machine of a pool."""
+    """Let DVC reproduce one stage whose inputs are up to date, here or on a machine of a pool.
+
+    Args:
+        lacking: of the stages that it needs those that have not been completed; then it is not run.
+    """
+    if lacking:
+        return Pending(name="NotReady", message=f"it needs {listing(lacking)}")
     if step.pooled and pool:
         return run_elsewhere(workspace, stage, leash, step, pool)
     with ExitStack() as stack:

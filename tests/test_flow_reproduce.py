@@ -235,6 +235,8 @@ def test_failing_stage(first, tmp_path):
     }
     assert "`dvc repro copy@one` ended with 255" in seen.tasks["copy@one"].message
     assert "\ncannot read data/one/take.txt\n" in seen.tasks["copy@one"].message
+    assert seen.tasks["score@one"].message == "it needs copy@one"
+    assert seen.tasks["report"].message == "it needs tables"
     assert (root / "score" / "two.txt").read_text() == "# deux\n"
     assert seen.artifacts == {}
 
