@@ -64,7 +64,7 @@ from timnet.errors import ParameterError, TimnetError, listing
 from timnet.licences import PRIVATE
 from timnet.workspace import Workspace
 
-Protocol = Literal["random", "speaker", "cross"]
+Protocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
     "didn't change, skipping": "Cached",
     "is cached - skipping run, checking out outputs": "Restored",
@@ -128,7 +128,7 @@ def reproduce(
             they depend on. None means every stage.
         corpora: Only stages of these, and of runs on these alone. The tables need every run, so
             they are left to a run without this.
-        protocols: Only stages of runs whose folds are of these protocols.
+        protocols: Only stages of runs that give figures of these protocols.
         dry_run: Only list what would run, why, and how long it took last time.
         force: Run stages though nothing has changed.
         max_workers: Stages at a time, apart from those that train: these share the limit `gpu`.

@@ -121,7 +121,7 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
     speaker = plan(tmp_path, protocols=["speaker"])
     assert "score@demo-speaker" in speaker and "features@demo-44100" in speaker
     assert not any("random" in stage for stage in speaker)
-    assert list(plan(tmp_path, ["folds"], ["demo"], ["random"])) == [
+    assert list(plan(tmp_path, ["folds"], ["demo"], ["published"])) == [
         "manifest@demo",
         "folds@demo-random",
     ]

@@ -77,7 +77,7 @@ def test_a_model_is_found_by_name(
     (folder / "voices.safetensors").write_bytes(file.read_bytes())
     assert timnet.load_model("voices").labels == ("angry", "happy", "sad")
     with pytest.raises(
-        ArtifactError, match=r"no model 'voice': .* Models here: voices\. Get it with"
+        ArtifactError, match=r"no model 'voice': .* Models here: voices\. Make it with"
     ):
         timnet.load_model("voice")
     with pytest.raises(ArtifactError, match=r"no model 'voices@v1\.2\.0' here\. `timnet card voic"):

@@ -5,6 +5,7 @@ prints it without a traceback and exits with 1.
 """
 
 import difflib
+from collections.abc import Iterable
 
 
 class TimnetError(Exception):
@@ -35,14 +36,14 @@ class TrainingError(TimnetError, RuntimeError):
     """Training cannot start or go on."""
 
 
-def listing(names, limit=5):
+def listing(names: Iterable[object], limit: int = 5) -> str:
     """`a, b, c and 7 more`: the first names, sorted as given, and how many are left out."""
-    names = [str(name) for name in names]
-    shown = ", ".join(names[:limit])
-    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown
+    told = [str(name) for name in names]
+    shown = ", ".join(told[:limit])
+    return f"{shown} and {len(told) - limit} more" if len(told) > limit else shown
 
 
-def suggestion(name, known):
+def suggestion(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'emovo'?` of a name that is near to a known one, otherwise nothing."""
     near = difflib.get_close_matches(name, list(known), 1)
     return f" Did you mean {near[0]!r}?" if near else ""

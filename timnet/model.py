@@ -332,7 +332,7 @@ def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     raise ArtifactError(
         f"no model {str(name)!r}: neither a file nor {path}. "
         + (f"Models here: {listing(here)}. " if here else "")
-        + f"Get it with `dvc pull {path}`, or make it with `dvc repro`."
+        + f"Make it with `dvc repro`, or, from a DVC remote that has it, `dvc pull {path}`."
     )
 
 

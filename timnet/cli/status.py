@@ -206,16 +206,18 @@ def _groups(params: Params) -> dict[str, list[str]]:
 
 
 def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
-    """Stages of some corpora, and of the runs on these alone and under some protocols.
+    """Stages of some corpora, and of the runs on these alone that give figures of some protocols.
 
-    No corpora means all, and so with protocols.
+    No corpora means all, and so with protocols, which are those of `score.MEANING`.
 
     Raises:
         ParameterError: params.yaml has no such corpus.
     """
     from timnet import params
+    from timnet.score import PROTOCOLS
 
     known = params.read(workspace.params)
+    folds = {kind for (kind, _), protocol in PROTOCOLS.items() if protocol in protocols}
     for corpus in corpora:
         known.corpus(corpus)
     groups = _groups(known)
@@ -224,7 +226,7 @@ def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[
         name
         for name, run in known.runs.items()
         if set(run.corpora) <= set(corpora or known.corpora)
-        and (not protocols or run.folds.protocol in protocols)
+        and (not protocols or run.folds.protocol in folds)
     ]
     return [stage for name in chosen for stage in groups[name]]
 
