@@ -187,7 +187,10 @@ def test_a_version_comes_from_the_registry(workspace: Path) -> None:
             "no run 'demo-speeker' in runs. Did",
         ),
         ("{run: demo-speaker, corpus: emovo, networks: folds}", "is trained on demo, not on emovo"),
-        ("{run: demo-speaker, corpus: demo, networks: all}", "models.demo.networks: Input should"),
+        (
+            "{run: demo-speaker, corpus: demo, networks: all}",
+            "models.demo.networks: expected 'folds' or 'whole', got 'all'",
+        ),
         ("{run: demo-speaker, corpus: demo}", "models.demo.networks: missing"),
     ),
 )
