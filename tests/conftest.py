@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["NO_PROXY"] = "*"  # all servers are on loopback
 os.environ["OMP_NUM_THREADS"] = "1"  # in small products threads only wait for each other
+# jobs in the background of a shell ignore SIGINT, and so would all that tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # the same few inputs every time; `--hypothesis-profile=long` draws many, and others
 settings.register_profile("lean", max_examples=60, deadline=None, derandomize=True)
