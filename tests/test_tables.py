@@ -5,11 +5,12 @@ import io
 
 import pytest
 
-from timnet import catalogue, render, tables
+from timnet import catalogue, corpus_tables, render, tables
 from timnet.changes import Change
 from timnet.corpora import CORPORA
 from timnet.paper import paper
-from timnet.tables import ScoredRun, Table
+from timnet.render import Table
+from timnet.tables import ScoredRun
 
 
 def scored(name: str, run: dict, protocols: dict[str, tuple[float, float]]) -> ScoredRun:
@@ -53,10 +54,10 @@ def rows(table: Table) -> list[dict[str, str]]:
 
 
 def test_figures_are_rounded_half_up_as_in_print() -> None:
-    assert tables.print_figure(92.005) == "92.01"
-    assert tables.print_figure(91.675) == "91.68"
-    assert tables.print_figure(None) == "-"
-    assert [tables.signed(points) for points in (-0.004, 0.004, -0.005)] == [
+    assert render.print_figure(92.005) == "92.01"
+    assert render.print_figure(91.675) == "91.68"
+    assert render.print_figure(None) == "-"
+    assert [render.signed(points) for points in (-0.004, 0.004, -0.005)] == [
         "+0.00",
         "+0.00",
         "-0.01",
@@ -225,10 +226,10 @@ def test_corpora_that_are_not_the_paper_s_are_counted_too() -> None:
         }
         for corpus, names in speakers.items()
     }
-    demo, ours = rows(tables.corpora(seen))[-2:]
+    demo, ours = rows(corpus_tables.corpora(seen))[-2:]
     assert list(demo.values())[3:] == ["3 / 3", "12", "16.0"]
     assert list(ours.values()) == ["ours", "ours", "-", "3", "12", "16.0"]
-    last = rows(tables.class_counts(seen))[-1]
+    last = rows(corpus_tables.class_counts(seen))[-1]
     assert (last["corpus"], last["bored"], last["sad"], last["angry"]) == ("ours", "7", "5", "-")
 
 

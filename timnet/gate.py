@@ -12,8 +12,8 @@ from typing import Any
 
 from timnet.changes import Change, Result, changes
 from timnet.intervals import CONFIDENCE
+from timnet.render import NO_FIGURE, Cell, Table, print_figure, signed
 from timnet.score import MEANING
-from timnet.tables import NO_FIGURE, Cell, Table, print_figure, signed
 
 HONEST = tuple(each for each in MEANING if each != "published")  # no test fold chose the epoch
 

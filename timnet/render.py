@@ -1,12 +1,51 @@
-"""A table as Markdown, CSV or LaTeX."""
+"""What a table is, and a table as Markdown, CSV or LaTeX."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+from dataclasses import dataclass, field
+from decimal import ROUND_HALF_UP, Decimal
 
-from timnet.tables import NO_FIGURE, NOT_HERE, Table
+NO_FIGURE = "-"
+NOT_HERE = "not in this commit"
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    run: str = ""  # whose figure it is: the key of its provenance
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under columns; what it says of itself stands in the notes."""
+
+    name: str  # of its files
+    title: str
+    columns: tuple[str, ...]
+    rows: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+
+
+def print_figure(value: float | None, decimals: int = 2) -> str:
+    """Rounded half up, as in print; a dash where there is no figure."""
+    if value is None:
+        return NO_FIGURE
+    exact = Decimal(repr(round(float(value), 9)))  # a sum of figures in print is no 0.92499999
+    return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+
+
+def signed(points: float) -> str:
+    """Points with their sign, rounded as in print; what rounds to 0 is +0.00."""
+    text = print_figure(points)
+    return text if float(text) < 0 else f"+{text.removeprefix('-')}"
+
+
+def row_of(*texts: str) -> list[Cell]:
+    """A row of figures that are no run's."""
+    return [Cell(text) for text in texts]
 
 
 def markdown(table: Table) -> str:

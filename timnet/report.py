@@ -11,9 +11,9 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from timnet.corpora.corpus import Corpus
-from timnet.render import is_figures
+from timnet.render import NOT_HERE, Cell, Table, is_figures, print_figure
 from timnet.score import MEANING
-from timnet.tables import GAIN, NOT_HERE, Cell, ScoredRun, Table, print_figure
+from timnet.tables import GAIN, ScoredRun
 
 CAPTIONS = {
     "confusion": "Confusion matrix, a row a true emotion.",

@@ -92,6 +92,11 @@ def predictions(classes: int, channels: int) -> pa.Schema:
     )
 
 
+def predictions_of(record: dict) -> pa.Schema:
+    """`predictions` of a run, whose sizes its record (run.json) tells."""
+    return predictions(len(record["labels"]), record["features"]["settings"]["coefficients"])
+
+
 def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:
     """Write `table` atomically. Two calls with equal tables give equal bytes."""
     check(table.schema, schema, path)

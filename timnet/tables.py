@@ -1,27 +1,25 @@
 """The tables of the paper with our figures beside the paper's.
 
 Each function makes one table from the runs of this commit; `timnet.render` writes it as Markdown,
-CSV, LaTeX or HTML. Nothing here is typed in: the paper's figures are in paper.json, ours in the
-scores of a run.
+CSV or LaTeX, `timnet.report` as HTML. Nothing here is typed in: the paper's figures are in
+paper.json, ours in the scores of a run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
+from dataclasses import dataclass
 
 import numpy as np
 
+from timnet import corpus_tables
 from timnet.catalogue import CROSS_CORPORA, CROSS_SEEDS
 from timnet.changes import Change
-from timnet.corpora import CORPORA
 from timnet.paper import paper
+from timnet.render import NO_FIGURE, NOT_HERE, Cell, Table, print_figure, row_of, signed
 from timnet.score import MEANING
 
-NO_FIGURE = "-"
 GAIN = "gain"  # stands where corpora do, over all of them
-NOT_HERE = "not in this commit"
 OURS = "TIM-Net, ours"
 ABLATION_NAMES = {
     "TCN": "tcn",
@@ -94,35 +92,10 @@ class ScoredRun:
         )
 
 
-@dataclass(frozen=True)
-class Cell:
-    text: str
-    run: str = ""  # whose figure it is: the key of its provenance
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under columns; what it says of itself stands in the notes."""
-
-    name: str  # of its files
-    title: str
-    columns: tuple[str, ...]
-    rows: list[list[Cell]]
-    notes: list[str] = field(default_factory=list)
-
-
-def print_figure(value: float | None, decimals: int = 2) -> str:
-    """Rounded half up, as in print; a dash where there is no figure."""
-    if value is None:
-        return NO_FIGURE
-    exact = Decimal(repr(round(float(value), 9)))  # a sum of figures in print is no 0.92499999
-    return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
-
-
 def all_tables(
     runs: list[ScoredRun], validations: dict[str, dict], losses: Mapping[str, Change]
 ) -> list[Table]:
-    """Every table, in the order of the report.
+    """Every table, in the order of the report; those of corpora are in `corpus_tables`.
 
     Args:
         runs: those of this commit.
@@ -137,8 +110,8 @@ def all_tables(
         cross_average(runs),
         cross_best(runs),
         calibration(runs),
-        corpora(validations),
-        class_counts(validations),
+        corpus_tables.corpora(validations),
+        corpus_tables.class_counts(validations),
     ]
 
 
@@ -199,8 +172,8 @@ def overview(runs: list[ScoredRun]) -> Table:
             "seeds; 95 %: bootstrap over utterances.",
             *_chances(runs),
             "`step`: points of UAR against the protocol above it at the same settings, what its "
-            "honesty costs; one that stays inside the 95 %, up or down, is no cost that the corpus "
-            "could show. "
+            "honesty costs; a step of a size that lies within the 95 % either way is none that the "
+            "corpus could show. "
             "`over folds`: mean ± standard deviation of the folds' own figures.",
             *_incomplete(runs),
             *_departures([run for run in runs if run.is_the_paper_s]),
@@ -257,9 +230,9 @@ def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
             inside = _inside(pair, run, protocol) if method == "TIM-Net" and pair else ""
             figures = [print_figure(value) for value in pair or (None, None)]
             ends = "†" if swapped else ""
-            rows.append(_cells(corpus, name + ends, figures[0], "", figures[1], "", inside))
+            rows.append(row_of(corpus, name + ends, figures[0], "", figures[1], "", inside))
         if run is None:
-            rows.append(_cells(corpus, OURS, NOT_HERE, "", NOT_HERE, "", ""))
+            rows.append(row_of(corpus, OURS, NOT_HERE, "", NOT_HERE, "", ""))
         else:
             rows.append([Cell(corpus), Cell(OURS), *_ours(run, protocol), Cell("")])
         rivals = [pair for method, pair in methods.items() if method != "TIM-Net"]
@@ -305,9 +278,9 @@ def _gain(pair: list | None, rivals: list[list[float | None]]) -> tuple[float | 
 def _mean_gain(method: str, gains: list[tuple[float | None, float | None]]) -> list[Cell]:
     known = [gain for gain in gains if None not in gain]
     if not known:
-        return _cells(GAIN, method, NOT_HERE, "", NOT_HERE, "", "")
+        return row_of(GAIN, method, NOT_HERE, "", NOT_HERE, "", "")
     means = [signed(float(np.mean([gain[i] for gain in known]))) for i in range(2)]  # type: ignore[arg-type]
-    return _cells(
+    return row_of(
         GAIN, f"{method}, {len(known)} of {len(gains)} corpora", means[0], "", means[1], "", ""
     )
 
@@ -375,7 +348,7 @@ def cross_average(runs: list[ScoredRun]) -> Table:
     for method, figures in paper()["table_2_cross_corpus_average"].items():
         name = "TIM-Net, the paper's" if method == "TIM-Net" else method
         spread = [f"{print_figure(m)} ± {print_figure(s)}" for m, s in figures.values()]
-        rows.append(_cells(name, *spread, "20"))
+        rows.append(row_of(name, *spread, "20"))
     here = _across(runs)
     cells = [NOT_HERE, NOT_HERE]
     if len(here) == len(CROSS_CORPORA) * (len(CROSS_CORPORA) - 1):
@@ -499,90 +472,6 @@ def calibration(runs: list[ScoredRun]) -> Table:
     )
 
 
-def corpora(validations: dict[str, dict]) -> Table:
-    """Table S1: what the corpora are, in print and in our manifests."""
-    rows = []
-    of_paper = paper()["table_s1_corpora"]
-    for corpus, printed in of_paper.items():
-        theirs = (
-            printed["language"],
-            f"{printed['speakers_male']} / {printed['speakers_female']}",
-            str(printed["utterances"]),
-            print_figure(printed["khz"], 1),
-        )
-        ours = (CORPORA[corpus].language, NOT_HERE, NOT_HERE, NOT_HERE)
-        if corpus in validations:
-            ours = _counted(corpus, validations[corpus])
-        rows += [_cells(corpus, "paper", *theirs), _cells(corpus, "ours", *ours)]
-    rows += [
-        _cells(corpus, "ours", *_counted(corpus, seen))
-        for corpus, seen in validations.items()
-        if corpus not in of_paper
-    ]
-    columns = ("corpus", "", "language", "speakers, male / female", "utterances", "kHz")
-    return Table(
-        "table-s1",
-        "Table S1: corpora",
-        columns,
-        rows,
-        [
-            "Ours: counted in the manifests of this commit. 22.1 and 48 kHz of CASIA and IEMOCAP "
-            "are as printed, and doubtful.",
-            *(
-                ["Of one's own recordings, speakers are counted together."]
-                if set(validations) - set(CORPORA)
-                else []
-            ),
-        ],
-    )
-
-
-def _counted(corpus: str, validation: dict) -> tuple[str, str, str, str]:
-    """Language, speakers, utterances and sample rates of a corpus as its manifest has them."""
-    seen, recipe = _observed(validation), CORPORA.get(corpus)
-    speakers = str(validation["speakers"])
-    if recipe:
-        sexes = [recipe.speakers[speaker] for speaker in seen["all speakers"]]
-        speakers = f"{sexes.count('male')} / {sexes.count('female')}"
-    return (
-        recipe.language if recipe else NO_FIGURE,
-        speakers,
-        str(validation["utterances"]),
-        ", ".join(print_figure(rate / 1000, 1) for rate in seen.get("sample rates", [])),
-    )
-
-
-def class_counts(validations: dict[str, dict]) -> Table:
-    """Table S2: utterances an emotion, in print and in our manifests."""
-    printed = paper()["table_s2_class_counts"]
-    here = {corpus: _observed(seen).get("class counts", {}) for corpus, seen in validations.items()}
-    every = (*printed.values(), *here.values())
-    emotions = sorted({emotion for counts in every for emotion in counts})
-
-    def row(corpus: str, whose: str, counts: dict[str, int]) -> list[Cell]:
-        return _cells(corpus, whose, *(str(counts.get(e, NO_FIGURE)) for e in emotions))
-
-    rows = []
-    for corpus, theirs in printed.items():
-        rows.append(row(corpus, "paper", theirs))
-        if corpus in here:
-            rows.append(row(corpus, "ours", here[corpus]))
-        else:
-            rows.append(_cells(corpus, "ours", NOT_HERE, *[""] * (len(emotions) - 1)))
-    rows += [row(corpus, "ours", here[corpus]) for corpus in here if corpus not in printed]
-    return Table(
-        "table-s2",
-        "Table S2: utterances an emotion",
-        ("corpus", "", *emotions),
-        rows,
-        ["Ours: counted in the manifests of this commit."],
-    )
-
-
-def _observed(validation: dict) -> dict:
-    return {check["check"]: check.get("observed") for check in validation["checks"]}
-
-
 def _run_of(runs: list[ScoredRun], corpus: str, protocol: str, variant: str) -> ScoredRun | None:
     """The run with the paper's settings that has a corpus' figures under a protocol."""
     found = (
@@ -650,13 +539,3 @@ def _folds(figures: dict) -> str:
     if "fold_sd" not in figures:
         return NO_FIGURE
     return f"{print_figure(figures['fold_mean'])} ± {print_figure(figures['fold_sd'])}"
-
-
-def signed(points: float) -> str:
-    """Points with their sign, rounded as in print; what rounds to 0 is +0.00."""
-    text = print_figure(points)
-    return text if float(text) < 0 else f"+{text.removeprefix('-')}"
-
-
-def _cells(*texts: str) -> list[Cell]:
-    return [Cell(text) for text in texts]

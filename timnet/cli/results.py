@@ -20,7 +20,8 @@ OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothi
 if TYPE_CHECKING:
     from timnet.changes import Change, Result
     from timnet.params import Params
-    from timnet.tables import ScoredRun, Table
+    from timnet.render import Table
+    from timnet.tables import ScoredRun
 
 
 @app.command(rich_help_panel=STAGES)
@@ -184,9 +185,8 @@ def result_of(workspace: Workspace, run: str) -> Result:
 
     folder = workspace.run_results(run)
     record = read_json(folder / "run.json", records.Run)
-    coefficients = record["features"]["settings"]["coefficients"]
-    schema = schemas.predictions(len(record["labels"]), coefficients)
-    return Result(record, schemas.read(folder / "predictions.parquet", schema))
+    predictions = schemas.read(folder / "predictions.parquet", schemas.predictions_of(record))
+    return Result(record, predictions)
 
 
 def scored_runs(workspace: Workspace, params: Params) -> list[ScoredRun]:

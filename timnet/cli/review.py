@@ -52,9 +52,9 @@ def compare(
     revision: Annotated[str, typer.Argument(metavar="REVISION", help="A commit, branch or tag.")],
 ) -> None:
     """Compare the results here with those of another revision, as Markdown for a pull request."""
-    from timnet import changes, records, render, tables
+    from timnet import changes, records, render
+    from timnet.render import NO_FIGURE, Cell, Table, print_figure, signed
     from timnet.score import MEANING
-    from timnet.tables import Cell, Table
 
     workspace, _ = open_workspace()
     theirs = revisions.commit_of(workspace.root, revision)
@@ -78,16 +78,16 @@ def compare(
         for protocol in (p for p in MEANING if p in new):
             for name in ("uar", "war"):
                 change = found.get(protocol)
-                points = [tables.signed(value) for value in change.points[name]] if change else []
+                points = [signed(value) for value in change.points[name]] if change else []
                 rows.append(
                     [
                         Cell(run),
                         Cell(protocol),
                         Cell(name.upper()),
-                        Cell(tables.print_figure(old.get(protocol, {}).get(name))),
-                        Cell(tables.print_figure(new[protocol][name])),
-                        Cell(points[0] if points else tables.NO_FIGURE),
-                        Cell(f"{points[1]} to {points[2]}" if points else tables.NO_FIGURE),
+                        Cell(print_figure(old.get(protocol, {}).get(name))),
+                        Cell(print_figure(new[protocol][name])),
+                        Cell(points[0] if points else NO_FIGURE),
+                        Cell(f"{points[1]} to {points[2]}" if points else NO_FIGURE),
                     ]
                 )
     columns = ("run", "protocol", "figure", theirs, "here", "change", "95 % of the change")

@@ -39,11 +39,11 @@ def result_of(root: Path, commit: str, run: str) -> Result:
 
     folder = PLACES.run_results(run)
     record = json_of(root, commit, folder / "run.json", records.Run)
-    channels = record["features"]["settings"]["coefficients"]
-    schema = schemas.predictions(len(record["labels"]), channels)
     path = folder / "predictions.parquet"
     try:
-        predictions = schemas.parse(io.BytesIO(show(root, commit, path)), schema)
+        predictions = schemas.parse(
+            io.BytesIO(show(root, commit, path)), schemas.predictions_of(record)
+        )
     except schemas.Damaged as error:
         raise _unusable(path, commit, error) from None
     return Result(record, predictions)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from timnet.corpora import casia, demo, emodb, emovo, iemocap, ravdess, savee
 from timnet.corpora.corpus import Corpus
-from timnet.errors import CorpusError
+from timnet.errors import CorpusError, suggestion
 
 CORPORA: dict[str, Corpus] = {
     recipe.CORPUS.id: recipe.CORPUS
@@ -27,6 +26,5 @@ def corpus(name: str, data: Path | None = None) -> Corpus:
         from timnet import own  # which imports this module
 
         return own.load(data / name)
-    near = difflib.get_close_matches(name, CORPORA, 1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise CorpusError(f"no corpus {name!r}; known are {', '.join(sorted(CORPORA))}.{hint}")
+    known = f"known are {', '.join(sorted(CORPORA))}.{suggestion(name, CORPORA)}"
+    raise CorpusError(f"no corpus {name!r}; {known}")
