@@ -29,7 +29,6 @@ import torch
 import torch.nn.functional as F
 from plain import PlainTIMNet
 
-from timnet.cli.common import workers
 from timnet.folds import random_folds
 from timnet.processes import worker_environment
 from timnet.stack import Split, State, TrainSettings, train_stack
@@ -97,6 +96,8 @@ def rate(ended: list[float], folds: int) -> float:
 
 
 def on_cpu(epochs: int, rounds: int) -> None:
+    from timnet.cli.common import workers  # needs more than a bare GPU machine has
+
     cores = workers()
     torch.set_num_threads(cores)
     rates: dict[str, list[float]] = {}
@@ -131,7 +132,8 @@ def on_gpu(epochs: int) -> None:
     ):
         torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        ended = call()
+        with worker_environment():
+            ended = call()
         rates[name], first[name] = [rate(ended, folds)], ended[0] - start
         memory = torch.cuda.max_memory_allocated() / 2**20
         print(f"{name}: {ended[-1] - ended[0]:.1f} s, peak memory {memory:.0f} MB", flush=True)

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["NO_PROXY"] = "*"  # all servers are on loopback
+os.environ.setdefault("TIMNET_DEVICE", "cpu")  # tests of a GPU name it
 os.environ["OMP_NUM_THREADS"] = "1"  # in small products threads only wait for each other
 # jobs in the background of a shell ignore SIGINT, and so would all that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +12,22 @@ import torch
 
 from timnet import stack
 from timnet.errors import ArtifactError, TrainingError
+from timnet.network import VARIANTS
+from timnet.processes import worker_environment
 from timnet.stack import Split, State, TrainSettings, load_state, save_state, train_stack
 
 SETTINGS = TrainSettings(epochs=3, batch_size=8, tabs=3, compiled=False)
 CLASSES = 3
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU here")
+
+
+@pytest.fixture(params=("cpu", pytest.param("cuda", marks=GPU)))
+def device(request) -> Iterator[str]:
+    """Each device, set as training sets it."""
+    with worker_environment():
+        torch.use_deterministic_algorithms(True)
+        yield request.param
+        torch.use_deterministic_algorithms(False)
 
 
 def material(utterances: int = 47) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +48,7 @@ def splits(folds: int = 3, seed: int = 0, utterances: int = 47) -> list[Split]:
 
 
 def weights(state: State, row: int) -> torch.Tensor:
-    return torch.cat([value.flatten() for value in state.network.arrays(row).values()])
+    return torch.cat([value.flatten().cpu() for value in state.network.arrays(row).values()])
 
 
 def test_a_fold_in_a_stack_trains_as_the_fold_alone() -> None:
@@ -85,8 +101,10 @@ def test_folds_of_very_different_size_train_as_alone() -> None:
         )
 
 
-def test_the_same_seed_gives_the_same_bits() -> None:
-    first, second = (train_stack(*material(), splits(), CLASSES, SETTINGS) for _ in range(2))
+def test_the_same_seed_gives_the_same_bits(device: str) -> None:
+    first, second = (
+        train_stack(*material(), splits(), CLASSES, SETTINGS, device) for _ in range(2)
+    )
     assert np.array_equal(np.stack(first.history), np.stack(second.history))
     assert torch.equal(weights(first, 1), weights(second, 1))
 
@@ -102,9 +120,10 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("epoch", (1, 2))
-def test_a_stopped_training_ends_in_the_same_bits(tmp_path: Path, epoch: int) -> None:
-    undisturbed = train_stack(*material(), splits(), CLASSES, SETTINGS)
+@pytest.mark.parametrize("epoch", (1, 2, 3))
+def test_a_stopped_training_ends_in_the_same_bits(tmp_path: Path, device: str, epoch: int) -> None:
+    settings = replace(SETTINGS, epochs=4)  # on a GPU the first runs, the second is captured
+    undisturbed = train_stack(*material(), splits(), CLASSES, settings, device)
 
     def checkpoint(state: State) -> None:
         save_state(state, tmp_path / "state.pt", "print")
@@ -112,12 +131,13 @@ def test_a_stopped_training_ends_in_the_same_bits(tmp_path: Path, epoch: int) ->
             raise Stop
 
     with pytest.raises(Stop):
-        train_stack(*material(), splits(), CLASSES, SETTINGS, checkpoint=checkpoint)
+        train_stack(*material(), splits(), CLASSES, settings, device, checkpoint)
     resumed = train_stack(
         *material(),
         splits(),
         CLASSES,
-        SETTINGS,
+        settings,
+        device,
         resume=lambda state: load_state(state, tmp_path / "state.pt", "print"),
     )
     assert np.array_equal(np.stack(undisturbed.history), np.stack(resumed.history))
@@ -188,3 +208,32 @@ def test_bf16_follows_fp32() -> None:
     full = train_stack(*material(), splits(), CLASSES, other)
     losses = [np.stack(state.history)[-1, :, 0].mean() for state in (low, full)]
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+@GPU
+@pytest.mark.parametrize("precision", ("fp32", "bf16"))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_gpu_trains_near_the_cpu(variant: str, precision: str) -> None:
+    settings = replace(SETTINGS, epochs=4, variant=variant, precision=precision)
+    whole = Split(1, 0, 0, np.arange(47), np.arange(0))  # nothing left to test, as `timnet fit` has
+    for parts in (splits(), [whole]):
+        ours, cpu = (
+            np.stack(train_stack(*material(), parts, CLASSES, settings, place).history)[..., 0]
+            for place in ("cuda", "cpu")
+        )
+        np.testing.assert_allclose(ours, cpu, rtol=0.02 if precision == "fp32" else 0.1)
+
+
+def compiled_weights(device: str) -> list[float]:
+    torch.use_deterministic_algorithms(True)
+    settings = replace(SETTINGS, epochs=4, compiled=True)
+    return weights(train_stack(*material(), splits(), CLASSES, settings, device), 1).tolist()
+
+
+@GPU
+def test_compiled_kernels_of_a_gpu_give_the_same_bits_in_every_process() -> None:
+    found = []
+    for _ in range(2):
+        with worker_environment(), ProcessPoolExecutor(1, get_context("spawn")) as process:
+            found.append(process.submit(compiled_weights, "cuda").result())
+    assert found[0] == found[1]

@@ -18,8 +18,9 @@ import torch
 from conftest import edit, run
 from scipy.stats import binomtest
 
-from timnet import features, schemas, train
-from timnet.errors import ArtifactError
+from timnet import features, provenance, schemas, train
+from timnet.cli import common, stages
+from timnet.errors import ArtifactError, ParameterError
 from timnet.stack import Split, TrainSettings, train_stack
 
 
@@ -173,6 +174,49 @@ def test_a_gpu_that_is_too_small_takes_the_stack_in_the_fewest_parts(
         train.train(*common, notify=said.append)
     assert tried == [[10], [5, 5], [4, 3, 3]]
     assert said[-1] == "out of GPU memory: training 10 networks in 3 parts"
+
+
+def test_a_gpu_is_given_to_one_process(
+    reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Side by side, parts of a stack would need the memory of the whole."""
+    given: list[object] = []
+
+    def take(*arguments: object) -> None:
+        given.extend(arguments)
+        raise StopIteration
+
+    monkeypatch.chdir(reproduced)
+    monkeypatch.setattr(train, "train", take)
+    monkeypatch.setattr(stages, "device", lambda: "cuda")
+    monkeypatch.setattr(provenance, "device_name", lambda _: "a GPU")
+    monkeypatch.setattr(common, "find_spec", lambda _: object())  # Triton
+    with pytest.raises(StopIteration):
+        stages.train("demo-random")
+    place = given.index("cuda")
+    assert given[place + 1] == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "missing", "said"),
+    (
+        (
+            "cpu",
+            "which",
+            "no C++ compiler is installed (c++, g++, clang++).",
+        ),
+        ("cuda", "which", "no C compiler is installed"),
+        ("cuda", "triton", "Triton, which compiles for a GPU, is not installed"),
+    ),
+)
+def test_kernels_need_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, place: str, missing: str, said: str
+) -> None:
+    monkeypatch.setattr(common.shutil, "which", lambda name: None if missing == "which" else name)
+    monkeypatch.setattr(common, "find_spec", lambda name: None)
+    with pytest.raises(ParameterError) as error:
+        common.need_compiler(place)
+    assert said in str(error.value)
 
 
 @pytest.mark.long

@@ -15,7 +15,10 @@ from contextlib import contextmanager
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what CUDA needs to give the same bits twice
+    # What CUDA needs to give the same bits twice. The second since what torch is told of compiled
+    # kernels does not reach the thread in which gradients are computed there.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "TORCHINDUCTOR_DETERMINISTIC": "1",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
 }

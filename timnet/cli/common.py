@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
     from timnet.corpora.corpus import Corpus
     from timnet.params import Params
+
+COMPILERS = {  # of kernels, by device
+    "cpu": ("C++", ("c++", "g++", "clang++")),
+    "cuda": ("C", ("cc", "gcc", "clang")),
+}
 
 app = typer.Typer(
     help="TIM-Net speech emotion recognition: from recordings to the paper's tables.",
@@ -68,8 +74,13 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def workers() -> int:
-    """Processes to spread work over: TIMNET_WORKERS, or the cores that this process may use."""
+def workers(device: str = "cpu") -> int:
+    """Processes to spread work over: TIMNET_WORKERS, or the cores that this process may use.
+
+    On a GPU one: stacks side by side would need the memory that one stack needs.
+    """
+    if device == "cuda":
+        return 1
     given = os.environ.get("TIMNET_WORKERS")
     if given is None:
         affinity = getattr(os, "sched_getaffinity", None)  # not on every system
@@ -168,10 +179,16 @@ def copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
 
 def need_compiler(place: str) -> None:
     """Refuse to train with compiled kernels where nothing can compile them."""
-    if place == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+    language, names = COMPILERS[place]
+    if not any(map(shutil.which, names)):
         raise ParameterError(
-            "train.compiled is true, but no C++ compiler is installed (c++, g++ or clang++). "
+            f"train.compiled is true, but no {language} compiler is installed ({listing(names)}). "
             "Install one, or set train.compiled to false."
+        )
+    if place == "cuda" and find_spec("triton") is None:
+        raise ParameterError(
+            "train.compiled is true, but Triton, which compiles for a GPU, is not installed. "
+            "Install it (`pip install triton`), or set train.compiled to false."
         )
 
 

@@ -225,7 +225,7 @@ def verify(
             record["folds"]["protocol"] == "random",
             checkpoints,
             place,
-            workers(),
+            workers(place),
             report,
             say,
             fold,

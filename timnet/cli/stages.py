@@ -161,7 +161,7 @@ def train(run: RunName) -> None:
             settings.folds.protocol == "random",
             workspace.checkpoints(run),
             place,
-            workers(),
+            workers(place),
             report,
             say,
         )
