@@ -115,7 +115,8 @@ def test_a_folder_that_may_only_be_read(workspace: Path) -> None:
 
 def test_no_temporary_folder_and_no_network(workspace: Path) -> None:
     """Stages need neither; what they leave is what they left with both."""
-    before = (workspace / "build" / "validation" / "demo.json").read_bytes()
+    made = [workspace / name for name in ("build/validation/demo.json", "results/report.html")]
+    before = [path.read_bytes() for path in made]
     script = """
     for folder in /tmp /var/tmp; do mount -o ro -t tmpfs tmpfs $folder; done
     unset TMPDIR
@@ -126,7 +127,7 @@ def test_no_temporary_folder_and_no_network(workspace: Path) -> None:
         script = script.replace("unset TMPDIR", "export TMPDIR=/nowhere")
     result = isolated(workspace, script)
     assert result.returncode == 0, result.stderr
-    assert (workspace / "build" / "validation" / "demo.json").read_bytes() == before
+    assert [path.read_bytes() for path in made] == before
 
 
 def test_64_open_files(workspace: Path) -> None:
