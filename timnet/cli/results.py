@@ -168,11 +168,10 @@ def _all_tables(workspace: Workspace, params: Params, runs: list[ScoredRun]) -> 
     from timnet import tables as stage
     from timnet.changes import changes
 
-    losses: dict[str, Change] = {}
+    losses: dict[str, dict[str, Change]] = {}
     for run, whole in stage.ablated(runs):
         ours, theirs = (result_of(workspace, each.name) for each in (run, whole))
-        if change := changes(ours, theirs).get("corrected"):
-            losses[run.name] = change
+        losses[run.name] = changes(ours, theirs)
     made = stage.all_tables(runs, validations(workspace, params), losses)
     made[0].notes.extend(_leaks(workspace, params))
     return made
