@@ -39,6 +39,17 @@ def plain(network: TIMNet, row: int, dropout: float = 0.0) -> PlainTIMNet:
     return reference
 
 
+def gradients_of(network: TIMNet, variant: str = "tim-net") -> TIMNet:
+    """A stack with gradients in the place of parameters, so that its arrays are those of each."""
+    gradients = TIMNet(network.networks, K, variant=variant)
+    found = {
+        name: value.grad if value.grad is not None else torch.zeros_like(value)
+        for name, value in network.named_parameters()
+    }
+    gradients.load_state_dict({**network.state_dict(), **found})
+    return gradients
+
+
 def test_number_of_parameters_is_the_paper_s() -> None:
     arrays = TIMNet(1, 7).arrays(0)
     assert sum(v.numel() for name, v in arrays.items() if "running" not in name) == 104_496
@@ -65,16 +76,7 @@ def test_training_equals_the_plain_network() -> None:
     logits, _ = network(frames(), no_dropout(network))
     losses = F.cross_entropy(logits.flatten(0, 1), target.repeat(S), reduction="none")
     losses.view(S, B).mean(1).sum().backward()
-    gradients = TIMNet(S, K)
-    gradients.load_state_dict(
-        {
-            **network.state_dict(),
-            **{
-                name: value.grad if value.grad is not None else torch.zeros_like(value)
-                for name, value in network.named_parameters()
-            },
-        }
-    )
+    gradients = gradients_of(network)
     for row, reference in enumerate(references):
         expected = reference(frames()[row, ..., :39].permute(1, 2, 0))
         F.cross_entropy(expected, target).backward()
@@ -191,9 +193,12 @@ def test_number_of_parameters_of_the_ablations(variant: str, parameters: int) ->
 
 
 def by_definition(
-    arrays: dict[str, torch.Tensor], x: torch.Tensor, variant: str
+    arrays: dict[str, torch.Tensor], x: torch.Tensor, variant: str, training: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and fused vector of one network, as Table S3 describes it; x (B, C, T)."""
+    """Logits and fused vector of one network, as Table S3 describes it; x (B, C, T).
+
+    In training the statistics are the batch's, and there is no dropout.
+    """
     scales = []
     for direction, read in enumerate((x, x.flip(2))[: len(arrays["input_bias"])]):
         kernel = arrays["input_kernel"][direction].T[:, :, None]
@@ -205,10 +210,10 @@ def by_definition(
                 at = (block, half, direction)
                 taps = arrays["kernel"][at].permute(2, 1, 0)
                 y = F.conv1d(F.pad(y, (2**block, 0)), taps, arrays["bias"][at], dilation=2**block)
-                normed = (arrays["running_mean"][at], arrays["running_variance"][at])
-                y = F.relu(
-                    F.batch_norm(y, *normed, arrays["gamma"][at], arrays["beta"][at], eps=1e-3)
-                )
+                known = [arrays[name][at] for name in ("running_mean", "running_variance")]
+                affine = [arrays[name][at] for name in ("gamma", "beta")]
+                statistics = (None, None) if training else known
+                y = F.relu(F.batch_norm(y, *statistics, *affine, training, eps=1e-3))
             h = h + y if variant == "tcn" else h * torch.sigmoid(y)
             means.append(h.mean(2))
         scales.append(torch.stack(means))
@@ -234,6 +239,27 @@ def test_an_ablation_is_what_it_says(variant: str) -> None:
         expected, vector = by_definition(network.arrays(row), x, variant)
         torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(fused[row, :, :39], vector, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ("without-bd", "without-ms", "without-df", "tcn"))
+def test_an_ablation_trains_as_it_is_defined(variant: str) -> None:
+    network = stack(variant=variant)
+    target = torch.arange(B) % K
+    logits, _ = network(frames(), no_dropout(network)[:, :, :, : network.variant.directions])
+    losses = F.cross_entropy(logits.flatten(0, 1), target.repeat(S), reduction="none")
+    losses.view(S, B).mean(1).sum().backward()
+    gradients = gradients_of(network, variant)
+    for row in range(S):
+        arrays = {name: v.clone().requires_grad_() for name, v in network.arrays(row).items()}
+        x = frames()[row, ..., :39].permute(1, 2, 0)
+        expected, _ = by_definition(arrays, x, variant, training=True)
+        F.cross_entropy(expected, target).backward()
+        torch.testing.assert_close(logits[row], expected, rtol=1e-4, atol=1e-5)
+        ours = gradients.arrays(row)
+        used = [name for name, value in arrays.items() if value.grad is not None]
+        assert {"input_kernel", "kernel", "gamma", "beta", "dense_kernel"} <= set(used)
+        for name in set(used) - {"bias"}:  # zero but for rounding: batch norm subtracts it
+            torch.testing.assert_close(ours[name], arrays[name].grad, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", ("without-bd", "without-ms", "without-df", "tcn"))
