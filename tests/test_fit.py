@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import commit, edit, run
 
 from timnet import corpora, fit, model, params, schemas
-from timnet.errors import ArtifactError, ParameterError
+from timnet.cli import use
+from timnet.errors import ArtifactError, ParameterError, TrainingError
 
 PROVENANCE = {"commit": "0123456789", "device_name": "none", "versions": {}}
 
@@ -136,6 +138,19 @@ def test_a_stopped_fit_goes_on_to_the_same_weights(
     whole(lambda epoch, _: seen.append(epoch))
     assert seen == [1, 2, 3]
     assert not checkpoints.exists()
+
+
+def test_a_gpu_too_small_for_one_network_is_said_to_be(
+    reproduced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.chdir(reproduced)
+    monkeypatch.setattr(fit, "of_whole", full)
+    monkeypatch.setattr(use, "_one_thread_each", lambda: None)
+    with pytest.raises(TrainingError, match="the GPU has too little free memory for this network"):
+        use.fit("demo")
 
 
 def test_other_recordings_than_the_run_s_are_refused(workspace: Path) -> None:

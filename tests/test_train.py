@@ -176,9 +176,7 @@ def test_a_gpu_that_is_too_small_takes_the_stack_in_the_fewest_parts(
     assert said[-1] == "out of GPU memory: training 10 networks in 3 parts"
 
 
-def test_a_gpu_is_given_to_one_process(
-    reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_is_given_to_one_process(reproduced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Side by side, parts of a stack would need the memory of the whole."""
     given: list[object] = []
 
@@ -190,7 +188,6 @@ def test_a_gpu_is_given_to_one_process(
     monkeypatch.setattr(train, "train", take)
     monkeypatch.setattr(stages, "device", lambda: "cuda")
     monkeypatch.setattr(provenance, "device_name", lambda _: "a GPU")
-    monkeypatch.setattr(common, "find_spec", lambda _: object())  # Triton
     with pytest.raises(StopIteration):
         stages.train("demo-random")
     place = given.index("cuda")
@@ -203,15 +200,18 @@ def test_a_gpu_is_given_to_one_process(
         (
             "cpu",
             "which",
-            "no C++ compiler is installed (c++, g++, clang++).",
+            "there is no compiler: g++. Install one, name yours in CXX, or",
         ),
-        ("cuda", "which", "no C compiler is installed"),
+        ("cuda", "which", "there is no compiler: gcc or clang."),
         ("cuda", "triton", "Triton, which compiles for a GPU, is not installed"),
     ),
 )
 def test_kernels_need_a_compiler(
     monkeypatch: pytest.MonkeyPatch, place: str, missing: str, said: str
 ) -> None:
+    monkeypatch.setattr(common.sys, "platform", "linux")
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(common.shutil, "which", lambda name: None if missing == "which" else name)
     monkeypatch.setattr(common, "find_spec", lambda name: None)
     with pytest.raises(ParameterError) as error:

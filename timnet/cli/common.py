@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 
     from timnet.corpora.corpus import Corpus
     from timnet.params import Params
-
-COMPILERS = {  # of kernels, by device
-    "cpu": ("C++", ("c++", "g++", "clang++")),
-    "cuda": ("C", ("cc", "gcc", "clang")),
-}
 
 app = typer.Typer(
     help="TIM-Net speech emotion recognition: from recordings to the paper's tables.",
@@ -77,7 +73,7 @@ def say(text: str) -> None:
 def workers(device: str = "cpu") -> int:
     """Processes to spread work over: TIMNET_WORKERS, or the cores that this process may use.
 
-    On a GPU one: stacks side by side would need the memory that one stack needs.
+    On a GPU one: parts of a stack side by side would need the memory of the whole.
     """
     if device == "cuda":
         return 1
@@ -179,16 +175,21 @@ def copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
 
 def need_compiler(place: str) -> None:
     """Refuse to train with compiled kernels where nothing can compile them."""
-    language, names = COMPILERS[place]
+    if place == "cuda":
+        name, known = "CC", ["gcc", "clang"]  # as Triton looks for them
+    else:
+        name, known = "CXX", ["clang++" if sys.platform == "darwin" else "g++"]  # as torch does
+    names = os.environ.get(name, "").split()[:1] or known
     if not any(map(shutil.which, names)):
         raise ParameterError(
-            f"train.compiled is true, but no {language} compiler is installed ({listing(names)}). "
-            "Install one, or set train.compiled to false."
+            f"train.compiled is true, but there is no compiler: {' or '.join(names)}. Install one, "
+            f"name yours in {name}, or set train.compiled to false."
         )
     if place == "cuda" and find_spec("triton") is None:
         raise ParameterError(
             "train.compiled is true, but Triton, which compiles for a GPU, is not installed. "
-            "Install it (`pip install triton`), or set train.compiled to false."
+            "Install torch's own build for your CUDA, which brings it, or set train.compiled to "
+            "false."
         )
 
 

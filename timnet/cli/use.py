@@ -24,7 +24,7 @@ from timnet.cli.common import (
     workers,
 )
 from timnet.cli.stages import STAGES
-from timnet.errors import ArtifactError, AudioError, ParameterError, listing
+from timnet.errors import ArtifactError, AudioError, ParameterError, TrainingError, listing
 from timnet.processes import WORKER_ENVIRONMENT
 from timnet.workspace import Workspace, replacing
 
@@ -223,7 +223,13 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
                 advance(epoch - done)  # a training that goes on starts further up
                 done = epoch
 
-            made = stage.of_whole(name, run, heard, recipe, about, checkpoints, place, report)
+            try:
+                made = stage.of_whole(name, run, heard, recipe, about, checkpoints, place, report)
+            except torch.OutOfMemoryError:
+                raise TrainingError(
+                    "the GPU has too little free memory for this network. Free some, or train on "
+                    "the CPU: TIMNET_DEVICE=cpu."
+                ) from None
         models.save(made, workspace.model(name))
     _tell(made, workspace.model(name))
 
