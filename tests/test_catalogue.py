@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "runs"),
     (
-        (("table-s3", "emovo"), ["emovo-without-bd", "emovo-tcn"]),
+        (("table-s3", "emodb"), ["emodb-without-bd", "emodb-tcn"]),
         (("table-2", "emovo", "ravdess"), ["emovo-to-ravdess", "ravdess-to-emovo"]),
         (("table-1", "iemocap"), ["iemocap-random"]),
     ),

@@ -171,8 +171,7 @@ def overview(runs: list[ScoredRun]) -> Table:
             "seeds; 95 %: bootstrap over utterances.",
             *_chances(runs),
             "`step`: points of UAR against the protocol above it at the same settings, what its "
-            "honesty costs; a step of a size that lies within the 95 % either way is none that the "
-            "corpus could show. "
+            "honesty costs; one smaller than half the width of the 95 % may be chance. "
             "`over folds`: mean ± standard deviation of the folds' own figures.",
             *_incomplete(runs),
             *_departures([run for run in runs if run.is_the_paper_s]),
