@@ -52,8 +52,9 @@ def page(
     template = environment.from_string(
         files("timnet").joinpath("report.html").read_text(encoding="utf-8")
     )
+    whole = [run for run in runs if run.variant == "tim-net"] or runs  # ablations have a table
     return template.render(
-        cards=[card for run in runs for card in _cards(run)],
+        cards=[card for run in whole for card in _cards(run)],
         tables=[_shown(table) for table in tables],
         overview=_source(overview),
         runs=[

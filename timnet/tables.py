@@ -305,7 +305,8 @@ def ablation(runs: list[ScoredRun], losses: Losses) -> Table:
                 if run is None:
                     cells += [Cell(NOT_HERE), Cell(NOT_HERE)]
                 else:
-                    cells += [_interval(run, protocol, name) for name in ("uar", "war")]
+                    war = print_figure(run.scores[protocol]["war"]["value"])
+                    cells += [_interval(run, protocol, "uar"), Cell(war, run.name)]
                 loss = losses.get(run.name, {}).get(protocol) if run else None
                 points = [signed(value) for value in loss.points["uar"]] if loss else []
                 cells.append(Cell(_brackets(*points), run.name) if run and points else Cell(""))
