@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "runs"),
     (
-        (("table-s3", "emodb"), ["emodb-without-bd", "emodb-tcn"]),
+        (("table-s3", "emodb"), ["emodb-random", "emodb-without-bd", "emodb-tcn"]),
         (("table-2", "emovo", "ravdess"), ["emovo-to-ravdess", "ravdess-to-emovo"]),
         (("table-1", "iemocap"), ["iemocap-random"]),
     ),

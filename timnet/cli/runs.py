@@ -86,8 +86,12 @@ def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(workspace.params)
+    corpora = list(dict.fromkeys(corpora))
+    wanted = catalogue.runs(table, corpora)
+    if table == "table-s3":  # with the whole network, which ablations are held against
+        wanted = catalogue.runs("table-1", corpora) | wanted
     added = []
-    for name, run in catalogue.runs(table, list(dict.fromkeys(corpora))).items():
+    for name, run in wanted.items():
         if name in content["runs"]:
             continue
         for corpus in sorted(_corpora(run)):
