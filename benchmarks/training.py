@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -151,11 +152,13 @@ def show(place: str, rates: dict[str, list[float]], first: dict[str, float]) -> 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--epochs", type=int, help="timed; default 4 on the CPU, 500 on a GPU")
-    parser.add_argument("--rounds", type=int, default=3, help="on the CPU; the median is shown")
+    parser.add_argument("--rounds", type=int, default=3, help="on the CPU (3); the median is shown")
     given = parser.parse_args()
     if given.device == "cuda":
+        if not torch.cuda.is_available():
+            sys.exit("training: torch finds no GPU here.")
         on_gpu(given.epochs or 500)
     else:
         on_cpu(given.epochs or 4, given.rounds)
