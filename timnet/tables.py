@@ -337,7 +337,7 @@ def ablation(runs: list[ScoredRun], losses: Losses) -> Table:
             "the scales in place of learned weights; TCN: residual blocks, forward only.",
             "In brackets: 95 % by bootstrap over utterances. Against TIM-Net: points of UAR, the "
             "same utterances drawn for both; an interval that holds 0 is no change that the corpus "
-            "could show. How networks of other seeds would differ is not in it.",
+            "could show. What another seed would change is not in it; what precision does, is.",
             *_departures(used),
         ],
     )
