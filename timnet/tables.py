@@ -300,20 +300,18 @@ def ablation(runs: list[ScoredRun], losses: Losses) -> Table:
             variant = ABLATION_NAMES[method]
             cells = [Cell(corpus), Cell(method)]
             cells += [Cell(print_figure(value)) for value in methods[method]]
+            run = _run_of(runs, corpus, "corrected", variant)  # `published` is of the same
+            if run is None:
+                rows.append(cells + [Cell(NOT_HERE), Cell(NOT_HERE), Cell("")] * 2 + [Cell("")])
+                continue
+            used.append(run)
             for protocol in ("published", "corrected"):
-                run = _run_of(runs, corpus, protocol, variant)
-                if run is None:
-                    cells += [Cell(NOT_HERE), Cell(NOT_HERE)]
-                else:
-                    war = print_figure(run.scores[protocol]["war"]["value"])
-                    cells += [_interval(run, protocol, "uar"), Cell(war, run.name)]
-                loss = losses.get(run.name, {}).get(protocol) if run else None
+                war = print_figure(run.scores[protocol]["war"]["value"])
+                cells += [_interval(run, protocol, "uar"), Cell(war, run.name)]
+                loss = losses.get(run.name, {}).get(protocol)
                 points = [signed(value) for value in loss.points["uar"]] if loss else []
-                cells.append(Cell(_brackets(*points), run.name) if run and points else Cell(""))
-            run = _run_of(runs, corpus, "corrected", variant)
-            used += [run] if run else []
-            cells.append(Cell(run.record["train"]["precision"] if run else ""))
-            rows.append(cells)
+                cells.append(Cell(_brackets(*points), run.name) if points else Cell(""))
+            rows.append([*cells, Cell(run.record["train"]["precision"])])
     return Table(
         "table-s3",
         "Table S3: ablation",
