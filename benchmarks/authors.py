@@ -10,11 +10,15 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from timnet import features, fit, folds, keras, manifest, parity, schemas
+from timnet import schemas
 from timnet.corpora import CORPORA
-from timnet.model import Model
-from timnet.network import pad_channels
+from timnet.dataset import features, folds, manifest
+from timnet.evaluation import authors_weights as keras
+from timnet.evaluation import parity
+from timnet.models import build as fit
+from timnet.models.model import Model
 from timnet.paper import paper
+from timnet.training.network import pad_channels
 
 
 def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: int = 2) -> Model:

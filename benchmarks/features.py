@@ -25,14 +25,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from timnet.features import FeatureSettings
+from timnet.dataset.features import FeatureSettings
 from timnet.processes import worker_environment
 
 SETTINGS = FeatureSettings(96000)
 
 
 def by_timnet(path: Path, scratch: Path) -> None:
-    from timnet import features
+    from timnet.dataset import features
 
     values = features.of_file(path, SETTINGS, features.mel_filters())
     assert isinstance(values, np.ndarray)
@@ -42,7 +42,7 @@ def by_resampy(path: Path, scratch: Path) -> None:
     import librosa
     from old_resampy import by_resampy as resampled
 
-    from timnet.features import centre
+    from timnet.dataset.features import centre
 
     signal, rate = librosa.load(path, sr=None)
     signal = resampled(signal, rate)
@@ -55,7 +55,7 @@ def by_resampy(path: Path, scratch: Path) -> None:
 def by_soxr(path: Path, scratch: Path) -> None:
     import librosa
 
-    from timnet.features import centre
+    from timnet.dataset.features import centre
 
     signal, _ = librosa.load(path, sr=22050)
     values = librosa.feature.mfcc(y=centre(signal, SETTINGS.signal_length), sr=22050, n_mfcc=39)

@@ -32,8 +32,8 @@ from ruamel.yaml import YAML
 
 from flows.leash import Leash
 from flows.server import free_port, start_server
-from timnet import own
 from timnet.cli.people import set_up_demo
+from timnet.corpora import custom as own
 from timnet.corpora import demo
 
 ROOT = Path(__file__).resolve().parent.parent

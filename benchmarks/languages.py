@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from authors import authors_model
 
-from timnet import calibration, load_model, metrics
+from timnet import load_model
 from timnet.corpora import CORPORA
-from timnet.model import Model
+from timnet.evaluation import calibration, metrics
+from timnet.models.model import Model
 
 
 def main() -> None:

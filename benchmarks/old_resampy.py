@@ -9,7 +9,7 @@ import numpy as np
 import resampy
 from scipy.signal.windows import kaiser
 
-from timnet.resample import KAISER_BETA, ROLL_OFF
+from timnet.dataset.resample import KAISER_BETA, ROLL_OFF
 
 
 def by_resampy(signal: np.ndarray, rate: int) -> np.ndarray:

@@ -34,8 +34,8 @@ from flows.leash import Leash
 from flows.server import free_port, start_server
 from timnet.cli.people import set_up_demo
 from timnet.corpora import demo
-from timnet.own import LABELS
-from timnet.workspace import Workspace
+from timnet.corpora.custom import LABELS
+from timnet.paths import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 DEAD = 99_999_999  # no process has this number: it is above the system's largest

@@ -21,8 +21,9 @@ import psutil
 import pyarrow as pa
 import soundfile
 
-from timnet import features, schemas
-from timnet.features import FeatureSettings
+from timnet import schemas
+from timnet.dataset import features
+from timnet.dataset.features import FeatureSettings
 
 FILES, RATE, SECONDS = 200, 16000, 4
 

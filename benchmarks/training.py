@@ -30,9 +30,9 @@ import torch
 import torch.nn.functional as F
 from plain import PlainTIMNet
 
-from timnet.folds import random_folds
+from timnet.dataset.folds import random_folds
 from timnet.processes import worker_environment
-from timnet.stack import Split, State, TrainSettings, train_stack
+from timnet.training.stack import Split, State, TrainSettings, train_stack
 
 UTTERANCES, FRAMES, CHANNELS, CLASSES, FOLDS = 588, 188, 39, 7, 10
 

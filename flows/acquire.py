@@ -4,8 +4,9 @@
 
 Each corpus is one task run of its name: Completed if it is in data/, whole, now or before; Failed
 with what is wrong, or whom a person has to ask for it. The others go on: `dvc add data` follows if
-any is there, and the flow fails if any is not. Prefect retries nothing: `timnet.download` tries
-again, with back-off and as the server asks, from where the line was cut, and says so in the log.
+any is there, and the flow fails if any is not. Prefect retries nothing: `timnet.acquire.download`
+tries again, with back-off and as the server asks, from where the connection dropped, and says so in
+the log.
 """
 
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
@@ -28,13 +29,13 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.command import run
 from flows.leash import Leash
 from flows.reproduce import ask
-from timnet import acquire as stage
 from timnet import corpora as registry
+from timnet.acquire import acquire as stage
+from timnet.acquire.download import Progress, without_login
 from timnet.cli.corpora import noted
 from timnet.cli.status import refuse_loss
-from timnet.download import Progress, without_login
 from timnet.errors import TimnetError
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
 
 EVERY = 5.0  # s between two reports of progress
 LOGIN = "the mirror's address holds a login, which Prefect would keep: set TIMNET_MIRROR to it."

@@ -21,11 +21,11 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from timnet import git, params
 from timnet.cli.status import ask_dvc
 from timnet.errors import TimnetError
-from timnet.provenance import commit
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
+from timnet.project import git, params
+from timnet.project.provenance import commit
 
 TABLE = "single-corpus"  # results/tables/<TABLE>.md, made by the stage `tables`; artifact's key
 RESULTS_URL = "TIMNET_RESULTS_URL"  # where `make ui` serves results/ of the current folder

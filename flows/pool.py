@@ -27,7 +27,7 @@ from prefect.states import Cancelled, Cancelling, Failed, State
 from flows.leash import Leash
 from timnet.cli.status import locked
 from timnet.errors import ParameterError
-from timnet.provenance import head
+from timnet.project.provenance import head
 
 FLOW = "stage"  # of `flows.stage`; its deployment has the name of the pool
 EVERY = 2.0  # s between two looks at a run

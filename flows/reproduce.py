@@ -61,8 +61,8 @@ from timnet.cli.status import (
     training_stages,
 )
 from timnet.errors import ParameterError, TimnetError, listing
-from timnet.licences import PRIVATE
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
+from timnet.project.licences import PRIVATE
 
 Protocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run

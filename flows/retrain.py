@@ -39,13 +39,13 @@ from flows.leash import Cut, Leash
 from flows.pool import prepare
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
 from flows.reproduce import PATIENT, outcome, plan, run_steps, this_run
-from timnet import acquire as stage
 from timnet import corpora as registry
-from timnet import params
+from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
 from timnet.cli.status import refuse_data_changes
 from timnet.errors import TimnetError
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
+from timnet.project import params
 
 GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
 Promote = Literal["candidate", "ask", "production"]

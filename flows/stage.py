@@ -19,11 +19,11 @@ from flows.guard import exclusive
 from flows.leash import Leash
 from flows.pool import FLOW
 from flows.reproduce import ask, reproduce_stage
-from timnet import git
 from timnet.cli.push import refuse_unlicensed
 from timnet.errors import ParameterError, TimnetError
-from timnet.licences import PRIVATE
-from timnet.workspace import Workspace, replacing
+from timnet.paths import Workspace, replacing
+from timnet.project import git
+from timnet.project.licences import PRIVATE
 
 CLONE = "TIMNET_CLONE"  # where the runs of a worker find its clone
 

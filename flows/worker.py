@@ -26,7 +26,7 @@ from flows.pool import HEARTBEAT
 from flows.server import running_ui
 from flows.stage import CLONE, take
 from timnet.cli.push import refuse_unlicensed
-from timnet.licences import PRIVATE
+from timnet.project.licences import PRIVATE
 
 
 def register(pool: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from timnet import features, model, novelty
-from timnet.features import FeatureSettings
-from timnet.model import Calibration, Card, FeatureRecord, Figures, Model, Source
-from timnet.network import TIMNet
+from timnet.dataset import features
+from timnet.dataset.features import FeatureSettings
+from timnet.models import model
+from timnet.models import out_of_domain as novelty
+from timnet.models.model import Calibration, Card, FeatureRecord, Figures, Model, Source
+from timnet.training.network import TIMNet
 
 LABELS = ("angry", "happy", "sad")
 SETTINGS = FeatureSettings(22050)  # a window of a second

@@ -17,7 +17,7 @@ import server as http
 from archives import ARCHIVES, laid_out, tarred, tree, zipped
 from test_recipes import needs_shared, originals  # noqa: F401
 
-from timnet.acquire import Acquired, State, acquire, state, where
+from timnet.acquire.acquire import Acquired, State, acquire, state, where
 from timnet.corpora import corpus
 from timnet.corpora.corpus import Download
 from timnet.errors import CorpusError, ParameterError
@@ -318,7 +318,7 @@ def test_state(tmp_path, data):
 KILLED = """
 import sys
 from pathlib import Path
-from timnet.acquire import acquire
+from timnet.acquire.acquire import acquire
 from timnet.corpora import corpus
 print("ready", flush=True)
 way = {sys.argv[2]: sys.argv[3] if sys.argv[2] == "url" else Path(sys.argv[3])}

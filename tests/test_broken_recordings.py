@@ -14,9 +14,10 @@ from broken import mutants
 from conftest import run
 from models import RATE, SETTINGS, small_model, voice
 
-from timnet import features, manifest, model
 from timnet.corpora import emovo
+from timnet.dataset import features, manifest
 from timnet.errors import AudioError, CorpusError
+from timnet.models import model
 
 NUMBER = 300
 GOOD_NAMES = [

@@ -6,8 +6,10 @@ from typing import get_args
 import pytest
 from conftest import ROOT, run
 
-from timnet import catalogue, params, tables
-from timnet.network import VARIANTS
+from timnet.paper import runs as catalogue
+from timnet.project import params
+from timnet.reporting import tables
+from timnet.training.network import VARIANTS
 
 
 def test_every_run_of_the_paper_is_there_with_its_settings() -> None:

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from archives import ARCHIVES, LFS, RATE, laid_out, tarred, wav, zipped
 
-from timnet import manifest, validate
-from timnet.acquire import acquire
+from timnet.acquire.acquire import acquire
 from timnet.corpora import corpus
+from timnet.dataset import manifest, validate
 from timnet.errors import AudioError, CorpusError
 
 E1, E2 = "wav/03a01Wa.wav", "wav/08a02Na.wav"

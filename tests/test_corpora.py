@@ -13,8 +13,9 @@ from archives import ARCHIVES, iemocap_archive, laid_out, tarred, tree, wav, zip
 from conftest import ROOT, commit, run
 from ruamel.yaml import YAML
 
-from timnet import own, schemas
+from timnet import schemas
 from timnet.corpora import corpus
+from timnet.corpora import custom as own
 
 SLOW = pytest.mark.slow
 

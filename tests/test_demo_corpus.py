@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from timnet.acquire import acquire, state
+from timnet.acquire.acquire import acquire, state
 from timnet.corpora import demo
 from timnet.errors import CorpusError, ParameterError
 

@@ -12,7 +12,7 @@ import pytest
 import server as http
 from server import Server
 
-from timnet.download import archive_kind, fetch
+from timnet.acquire.download import archive_kind, fetch
 from timnet.errors import CorpusError
 
 BODY = b"PK\x03\x04" + random.Random(1).randbytes(3_000_000)

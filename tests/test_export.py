@@ -11,9 +11,10 @@ import pytest
 from conftest import run
 from models import LABELS, SETTINGS, small_model, voice
 
-from timnet import export, features, model
+from timnet.dataset import features
 from timnet.errors import ArtifactError, ParameterError
-from timnet.network import VARIANTS
+from timnet.models import export, model
+from timnet.training.network import VARIANTS
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from timnet import features, schemas
+from timnet import schemas
+from timnet.dataset import features
+from timnet.dataset.features import FeatureSettings
+from timnet.dataset.resample import resample
 from timnet.errors import ArtifactError, AudioError, ParameterError
-from timnet.features import FeatureSettings
-from timnet.resample import resample
 
 SETTINGS = FeatureSettings(44100)
 

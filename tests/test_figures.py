@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from timnet import figures
+from timnet.reporting import figures
 
 SCORES = {
     protocol: {

@@ -11,9 +11,12 @@ import pytest
 import torch
 from conftest import commit, edit, run
 
-from timnet import corpora, fit, model, params, schemas
+from timnet import corpora, schemas
 from timnet.cli import use
 from timnet.errors import ArtifactError, ParameterError, TrainingError
+from timnet.models import build as fit
+from timnet.models import model
+from timnet.project import params
 
 PROVENANCE = {"commit": "0123456789", "device_name": "none", "versions": {}}
 

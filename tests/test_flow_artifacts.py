@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 
 from flows import artifacts
 from flows.artifacts import Progress, key
-from timnet.workspace import Workspace, write_text
+from timnet.paths import Workspace, write_text
 
 show = flow(artifacts.show, name="show", validate_parameters=False)
 DONE = ["publish@demo", "score@demo-random", "tables"]

@@ -27,7 +27,7 @@ from flows.reproduce import dvc as leashed_dvc
 from flows.server import free_port, start_server
 from timnet.cli.status import past_time
 from timnet.errors import ParameterError
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
 
 
 @pytest.fixture(scope="module")

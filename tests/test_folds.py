@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from sklearn.model_selection import KFold
 
-from timnet import folds
 from timnet.corpora import CORPORA, ravdess
 from timnet.corpora.corpus import natural_key
+from timnet.dataset import folds
 from timnet.errors import CorpusError, ParameterError
 
 

@@ -32,14 +32,21 @@ from models import small_model
 from ruamel.yaml import YAML
 from safetensors.numpy import load_file, save_file
 
-from timnet import download, features, keras, model, own, params, records, render, schemas, tables
-from timnet.acquire import state
+from timnet import records, schemas
+from timnet.acquire import download
+from timnet.acquire.acquire import state
 from timnet.cli import status
 from timnet.corpora import casia, emodb, emovo, iemocap, ravdess, savee
+from timnet.corpora import custom as own
 from timnet.corpora.corpus import natural_key
+from timnet.dataset import features
 from timnet.errors import ArtifactError, CorpusError, ParameterError, TimnetError
-from timnet.network import TIMNet
-from timnet.tables import ScoredRun
+from timnet.evaluation import authors_weights as keras
+from timnet.models import model
+from timnet.project import params
+from timnet.reporting import render, tables
+from timnet.reporting.tables import ScoredRun
+from timnet.training.network import TIMNet
 
 
 @pytest.fixture

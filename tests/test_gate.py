@@ -5,10 +5,12 @@ import pyarrow as pa
 import pytest
 from conftest import ROOT, run
 
-from timnet import gate, render, schemas
-from timnet.changes import Result, changes
+from timnet import schemas
 from timnet.cli.review import Protocol
-from timnet.score import MEANING
+from timnet.evaluation import gate
+from timnet.evaluation.compare import Result, changes
+from timnet.evaluation.score import MEANING
+from timnet.reporting import render
 
 LABELS = ("angry", "sad")
 

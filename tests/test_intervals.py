@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import bootstrap
 from sklearn.metrics import recall_score
 
-from timnet import intervals
+from timnet.evaluation import intervals
 
 
 def answers(share: float, seed: int = 0, size: int = 400) -> tuple[np.ndarray, np.ndarray]:

@@ -10,10 +10,10 @@ from conftest import ROOT, commit, edit, run
 from mini import dvc
 from ruamel.yaml import YAML
 
-from timnet import licences
 from timnet.cli.push import refuse_unlicensed
 from timnet.corpora import CORPORA
 from timnet.errors import LicenceError, ParameterError
+from timnet.project import licences
 
 STAGES = """\
 stages:

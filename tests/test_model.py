@@ -17,8 +17,12 @@ from models import RATE, small_model, voice
 from safetensors.numpy import load_file, save_file
 
 import timnet
-from timnet import calibration, cards, features, model, novelty
+from timnet.dataset import features
 from timnet.errors import ArtifactError
+from timnet.evaluation import calibration
+from timnet.models import card as cards
+from timnet.models import model
+from timnet.models import out_of_domain as novelty
 
 
 @pytest.fixture(scope="module")

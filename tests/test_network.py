@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from plain import PlainTIMNet
 
-from timnet.network import VARIANTS, TIMNet, pad_channels
+from timnet.training.network import VARIANTS, TIMNet, pad_channels
 
 S, T, B, K = 3, 40, 6, 7
 ABLATIONS = [name for name in VARIANTS if name != "tim-net"]

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from archives import laid_out, tree, wav
 
-from timnet import manifest, own
-from timnet.acquire import state
+from timnet.acquire.acquire import state
 from timnet.corpora import corpus
+from timnet.corpora import custom as own
+from timnet.dataset import manifest
 from timnet.errors import CorpusError
 
 HEADER = "path,speaker,emotion,sex\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from timnet import params
 from timnet.errors import ParameterError
+from timnet.project import params
 
 CASES = {
     "trained_on: dmo": "runs.demo-random: no corpus 'dmo' in corpora. Did you mean 'demo'?",

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from conftest import run
 
-from timnet import features, manifest, parity
 from timnet.corpora import CORPORA
+from timnet.dataset import features, manifest
 from timnet.errors import ArtifactError, ParameterError
+from timnet.evaluation import parity
 
 EMOVO = CORPORA["emovo"]
 LOGITS = Path(__file__).parent / "reference" / "emovo-logits.npy"  # of the first exact run

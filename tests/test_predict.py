@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import LABELS, RATE, small_model, voice
 
-from timnet import features, model
 from timnet.cli import answers
+from timnet.dataset import features
 from timnet.errors import AudioError
-from timnet.network import pad_channels
-from timnet.predict import Prediction, windows
+from timnet.models import model
+from timnet.models.predict import Prediction, windows
+from timnet.training.network import pad_channels
 
 LOGITS = Path(__file__).parent / "reference" / "emovo-logits.npy"
 
@@ -292,8 +293,8 @@ def test_emovo_through_prediction_is_the_paper_s(restored, shared: Path) -> None
     """541 of 588, from files: each fold's network on the fold that it was not trained on."""
     from authors import authors_model
 
-    from timnet import folds, manifest
     from timnet.corpora import CORPORA
+    from timnet.dataset import folds, manifest
 
     recordings = restored("emovo")
     loaded = authors_model(shared / "reference" / "EMOVO_1.zip", recordings)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from old_resampy import by_resampy
 
-from timnet.resample import resample
+from timnet.dataset.resample import resample
 
 RATES = (48000, 44100, 32000, 24000, 16000, 8000, 11025, 96000, 48001)
 

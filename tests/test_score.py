@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from timnet import schemas, score
+from timnet import schemas
+from timnet.evaluation import score
 
 LABELS = ("angry", "sad")
 

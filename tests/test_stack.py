@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from timnet import stack
 from timnet.errors import ArtifactError, TrainingError
-from timnet.network import VARIANTS
 from timnet.processes import worker_environment
-from timnet.stack import Split, State, TrainSettings, load_state, save_state, train_stack
+from timnet.training import stack
+from timnet.training.network import VARIANTS
+from timnet.training.stack import Split, State, TrainSettings, load_state, save_state, train_stack
 
 SETTINGS = TrainSettings(epochs=3, batch_size=8, tabs=3, compiled=False)
 CLASSES = 3

@@ -17,7 +17,7 @@ from mini import dvc, make, take, until
 from timnet.cli.busy import Busy, at_work, refuse_at_work
 from timnet.cli.status import locked, past_time, refuse_data_changes
 from timnet.errors import ArtifactError
-from timnet.workspace import Workspace, write_text
+from timnet.paths import Workspace, write_text
 
 LOCK = (ROOT / "dvc.lock").read_bytes()
 PART = LOCK[:8192]  # what DVC has written at first when it writes the file anew

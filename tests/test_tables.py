@@ -5,12 +5,13 @@ import io
 
 import pytest
 
-from timnet import catalogue, corpus_tables, render, tables
-from timnet.changes import Change
 from timnet.corpora import CORPORA
+from timnet.evaluation.compare import Change
 from timnet.paper import paper
-from timnet.render import Table
-from timnet.tables import ScoredRun
+from timnet.paper import runs as catalogue
+from timnet.reporting import corpus_tables, render, tables
+from timnet.reporting.render import Table
+from timnet.reporting.tables import ScoredRun
 
 
 def scored(name: str, run: dict, protocols: dict[str, tuple[float, float]]) -> ScoredRun:

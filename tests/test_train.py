@@ -18,10 +18,13 @@ import torch
 from conftest import edit, run
 from scipy.stats import binomtest
 
-from timnet import features, provenance, schemas, train
+from timnet import schemas
 from timnet.cli import common, stages
+from timnet.dataset import features
 from timnet.errors import ArtifactError, ParameterError
-from timnet.stack import Split, TrainSettings, train_stack
+from timnet.project import provenance
+from timnet.training import train
+from timnet.training.stack import Split, TrainSettings, train_stack
 
 
 @pytest.fixture
@@ -275,7 +278,10 @@ def test_a_gpu_trains_to_the_same_bits_twice_and_near_the_cpu(
 @pytest.mark.parametrize(
     ("modules", "unwanted"),
     (
-        ("timnet.train", "polars pandas librosa scipy sklearn soundfile h5py pydantic prefect dvc"),
+        (
+            "timnet.training.train",
+            "polars pandas librosa scipy sklearn soundfile h5py pydantic prefect dvc",
+        ),
         ("timnet.cli", "torch polars pandas librosa scipy sklearn soundfile prefect dvc"),
     ),
 )

@@ -16,8 +16,8 @@ from archives import laid_out, tarred, tree, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timnet.acquire.unpack import Limits, copy, root, unpack
 from timnet.errors import CorpusError
-from timnet.unpack import Limits, copy, root, unpack
 
 MEMBERS = {
     "top/a/1.wav": b"one",

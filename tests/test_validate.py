@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from timnet.corpora.emovo import CORPUS
+from timnet.dataset.validate import refuse, validate
 from timnet.errors import CorpusError
 from timnet.schemas import MANIFEST
-from timnet.validate import refuse, validate
 
 RATE = 48000  # Hz
 

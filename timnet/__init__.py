@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from timnet.model import Model
+    from timnet.models.model import Model
 
 __version__ = "0.1.0"
 
@@ -18,6 +18,6 @@ def load_model(name: str | Path) -> Model:
     Raises:
         ArtifactError: no such model, or a file that is none.
     """
-    from timnet import model
+    from timnet.models import model
 
     return model.load(model.find(name))

@@ -1,7 +1,7 @@
 """Files of JSON and YAML that commands read: one declared shape each, checked on every read.
 
 What `timnet.schemas` is for tables. They are kept in git, where a merge or a hand can damage them.
-Settings, params.yaml, are `timnet.params`' business.
+Settings, params.yaml, are `timnet.project.params`' business.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ Provenance = dict[str, Origin]  # provenance.json, by run
 
 
 class Contract(TypedDict):
-    """corpus.json of one's own recordings: see `timnet.own`."""
+    """corpus.json of one's own recordings: see `timnet.corpora.custom`."""
 
     id: str
     title: str

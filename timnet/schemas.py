@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from timnet.errors import ArtifactError
-from timnet.workspace import replacing
+from timnet.paths import replacing
 
 SINGLE = ("manifest", "features", "folds")  # stages that write one table each
 MANIFEST = pa.schema(

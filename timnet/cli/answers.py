@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from timnet.predict import Prediction
+    from timnet.models.predict import Prediction
 
 WIDEST = 44  # characters of a name in the table
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from timnet.errors import TimnetError
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
 
 
 class Busy(TimnetError):

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from timnet.errors import ArtifactError, CorpusError, ParameterError, listing
-from timnet.workspace import Workspace, replacing, write_text
+from timnet.paths import Workspace, replacing, write_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
     from timnet.corpora.corpus import Corpus
-    from timnet.params import Params
+    from timnet.project.params import Params
 
 app = typer.Typer(
     help="TIM-Net speech emotion recognition: from recordings to the paper's tables.",
@@ -97,7 +97,7 @@ def timed(workspace: Workspace, stage: str) -> Iterator[None]:
 
 def open_workspace() -> tuple[Workspace, Params]:
     """The workspace in the current folder and its parameters."""
-    from timnet import params
+    from timnet.project import params
 
     workspace = Workspace(Path())
     _refuse_other_code(workspace)

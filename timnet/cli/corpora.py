@@ -12,11 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from timnet import git
 from timnet.cli.common import app, bars, say
 from timnet.cli.status import refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
+from timnet.project import git
 
 
 @app.command()
@@ -35,8 +35,9 @@ def acquire(
 
     TIMNET_MIRROR may name the address of an institute's own copies.
     """
-    from timnet import acquire as stage
-    from timnet import corpora, own
+    from timnet import corpora
+    from timnet.acquire import acquire as stage
+    from timnet.corpora import custom as own
 
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
@@ -90,7 +91,7 @@ def noted(root: Path) -> str:
 
 @contextmanager
 def _transfer(name: str) -> Iterator[Any]:
-    """Bars for what `timnet.acquire` reports: bytes downloaded, unpacked, copied."""
+    """Bars for what `timnet.acquire.acquire` reports: bytes downloaded, unpacked, copied."""
     from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
     with bars(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as progress:
@@ -112,8 +113,8 @@ def corpora(
     from rich.console import Console
     from rich.table import Table
 
-    from timnet import acquire as stage
     from timnet import corpora as registry
+    from timnet.acquire import acquire as stage
 
     workspace = Workspace(Path())
     data = workspace.data
@@ -145,7 +146,7 @@ def _describe(recipe: Any, console: Any) -> None:
     """A corpus in full, as its recipe has it."""
     from rich.table import Table
 
-    from timnet import acquire as stage
+    from timnet.acquire import acquire as stage
 
     state = stage.state(recipe, Workspace(Path()).data)
     sexes = [f"{list(recipe.speakers.values()).count(sex)} {sex}" for sex in ("female", "male")]

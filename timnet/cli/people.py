@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from timnet import git
 from timnet.cli.common import app, bar, read_json, say, workers
 from timnet.errors import ArtifactError, ParameterError, TimnetError
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
+from timnet.project import git
 
 if TYPE_CHECKING:
-    from timnet.parity import Parity
+    from timnet.evaluation.parity import Parity
 
 MARK = ".git/timnet-demo"  # what `set_up_demo` made, and may be given other code
 
@@ -48,9 +48,9 @@ def parity(
 def measure_parity(corpus: str, folder: Path, weights: Path) -> Parity:
     """What the authors' weights say of the recordings in a folder."""
     from timnet import corpora
-    from timnet import features as extraction
-    from timnet import manifest as listing
-    from timnet import parity as check
+    from timnet.dataset import features as extraction
+    from timnet.dataset import manifest as listing
+    from timnet.evaluation import parity as check
 
     recipe = corpora.corpus(corpus)
     settings = check.settings(recipe)
@@ -73,7 +73,7 @@ def demo(
     """Run the whole pipeline on a synthetic corpus, in a workspace of its own."""
     from timnet import records
     from timnet.corpora import demo as corpus
-    from timnet.score import MEANING
+    from timnet.evaluation.score import MEANING
 
     if not Path("dvc.yaml").exists() or not Path(".git").exists():
         raise ParameterError("no checkout of the project here. Run this in the root of its clone.")

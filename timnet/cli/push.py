@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from timnet import licences
 from timnet.cli.common import app, recipe_of
 from timnet.errors import LicenceError, ParameterError, TimnetError, listing
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
+from timnet.project import licences
 
 MODELS = "build/models"  # weights, which hold no utterance
 NOWHERE = "/dev/null/"  # begins the address that .dvc/config has until someone sets one

@@ -13,15 +13,15 @@ from timnet.cli.common import app, as_json, copy_files, open_workspace, read_jso
 from timnet.cli.stages import STAGES, RunName
 from timnet.cli.status import locked
 from timnet.errors import ParameterError
-from timnet.workspace import Workspace, write_text
+from timnet.paths import Workspace, write_text
 
 OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothing
 
 if TYPE_CHECKING:
-    from timnet.changes import Change, Result
-    from timnet.params import Params
-    from timnet.render import Table
-    from timnet.tables import ScoredRun
+    from timnet.evaluation.compare import Change, Result
+    from timnet.project.params import Params
+    from timnet.reporting.render import Table
+    from timnet.reporting.tables import ScoredRun
 
 
 @app.command(rich_help_panel=STAGES)
@@ -31,7 +31,7 @@ def score(run: RunName) -> None:
     import polars as pl
 
     from timnet import schemas
-    from timnet import score as stage
+    from timnet.evaluation import score as stage
 
     workspace, params = open_workspace()
     params.run(run)
@@ -77,9 +77,9 @@ def score(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def tables() -> None:
     """Put the paper's figures beside ours, as Markdown, CSV and LaTeX."""
-    from timnet import figures as drawn
-    from timnet import render
-    from timnet import tables as stage
+    from timnet.reporting import figures as drawn
+    from timnet.reporting import render
+    from timnet.reporting import tables as stage
 
     workspace, params = open_workspace()
     runs = scored_runs(workspace, params)
@@ -106,7 +106,7 @@ def tables() -> None:
 @app.command(rich_help_panel=STAGES)
 def figures(run: RunName) -> None:
     """Draw a run: confusion matrices, curves, fused vectors, time scales, speakers."""
-    from timnet import figures as stage
+    from timnet.reporting import figures as stage
 
     workspace, params = open_workspace()
     params.run(run)
@@ -126,7 +126,7 @@ def figures(run: RunName) -> None:
 def report() -> None:
     """Make the report: one HTML page with all tables and figures, for any browser, offline."""
     from timnet import records
-    from timnet import report as stage
+    from timnet.reporting import report as stage
 
     workspace, params = open_workspace()
     runs = scored_runs(workspace, params)
@@ -165,8 +165,8 @@ def offline_plots() -> None:
 
 
 def _all_tables(workspace: Workspace, params: Params, runs: list[ScoredRun]) -> list[Table]:
-    from timnet import tables as stage
-    from timnet.changes import changes
+    from timnet.evaluation.compare import changes
+    from timnet.reporting import tables as stage
 
     losses: dict[str, dict[str, Change]] = {}
     for run, whole in stage.ablated(runs):
@@ -180,7 +180,7 @@ def _all_tables(workspace: Workspace, params: Params, runs: list[ScoredRun]) -> 
 def result_of(workspace: Workspace, run: str) -> Result:
     """What the results here say of a run."""
     from timnet import records, schemas
-    from timnet.changes import Result
+    from timnet.evaluation.compare import Result
 
     folder = workspace.run_results(run)
     record = read_json(folder / "run.json", records.Run)
@@ -202,7 +202,7 @@ def scored_runs(workspace: Workspace, params: Params) -> list[ScoredRun]:
 
 def scored_run(workspace: Workspace, name: str) -> ScoredRun:
     from timnet import records
-    from timnet.tables import ScoredRun
+    from timnet.reporting.tables import ScoredRun
 
     folder = workspace.run_results(name)
     record = read_json(folder / "run.json", records.Run)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timnet import git
 from timnet.cli import revisions
 from timnet.cli.common import (
     app,
@@ -27,14 +26,15 @@ from timnet.cli.people import measure_parity
 from timnet.cli.results import result_of
 from timnet.cli.stages import RunName, training_progress
 from timnet.errors import ArtifactError, ParameterError, listing
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
+from timnet.project import git
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from timnet.gate import Rule
-    from timnet.stack import TrainSettings
+    from timnet.evaluation.gate import Rule
+    from timnet.training.stack import TrainSettings
 
 CLOSED = 3  # exit status of `timnet gate`
 TOLERANCE = 1.0  # points of UAR
@@ -52,9 +52,11 @@ def compare(
     revision: Annotated[str, typer.Argument(metavar="REVISION", help="A commit, branch or tag.")],
 ) -> None:
     """Compare the results here with those of another revision, as Markdown for a pull request."""
-    from timnet import changes, records, render
-    from timnet.render import NO_FIGURE, Cell, Table, print_figure, signed
-    from timnet.score import MEANING
+    from timnet import records
+    from timnet.evaluation import compare as changes
+    from timnet.evaluation.score import MEANING
+    from timnet.reporting import render
+    from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, signed
 
     workspace, _ = open_workspace()
     theirs = revisions.commit_of(workspace.root, revision)
@@ -136,8 +138,8 @@ def gate(
     ] = None,
 ) -> None:
     """Judge committed results: may they take the place of the baseline's? Exits with 3 if not."""
-    from timnet import gate as rules
-    from timnet import render
+    from timnet.evaluation import gate as rules
+    from timnet.reporting import render
 
     workspace = Workspace(Path())
     archives = dict(_weights_of(text) for text in weights or ())
@@ -176,7 +178,7 @@ def _weights_of(text: str) -> tuple[str, Path]:
 
 
 def _parity(corpus: str, archive: Path, workspace: Workspace) -> Rule:
-    from timnet import gate
+    from timnet.evaluation import gate
 
     if not archive.is_file():
         return gate.unchecked_parity(corpus, f"no file {archive}")
@@ -198,8 +200,9 @@ def verify(
     With the settings that it was trained with, whatever params.yaml says by now. Reads the cached
     features and leaves results/ and build/train/ as they are.
     """
-    from timnet import provenance, records, schemas
-    from timnet import train as stage
+    from timnet import records, schemas
+    from timnet.project import provenance
+    from timnet.training import train as stage
 
     workspace, params = open_workspace()
     params.run(run)
@@ -246,7 +249,7 @@ def verify(
 
 
 def _trained_with(record: dict, path: Path) -> TrainSettings:
-    from timnet.stack import TrainSettings
+    from timnet.training.stack import TrainSettings
 
     known, given = {field.name for field in fields(TrainSettings)}, record["train"]
     if known != given.keys():

@@ -10,8 +10,8 @@ import typer
 
 from timnet.cli.common import app, open_workspace, say
 from timnet.errors import ParameterError
-from timnet.params import Params
-from timnet.workspace import Workspace, write_text
+from timnet.paths import Workspace, write_text
+from timnet.project.params import Params
 
 
 @app.command(name="runs")
@@ -37,8 +37,8 @@ def _show(workspace: Workspace, params: Params) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from timnet import catalogue
     from timnet.paper import paper
+    from timnet.paper import runs as catalogue
 
     console = Console(width=None if sys.stdout.isatty() else 100)
     for table, meaning in catalogue.TABLES.items():
@@ -80,7 +80,7 @@ def _corpora(run: dict) -> set[str]:
 def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -> None:
     from ruamel.yaml import YAML
 
-    from timnet import catalogue
+    from timnet.paper import runs as catalogue
 
     yaml = YAML()
     yaml.width = 4096

@@ -25,12 +25,12 @@ from timnet.cli.common import (
     timed,
     workers,
 )
-from timnet.workspace import Workspace, write_text
+from timnet.paths import Workspace, write_text
 
 if TYPE_CHECKING:
-    from timnet.features import FeatureSettings
-    from timnet.params import Params, Run
-    from timnet.stack import TrainSettings
+    from timnet.dataset.features import FeatureSettings
+    from timnet.project.params import Params, Run
+    from timnet.training.stack import TrainSettings
 
 STAGES = "Stages, as `dvc repro` calls them"
 
@@ -42,7 +42,7 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run of params.yam
 def manifest(corpus: CorpusName) -> None:
     """List a corpus: utterance, speaker, emotion, headers and hash of every recording."""
     from timnet import corpora, schemas
-    from timnet import manifest as stage
+    from timnet.dataset import manifest as stage
 
     workspace, params = open_workspace()
     recipe = corpora.corpus(params.corpus(corpus), workspace.data)
@@ -56,7 +56,7 @@ def manifest(corpus: CorpusName) -> None:
 def validate(corpus: CorpusName) -> None:
     """Check a manifest against the contract of its corpus; stop at what is wrong."""
     from timnet import corpora, schemas
-    from timnet import validate as stage
+    from timnet.dataset import validate as stage
 
     workspace, params = open_workspace()
     recipe = corpora.corpus(params.corpus(corpus), workspace.data)
@@ -86,8 +86,8 @@ def features(
     name: Annotated[str, typer.Argument(metavar="SET", help="A feature set of params.yaml.")],
 ) -> None:
     """Extract the MFCC of a corpus at a signal length."""
-    from timnet import features as stage
     from timnet import schemas
+    from timnet.dataset import features as stage
 
     workspace, params = open_workspace()
     wanted = params.feature_set(name)
@@ -104,7 +104,7 @@ def features(
 def folds(run: RunName) -> None:
     """Say which utterance is tested in which fold."""
     from timnet import corpora, schemas
-    from timnet import folds as stage
+    from timnet.dataset import folds as stage
 
     workspace, params = open_workspace()
     settings = params.run(run)
@@ -126,8 +126,10 @@ def folds(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def train(run: RunName) -> None:
     """Train every fold and seed of a run; stopped, it goes on where it was."""
-    from timnet import features, provenance, schemas
-    from timnet import train as stage
+    from timnet import schemas
+    from timnet.dataset import features
+    from timnet.project import provenance
+    from timnet.training import train as stage
 
     workspace, params = open_workspace()
     settings = params.run(run)
@@ -177,8 +179,8 @@ def _labels_and_features(
     Labels are taken from the features and not from the recipe, which for one's own corpora lies
     among the recordings: machines that train need none of these.
     """
-    from timnet import features
     from timnet.corpora.corpus import SHARED_EMOTIONS
+    from timnet.dataset import features
 
     tables, records = zip(*(features.read(source, wanted) for source in sources), strict=True)
     if run.folds.protocol == "cross":
@@ -192,7 +194,7 @@ def training_settings(params: Params, run: Run) -> TrainSettings:
     Raises:
         ParameterError: kernels are to be compiled where there is nothing to do it with.
     """
-    from timnet.stack import TrainSettings
+    from timnet.training.stack import TrainSettings
 
     chosen = {**params.train.model_dump(), **run.network.model_dump(), "precision": run.precision}
     if chosen["compiled"]:

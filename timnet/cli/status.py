@@ -18,9 +18,9 @@ from timnet.cli.busy import Busy, refuse_at_work
 from timnet.cli.common import app, device, open_workspace, say, workers
 from timnet.cli.push import has_address
 from timnet.errors import ArtifactError, TimnetError, listing
-from timnet.licences import PRIVATE
-from timnet.params import Params
-from timnet.workspace import Workspace
+from timnet.paths import Workspace
+from timnet.project.licences import PRIVATE
+from timnet.project.params import Params
 
 PATIENCE = 5.0  # s that another DVC has to end what it writes
 TIMED = ("manifest", "validate", "features", "train", "model")  # stages that record their time
@@ -213,8 +213,8 @@ def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[
     Raises:
         ParameterError: params.yaml has no such corpus.
     """
-    from timnet import params
-    from timnet.score import PROTOCOLS
+    from timnet.evaluation.score import PROTOCOLS
+    from timnet.project import params
 
     known = params.read(workspace.params)
     folds = {kind for (kind, _), protocol in PROTOCOLS.items() if protocol in protocols}
@@ -278,7 +278,7 @@ def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
 
 def training_stages(workspace: Workspace) -> set[str]:
     """Stages that train: runs, and models that are one network trained on a whole corpus."""
-    from timnet import params
+    from timnet.project import params
 
     if not workspace.params.is_file():
         return set()
@@ -311,7 +311,7 @@ def _disk(root: Path, stages: list[str]) -> str:
 
 
 def _device() -> str:
-    from timnet import provenance
+    from timnet.project import provenance
 
     place = device()
     where = f" in {workers()} processes" if place == "cpu" else ""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timnet import git
 from timnet.cli.common import (
     app,
     bar,
@@ -25,13 +24,14 @@ from timnet.cli.common import (
 )
 from timnet.cli.stages import STAGES
 from timnet.errors import ArtifactError, AudioError, ParameterError, TrainingError, listing
+from timnet.paths import Workspace, replacing
 from timnet.processes import WORKER_ENVIRONMENT
-from timnet.workspace import Workspace, replacing
+from timnet.project import git
 
 if TYPE_CHECKING:
-    from timnet.fit import Recordings, Run
-    from timnet.model import Model
-    from timnet.params import TrainedModel
+    from timnet.models.build import Recordings, Run
+    from timnet.models.model import Model
+    from timnet.project.params import TrainedModel
 
 USE = "Use what was trained"
 # endings of what libsndfile reads and people record
@@ -128,8 +128,8 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
 @app.command(rich_help_panel=USE)
 def card(model: ModelName) -> None:
     """Print what a model is, what it was trained on and how good it is, as Markdown."""
-    from timnet import cards
-    from timnet import model as models
+    from timnet.models import card as cards
+    from timnet.models import model as models
 
     say(cards.markdown(models.read_card(_file(model))))
 
@@ -153,7 +153,7 @@ def export(
 ) -> None:
     """Write a model as ONNX, for programs without PyTorch, checked against PyTorch."""
     _one_thread_each()
-    from timnet import export as stage
+    from timnet.models import export as stage
 
     loaded = _load(model)
     done = stage.write(loaded, onnx, with_features, single)
@@ -184,8 +184,8 @@ def model(name: ModelOfParams) -> None:
         _fit(workspace, chosen, name)
         return
     _one_thread_each()
-    from timnet import fit as stage
-    from timnet import model as models
+    from timnet.models import build as stage
+    from timnet.models import model as models
 
     with timed(workspace, f"model@{name}"):
         run, heard, recipe = _listen(workspace, chosen)
@@ -198,9 +198,9 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
     _one_thread_each()
     import torch
 
-    from timnet import fit as stage
-    from timnet import model as models
-    from timnet import provenance
+    from timnet.models import build as stage
+    from timnet.models import model as models
+    from timnet.project import provenance
 
     torch.use_deterministic_algorithms(True)
     place = device()
@@ -237,7 +237,7 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
 def _listen(workspace: Workspace, chosen: TrainedModel) -> tuple[Run, Recordings, Any]:
     """A model's run and the recordings that it was trained on."""
     from timnet import corpora, records, schemas
-    from timnet import fit as stage
+    from timnet.models import build as stage
 
     folder = workspace.training(chosen.run)
     record = read_json(folder / "run.json", records.Run)
@@ -270,7 +270,7 @@ def _tell(made: Model, path: Path) -> None:
 
 
 def _tell_terms(made: Model) -> None:
-    from timnet.cards import terms
+    from timnet.models.card import terms
 
     say(f"{made.card.name}: {terms(made.card)}")
 
@@ -284,14 +284,14 @@ def _one_thread_each() -> None:
 
 
 def _load(name: str) -> Model:
-    from timnet import model as models
+    from timnet.models import model as models
 
     return models.load(_file(name))
 
 
 def _file(name: str) -> Path:
     """A model's file by name or path; a version of the registry is brought here first."""
-    from timnet import model as models
+    from timnet.models import model as models
 
     if "@" in name and not Path(name).is_file():
         name = _version(name)

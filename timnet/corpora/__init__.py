@@ -15,7 +15,7 @@ CORPORA: dict[str, Corpus] = {
 
 
 def corpus(name: str, data: Path | None = None) -> Corpus:
-    """The recipe named `name`, or one's own corpus in `data/<name>` (see `timnet.own`).
+    """The recipe named `name`, or one's own corpus in `data/<name>` (see `timnet.corpora.custom`).
 
     Raises:
         CorpusError: neither.
@@ -23,7 +23,7 @@ def corpus(name: str, data: Path | None = None) -> Corpus:
     if name in CORPORA:
         return CORPORA[name]
     if data is not None and (data / name / "corpus.json").exists():
-        from timnet import own  # which imports this module
+        from timnet.corpora import custom as own  # which imports this module
 
         return own.load(data / name)
     known = f"known are {', '.join(sorted(CORPORA))}.{suggestion(name, CORPORA)}"

@@ -68,7 +68,7 @@ class Corpus:
     speaker_groups: tuple[tuple[str, ...], ...] = ()
     # sentence about a known fault of the originals -> the utterances that have it
     quirks: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    # whether its licence lets anyone have recordings and features; see `timnet.licences`
+    # whether its licence lets anyone have recordings and features; see `timnet.project.licences`
     redistributable: bool = False
     download: Download | None = None  # None: a person has to ask for it
     terms: str = ""  # how to get a corpus that cannot be downloaded, and what one agrees to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from timnet.corpora import CORPORA
 from timnet.paper import paper
-from timnet.render import NO_FIGURE, NOT_HERE, Cell, Table, print_figure, row_of
+from timnet.reporting.render import NO_FIGURE, NOT_HERE, Cell, Table, print_figure, row_of
 
 
 def corpora(validations: dict[str, dict]) -> Table:

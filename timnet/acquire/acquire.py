@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from timnet.acquire.download import Progress, fetch
+from timnet.acquire.unpack import copy, root, unpack
 from timnet.corpora import demo
 from timnet.corpora.corpus import Corpus, Utterance
-from timnet.download import Progress, fetch
 from timnet.errors import CorpusError, ParameterError, listing
-from timnet.unpack import copy, root, unpack
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 
 from timnet.corpora.corpus import natural_key
 from timnet.errors import ArtifactError, listing
-from timnet.network import TIMNet
+from timnet.training.network import TIMNet
 
 # far beyond what the authors' have
 MAX_BYTES = 1_000_000_000  # of all files

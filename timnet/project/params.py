@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from timnet.dataset.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
 from timnet.errors import ParameterError, suggestion
-from timnet.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
 from timnet.records import Damaged, read_yaml
 
 _SHORT = reprlib.Repr()  # for what YAML's aliases can make endless

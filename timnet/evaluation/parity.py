@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from timnet import features, folds, keras, metrics
 from timnet.corpora.corpus import Corpus
+from timnet.dataset import features, folds
+from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, ParameterError
-from timnet.features import FeatureSettings
-from timnet.network import TIMNet, pad_channels
+from timnet.evaluation import authors_weights as keras
+from timnet.evaluation import metrics
 from timnet.paper import paper
+from timnet.training.network import TIMNet, pad_channels
 
 
 @dataclass(frozen=True)

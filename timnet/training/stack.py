@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from timnet.errors import ArtifactError, TrainingError
-from timnet.network import TIMNet, pad_channels
+from timnet.training.network import TIMNet, pad_channels
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -25,10 +25,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from timnet import records
-from timnet.acquire import workplace
+from timnet.acquire.acquire import workplace
+from timnet.acquire.download import Progress, refuse_space, write_json
 from timnet.corpora import CORPORA
 from timnet.corpora.corpus import EMOTIONS, Corpus, Utterance, refuse_unreadable
-from timnet.download import Progress, refuse_space, write_json
 from timnet.errors import CorpusError, listing
 
 CONTRACT = "corpus.json"
@@ -53,7 +53,7 @@ def take(
     If `table` lies in that folder already, nothing is copied and the contract is written there.
 
     Args:
-        scratch, progress: as in `timnet.acquire.acquire`.
+        scratch, progress: as in `timnet.acquire.acquire.acquire`.
 
     Raises:
         CorpusError: a table without its columns, rows that are wrong, recordings that are missing
@@ -270,7 +270,7 @@ def _contract(name: str, folder: Path, rows: list[dict[str, Any]]) -> dict[str, 
 
 def _headers(folder: Path, paths: Iterable[str]) -> list[tuple[int, int, float]]:
     """(sample rate, channels, seconds) of each recording."""
-    from timnet import manifest
+    from timnet.dataset import manifest
 
     def header(path: str) -> tuple[int, int, float] | str:
         info = manifest.header(folder / path)

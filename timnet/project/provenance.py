@@ -6,7 +6,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from timnet import git
+from timnet.project import git
 
 # What decides a run's numbers besides its inputs; results and locks change while stages run.
 SOURCES = ("timnet", "params.yaml", "dvc.yaml", "data.dvc", "constraints.txt")

@@ -1,7 +1,7 @@
 """Training of a run: every fold and seed, spread over processes, stoppable at any moment.
 
-Each part of the stack is trained by `timnet.stack.train_stack` and leaves one checkpoint, which
-after the last epoch is its result. A run that was killed goes on from there, to the same bits.
+Each part of the stack is trained by `stack.train_stack` and leaves one checkpoint, which after the
+last epoch is its result. A run that was killed goes on from there, to the same bits.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from timnet import features as feature_files
-from timnet import network, schemas, stack
+from timnet import schemas
+from timnet.dataset import features as feature_files
 from timnet.errors import ArtifactError, TrainingError, listing
 from timnet.processes import end_with, worker_environment
-from timnet.stack import (
+from timnet.training import network, stack
+from timnet.training.stack import (
     Split,
     State,
     TrainSettings,
@@ -96,7 +97,7 @@ def train(
     """Train and test every fold of a run under every seed.
 
     Args:
-        features: files of `timnet.features`, (utterances, frames, 39), with all utterances of
+        features: files of `dataset.features`, (utterances, frames, 39), with all utterances of
             the folds.
         folds: table of `schemas.FOLDS`.
         labels: the emotions in the order of their indices.

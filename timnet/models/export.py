@@ -2,7 +2,7 @@
 
 Batch norm is folded into the convolutions and all networks run as groups of the same convolutions.
 What resampling leaves, 22,050 Hz and as long as the networks' window, is the input of the variant
-with features: resample and `timnet.features.centre` come before.
+with features: resample and `timnet.dataset.features.centre` come before.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timnet import calibration, features
-from timnet.cards import terms
+from timnet.dataset import features
 from timnet.errors import ArtifactError, ParameterError
-from timnet.model import Model
-from timnet.network import BATCH_NORM_EPSILON, pad_channels
-from timnet.workspace import replacing
+from timnet.evaluation import calibration
+from timnet.models.card import terms
+from timnet.models.model import Model
+from timnet.paths import replacing
+from timnet.training.network import BATCH_NORM_EPSILON, pad_channels
 
 TOLERANCE = 1e-5  # of a probability, between onnxruntime and PyTorch
 OPSET = 18

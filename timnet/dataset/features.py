@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from timnet import resample as resampling
 from timnet import schemas
+from timnet.dataset import resample as resampling
+from timnet.dataset.resample import resample
 from timnet.errors import ArtifactError, AudioError, ParameterError, listing
 from timnet.processes import end_with, worker_environment
-from timnet.resample import resample
 
 if TYPE_CHECKING:
     import soundfile

@@ -29,7 +29,7 @@ from urllib.parse import unquote
 
 from timnet import __version__, records
 from timnet.errors import CorpusError
-from timnet.workspace import write_text
+from timnet.paths import write_text
 
 if TYPE_CHECKING:
     import httpx

@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from timnet import features
 from timnet.corpora.corpus import natural_key
+from timnet.dataset import features
+from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, listing
-from timnet.features import FeatureSettings
-from timnet.network import VARIANTS, TIMNet
-from timnet.novelty import ENVELOPE, Reference
+from timnet.models.out_of_domain import ENVELOPE, Reference
+from timnet.training.network import VARIANTS, TIMNet
 
 if TYPE_CHECKING:
-    from timnet.predict import Prediction
+    from timnet.models.predict import Prediction
 
 ENDING = ".safetensors"
 FORMAT = "timnet-model-1"  # key of the card in the file's header
@@ -165,7 +165,7 @@ class Model:
         Raises:
             AudioError: no samples, samples that are not finite, a rate that is not believed.
         """
-        from timnet import predict
+        from timnet.models import predict
 
         return predict.of_signal(self, signal, sample_rate, single)
 
@@ -178,7 +178,7 @@ class Model:
             single: ask the first network alone; otherwise all of them vote.
             workers: threads; more than one a core gains nothing.
         """
-        from timnet import predict
+        from timnet.models import predict
 
         return predict.of_files(self, [Path(path) for path in paths], single, workers)
 

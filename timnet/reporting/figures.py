@@ -13,8 +13,8 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from timnet.score import MEANING
-from timnet.workspace import replacing
+from timnet.evaluation.score import MEANING
+from timnet.paths import replacing
 
 # Okabe and Ito, "Color Universal Design", 2008: told apart by all kinds of colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")

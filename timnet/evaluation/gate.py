@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from timnet.changes import Change, Result, changes
-from timnet.intervals import CONFIDENCE
-from timnet.render import NO_FIGURE, Cell, Table, print_figure, signed
-from timnet.score import MEANING
+from timnet.evaluation.compare import Change, Result, changes
+from timnet.evaluation.intervals import CONFIDENCE
+from timnet.evaluation.score import MEANING
+from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, signed
 
 HONEST = tuple(each for each in MEANING if each != "published")  # no test fold chose the epoch
 
@@ -40,7 +40,7 @@ def judge(
     """Every rule on results by run, against those of the baseline.
 
     Args:
-        validations: summaries of `timnet.validate` by corpus, of the new revision.
+        validations: summaries of `timnet.dataset.validate` by corpus, of the new revision.
         protocols: whose UAR counts.
         tolerance: points by which a UAR may fall.
     """

@@ -1,4 +1,4 @@
-"""The paper's figures and settings, as data."""
+"""What the paper says: its figures, and the runs that each of its tables needs."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from importlib.resources import files
 @lru_cache
 def paper() -> dict:
     """paper.json: figures as printed, percent, pairs of [UAR, WAR]; the training's settings."""
-    return json.loads(files("timnet").joinpath("paper.json").read_text(encoding="utf-8"))
+    return json.loads(files("timnet.paper").joinpath("paper.json").read_text(encoding="utf-8"))

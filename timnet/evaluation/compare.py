@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from timnet import intervals, metrics, score
-from timnet.score import Tested
+from timnet.evaluation import intervals, metrics, score
+from timnet.evaluation.score import Tested
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from timnet.features import FeatureSettings, mean_of_channels
+from timnet.dataset.features import FeatureSettings, mean_of_channels
 
 FEW = 0.02  # share of the training recordings that lies outside of each range
 ENVELOPE = 13  # coefficients compared; in the finer ones strange sound drowns

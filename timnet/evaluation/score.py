@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from timnet import calibration, intervals, metrics
+from timnet.evaluation import calibration, intervals, metrics
 
 # What the folds of a run and the epoch of its predictions make of a figure.
 PROTOCOLS = {

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from timnet import calibration, features, manifest, novelty
+from timnet.dataset import features, manifest
 from timnet.errors import AudioError
-from timnet.network import pad_channels
-from timnet.novelty import Measurement
+from timnet.evaluation import calibration
+from timnet.models import out_of_domain as novelty
+from timnet.models.out_of_domain import Measurement
+from timnet.training.network import pad_channels
 
 if TYPE_CHECKING:
-    from timnet.model import Model
+    from timnet.models.model import Model
 
 BATCH = 16  # windows that go through the networks together, and files that a thread takes
 Read = Callable[[int], np.ndarray]  # the next samples of a recording, at most so many

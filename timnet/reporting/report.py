@@ -11,9 +11,9 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from timnet.corpora.corpus import Corpus
-from timnet.render import NOT_HERE, Cell, Table, is_figures, print_figure
-from timnet.score import MEANING
-from timnet.tables import GAIN, ScoredRun
+from timnet.evaluation.score import MEANING
+from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
+from timnet.reporting.tables import GAIN, ScoredRun
 
 CAPTIONS = {
     "confusion": "Confusion matrix, a row a true emotion.",
@@ -50,7 +50,7 @@ def page(
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["rich"] = _rich
     template = environment.from_string(
-        files("timnet").joinpath("report.html").read_text(encoding="utf-8")
+        files("timnet.reporting").joinpath("report.html").read_text(encoding="utf-8")
     )
     whole = [run for run in runs if run.variant == "tim-net"] or runs  # ablations have a table
     return template.render(

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from timnet.acquire.download import HEAD, Progress, archive_kind, refuse_space
 from timnet.corpora.corpus import is_text
-from timnet.download import HEAD, Progress, archive_kind, refuse_space
 from timnet.errors import CorpusError
 
 CHUNK = 1 << 18  # bytes

@@ -1,8 +1,8 @@
 """The tables of the paper with our figures beside the paper's.
 
-Each function makes one table from the runs of this commit; `timnet.render` writes it as Markdown,
-CSV or LaTeX, `timnet.report` as HTML. Nothing here is typed in: the paper's figures are in
-paper.json, ours in the scores of a run.
+Each function makes one table from the runs of this commit; `render` writes it as Markdown, CSV or
+LaTeX, `report` as HTML. Nothing here is typed in: the paper's figures are in paper.json, ours in
+the scores of a run.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from timnet import corpus_tables
-from timnet.catalogue import CROSS_CORPORA, CROSS_SEEDS
-from timnet.changes import Change
+from timnet.evaluation.compare import Change
+from timnet.evaluation.score import MEANING
 from timnet.paper import paper
-from timnet.render import NO_FIGURE, NOT_HERE, Cell, Table, print_figure, row_of, signed
-from timnet.score import MEANING
+from timnet.paper.runs import CROSS_CORPORA, CROSS_SEEDS
+from timnet.reporting import corpus_tables
+from timnet.reporting.render import NO_FIGURE, NOT_HERE, Cell, Table, print_figure, row_of, signed
 
 Losses = Mapping[str, Mapping[str, Change]]  # run -> protocol -> change of its figures
 GAIN = "gain"  # stands where corpora do, over all of them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from timnet.model import Card
+from timnet.models.model import Card
 
 
 def terms(card: Card) -> str:

@@ -21,25 +21,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from timnet import (
-    calibration,
-    features,
-    intervals,
-    metrics,
-    network,
-    novelty,
-    schemas,
-    score,
-    stack,
-)
-from timnet import model as models
+from timnet import schemas
 from timnet.corpora.corpus import Corpus
+from timnet.dataset import features
+from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, AudioError, listing
-from timnet.features import FeatureSettings
-from timnet.model import Calibration, Card, FeatureRecord, Figures, Model, Source
-from timnet.network import TIMNet
-from timnet.novelty import Measurement
-from timnet.stack import Split, State, TrainSettings, load_state, save_state, train_stack
+from timnet.evaluation import calibration, intervals, metrics, score
+from timnet.models import model as models
+from timnet.models import out_of_domain as novelty
+from timnet.models.model import Calibration, Card, FeatureRecord, Figures, Model, Source
+from timnet.models.out_of_domain import Measurement
+from timnet.training import network, stack
+from timnet.training.network import TIMNet
+from timnet.training.stack import Split, State, TrainSettings, load_state, save_state, train_stack
 
 CHECKPOINT_SECONDS = 30
 

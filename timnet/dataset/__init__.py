@@ -1,0 +1,1 @@
+"""From recordings to arrays: manifest, contract, MFCC features, folds."""

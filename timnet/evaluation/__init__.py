@@ -1,0 +1,1 @@
+"""From predictions to scores: metrics, intervals, calibration, comparison, parity."""

@@ -1,0 +1,1 @@
+"""Trained models: build, load, predict, out of domain, model card, export."""

@@ -1,0 +1,1 @@
+"""The project around the library: params.yaml, DVC, git, licences, provenance."""
