@@ -32,6 +32,7 @@ from ruamel.yaml import YAML
 
 from flows.leash import Leash
 from flows.server import free_port, start_server
+from timnet.acquire.table import import_table
 from timnet.corpora import custom as own
 from timnet.corpora import demo
 from timnet.project.demo import set_up
@@ -74,7 +75,7 @@ def five_corpora(root: Path) -> None:
         if name != "demo":
             demo.generate(folder, seed)
             label(folder)
-            own.take(folder / own.LABELS, name, root / "data")
+            import_table(folder / own.LABELS, name, root / "data")
             params["corpora"].append(name)
             params["features"]["sets"][f"{name}-44100"] = {"corpus": name, "signal_length": 44100}
         for protocol in ("random", "speaker"):
