@@ -47,7 +47,7 @@ from timnet.paths import Workspace
 from timnet.project import params
 from timnet.project.status import refuse_data_changes
 
-GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
+GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `protocols.MEANING`
 Promote = Literal["candidate", "ask", "production"]
 REFUSED = "timnet.retrain.refused"  # an event
 LOOKS = 5  # s between two looks for an answer

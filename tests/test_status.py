@@ -58,7 +58,7 @@ def test_the_folder_that_holds_a_clone_is_no_project(tmp_path: Path) -> None:
 
 def test_a_time_is_told_only_where_it_was_taken(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    stages = ["manifest@demo", "features@demo-44100", "publish@demo"]
+    stages = ["manifest@demo", "features@demo-44100", "score@demo-random"]
     assert past_time(workspace, stages) == "no run here yet"
     for stage in stages[:2]:
         write_text(workspace.times(stage), '{"seconds": 100.2}')
