@@ -64,7 +64,9 @@ from timnet.errors import ParameterError, TimnetError, listing
 from timnet.paths import Workspace
 from timnet.project.licences import PRIVATE
 
-Protocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
+Protocol = Literal[
+    "best-epoch", "last-epoch", "speaker-independent", "cross-corpus"
+]  # those of `score.MEANING`
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
     "didn't change, skipping": "Cached",
     "is cached - skipping run, checking out outputs": "Restored",

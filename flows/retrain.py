@@ -47,7 +47,9 @@ from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project import params
 
-GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
+GateProtocol = Literal[
+    "best-epoch", "last-epoch", "speaker-independent", "cross-corpus"
+]  # those of `score.MEANING`
 Promote = Literal["candidate", "ask", "production"]
 REFUSED = "timnet.retrain.refused"  # an event
 LOOKS = 5  # s between two looks for an answer
@@ -64,7 +66,7 @@ def retrain(
     workspace: Path = Path(),
     branch: str = "main",
     baseline: str = "",
-    protocols: Sequence[GateProtocol] = ("corrected", "speaker", "cross"),
+    protocols: Sequence[GateProtocol] = ("last-epoch", "speaker-independent", "cross-corpus"),
     tolerance: float = TOLERANCE,
     weights: Mapping[str, Path] | None = None,
     promote: Promote = "candidate",

@@ -95,7 +95,7 @@ def tables() -> None:
         (run.corpus, protocol, scored, run.chance, stage.printed(run, protocol)[0])
         for run in sorted(runs, key=lambda run: run.corpus)
         for protocol, scored in run.by_protocol()
-        if run.variant == "tim-net" and protocol != "cross"
+        if run.variant == "tim-net" and protocol != "cross-corpus"
     ]
     drawn.save(drawn.protocols(rows), workspace.tables / made[0].name)
     write_text(workspace.provenance, as_json(_provenance(workspace, runs)))

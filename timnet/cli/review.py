@@ -41,10 +41,10 @@ TOLERANCE = 1.0  # points of UAR
 
 
 class Protocol(StrEnum):
-    published = "published"
-    corrected = "corrected"
-    speaker = "speaker"
-    cross = "cross"
+    best_epoch = "best-epoch"
+    last_epoch = "last-epoch"
+    speaker_independent = "speaker-independent"
+    cross_corpus = "cross-corpus"
 
 
 @app.command()

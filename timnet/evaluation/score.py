@@ -18,16 +18,16 @@ from timnet.evaluation import calibration, intervals, metrics
 
 # What the folds of a run and the epoch of its predictions make of a figure.
 PROTOCOLS = {
-    ("random", "best_on_test"): "published",
-    ("random", "last"): "corrected",
-    ("speaker", "last"): "speaker",
-    ("cross", "last"): "cross",
+    ("random", "best_on_test"): "best-epoch",
+    ("random", "last"): "last-epoch",
+    ("speaker", "last"): "speaker-independent",
+    ("cross-corpus", "last"): "cross-corpus",
 }
 MEANING = {
-    "published": "random folds, the best epoch ON THE TEST FOLD: optimistic",
-    "corrected": "random folds, the last epoch; speakers stand on both sides",
-    "speaker": "speakers left out, the last epoch",
-    "cross": "all of one corpus trained on, all of another tested, the last epoch",
+    "best-epoch": "random folds, the best epoch ON THE TEST FOLD: optimistic",
+    "last-epoch": "random folds, the last epoch; the same speakers are in train and test",
+    "speaker-independent": "no speaker is in both train and test, the last epoch",
+    "cross-corpus": "trained on one corpus, tested on another, the last epoch",
 }
 
 
@@ -70,7 +70,7 @@ def parts(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> Iterato
     Args:
         predictions: table of `schemas.predictions`.
         labels: the emotions in the order of their indices.
-        folds: how the run was split, "random", "speaker" or "cross".
+        folds: how the run was split, "random", "speaker" or "cross-corpus".
     """
     truth, predicted = _indices(predictions, labels)
     kinds = np.array(predictions["epoch_kind"].to_pylist())
@@ -135,7 +135,7 @@ def scores(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[s
             for speaker in sorted(set(tested.speakers))
         }
         several = len({part.fold for part in by_fold}) > 1  # held out: fitted on the other folds
-        if several and protocol != "published":  # its epochs were chosen on the test fold
+        if several and protocol != "best-epoch":  # its epochs were chosen on the test fold
             figures["calibration"] = _calibration(predictions, labels)
         result[protocol] = figures
     return result
