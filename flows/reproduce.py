@@ -52,21 +52,20 @@ from flows.command import run_and_exit
 from flows.pool import prepare, send
 from flows.process_group import ProcessGroup, Stopped
 from flows.run_control import exclusive, watch
-from timnet.cli.push import refuse_unlicensed
-from timnet.cli.status import (
+from timnet.errors import ParameterError, TimnetError, listing
+from timnet.paths import Workspace
+from timnet.project.remotes import PRIVATE, refuse_unlicensed
+from timnet.project.status import (
     past_time,
     refuse_data_changes,
     stages_of,
     stale_stages,
     training_stages,
 )
-from timnet.errors import ParameterError, TimnetError, listing
-from timnet.paths import Workspace
-from timnet.project.licences import PRIVATE
 
 Protocol = Literal[
     "best-epoch", "last-epoch", "speaker-independent", "cross-corpus"
-]  # those of `score.MEANING`
+]  # those of `protocols.MEANING`
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
     "didn't change, skipping": "Cached",
     "is cached - skipping run, checking out outputs": "Restored",

@@ -42,14 +42,14 @@ from flows.run_control import exclusive, watch
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
-from timnet.cli.status import refuse_data_changes
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project import params
+from timnet.project.status import refuse_data_changes
 
 GateProtocol = Literal[
     "best-epoch", "last-epoch", "speaker-independent", "cross-corpus"
-]  # those of `score.MEANING`
+]  # those of `protocols.MEANING`
 Promote = Literal["candidate", "ask", "production"]
 REFUSED = "timnet.retrain.refused"  # an event
 LOOKS = 5  # s between two looks for an answer

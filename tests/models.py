@@ -9,7 +9,8 @@ from timnet.dataset import features
 from timnet.dataset.features import FeatureSettings
 from timnet.models import model
 from timnet.models import out_of_domain as novelty
-from timnet.models.model import Calibration, Card, FeatureRecord, Figures, Model, Source
+from timnet.models.card import Calibration, Card, FeatureRecord, Figures, Source
+from timnet.models.predict import Model
 from timnet.training.network import TIMNet
 
 LABELS = ("angry", "happy", "sad")
@@ -75,7 +76,7 @@ def small_model(networks: int = 3, variant: str = "tim-net", **changes: object) 
         figures=[
             Figures(
                 protocol="speaker-independent",
-                meaning="no speaker is in both train and test, the last epoch",
+                meaning="speaker-independent cross-validation, the last epoch",
                 utterances=60,
                 uar=50.0,
                 war=50.0,

@@ -15,20 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from timnet.evaluation import calibration, intervals, metrics
-
-# What the folds of a run and the epoch of its predictions make of a figure.
-PROTOCOLS = {
-    ("random", "best_on_test"): "best-epoch",
-    ("random", "last"): "last-epoch",
-    ("speaker", "last"): "speaker-independent",
-    ("cross-corpus", "last"): "cross-corpus",
-}
-MEANING = {
-    "best-epoch": "random folds, the best epoch ON THE TEST FOLD: optimistic",
-    "last-epoch": "random folds, the last epoch; the same speakers are in train and test",
-    "speaker-independent": "no speaker is in both train and test, the last epoch",
-    "cross-corpus": "trained on one corpus, tested on another, the last epoch",
-}
+from timnet.evaluation.protocols import PROTOCOLS
 
 
 @dataclass(frozen=True)
