@@ -8,7 +8,7 @@ from conftest import ROOT, run
 from timnet import schemas
 from timnet.cli.review import Protocol
 from timnet.evaluation import gate
-from timnet.evaluation.compare import changes
+from timnet.evaluation.compare import compare
 from timnet.evaluation.protocols import MEANING
 from timnet.evaluation.results import Result
 from timnet.reporting import render, verdicts
@@ -64,7 +64,7 @@ def test_a_fall_closes_it_only_with_confidence():
 
 def test_utterances_that_both_tested_are_compared():
     ours, theirs = result(hits(0.5, 100), first=40), result(hits(1.0, 100))
-    change = changes(ours, theirs)["speaker-independent"]
+    change = compare(ours, theirs)["speaker-independent"]
     assert (change.utterances, change.left_out) == (60, 80)
     assert change.before == pytest.approx(100)
     assert change.after == pytest.approx(100 * 50 / 60)
@@ -141,7 +141,7 @@ def test_the_interval_is_that_of_pairs():
     rng = np.random.default_rng(1)
     right = (rng.random(200) < 0.7).tolist()
     flipped = [not hit if number < 2 else hit for number, hit in enumerate(right)]
-    change = changes(result(flipped), result(right))["speaker-independent"]
+    change = compare(result(flipped), result(right))["speaker-independent"]
     low, high = change.points["uar"][1:]
     assert high - low < 4  # two utterances differ; unpaired it would be 18
 

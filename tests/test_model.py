@@ -21,8 +21,7 @@ from timnet.dataset import features
 from timnet.errors import ArtifactError
 from timnet.evaluation import calibration
 from timnet.models import card as cards
-from timnet.models import model
-from timnet.models import out_of_domain as novelty
+from timnet.models import model, out_of_domain
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def test_what_is_loaded_is_what_was_saved(file: Path) -> None:
     sound = voice(1.2)
     before, after = made.predict(sound, RATE), loaded.predict(sound, RATE)
     assert before.logits.tolist() == after.logits.tolist()
-    assert before.unlike == after.unlike
+    assert before.out_of_domain == after.out_of_domain
 
 
 @pytest.mark.parametrize("variant", ("without-bd", "without-ms", "without-df", "tcn"))
@@ -294,6 +293,6 @@ def test_padding_does_not_make_a_recording_unlike() -> None:
     for length in (22050, 44100):
         chosen = features.FeatureSettings(length)
         mfcc = features.mfcc(sound, RATE, chosen)
-        means.append(novelty.measure(sound, RATE, mfcc, chosen).mfcc)
+        means.append(out_of_domain.measure(sound, RATE, mfcc, chosen).mfcc)
     np.testing.assert_allclose(*means, atol=3)
     assert np.abs(means[0]).max() > 100

@@ -8,7 +8,7 @@ import pytest
 from timnet.corpora import CORPORA
 from timnet.evaluation.compare import Change
 from timnet.paper import paper
-from timnet.paper import runs as catalogue
+from timnet.paper import runs as paper_runs
 from timnet.reporting import corpus_tables, render, tables
 from timnet.reporting.render import Table
 from timnet.reporting.tables import ScoredRun
@@ -46,7 +46,7 @@ def scored(name: str, run: dict, protocols: dict[str, tuple[float, float]]) -> S
 
 
 def of_table(table: str, *corpora: str, **protocols: tuple[float, float]) -> list[ScoredRun]:
-    runs = catalogue.runs(table, list(corpora))
+    runs = paper_runs.runs(table, list(corpora))
     known = {protocol.replace("_", "-"): pair for protocol, pair in protocols.items()}
     return [scored(name, run, known) for name, run in runs.items()]
 
@@ -190,7 +190,7 @@ def test_an_ablation_is_held_against_the_whole_network() -> None:
 
 
 def test_cross_corpus_averages_need_all_twenty_pairs() -> None:
-    runs = of_table("table-2", *catalogue.CROSS_CORPORA, cross_corpus=(34.0, 35.0))
+    runs = of_table("table-2", *paper_runs.CROSS_CORPORA, cross_corpus=(34.0, 35.0))
     assert rows(tables.cross_average(runs[:-1]))[-1]["UAR"] == "not in this commit"
     last = rows(tables.cross_average(runs))[-1]
     assert (last["UAR"], last["WAR"], last["pairs"]) == ("34.45 ± 0.30", "35.00 ± 0.00", "20")

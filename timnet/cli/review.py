@@ -157,7 +157,7 @@ def verify(
     workspace, params = open_workspace()
     params.run(run)
     results = workspace.run_results(run)
-    record = records.read_artifact(results / "run.json", records.Run)
+    record = records.read_artifact(results / "run.json", records.RunRecord)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     known = sorted(set(split["fold"].to_pylist()) - {-1})
     if fold not in known:

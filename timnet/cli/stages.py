@@ -61,7 +61,7 @@ def validate(corpus: CorpusName) -> None:
     with timed(workspace, f"validate@{corpus}"):
         table = schemas.read(workspace.manifest(corpus), schemas.MANIFEST)
         summary = stage.validate(recipe, table, workspace.data_docs(corpus))
-        stage.refuse(summary)
+        stage.require_passed(summary)
         write_json(workspace.validation(corpus), summary)
         write_json(workspace.description(corpus), recipe.description)
     failed = [check["message"] for check in summary["checks"] if not check["passed"]]

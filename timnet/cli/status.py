@@ -21,7 +21,7 @@ def status(
     from rich.table import Table
 
     from timnet.project import provenance
-    from timnet.project.locks import Busy
+    from timnet.project.locks import WorkspaceInUse
     from timnet.project.status import (
         disk,
         groups,
@@ -36,7 +36,7 @@ def status(
         if not allow_data_changes:
             refuse_data_changes(workspace.root)
         stale = stale_stages(workspace.root)
-    except Busy as busy:
+    except WorkspaceInUse as busy:
         say(f"{busy}. What is stale can be told at its end.")
         return
     columns = ("", "stale", "stale if these change it", "because", "time", "disk")

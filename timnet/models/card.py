@@ -59,7 +59,7 @@ class Calibration(_Section):
 
 
 class Typical(_Section):
-    """`novelty.Reference` without its arrays."""
+    """`out_of_domain.Reference` without its arrays."""
 
     seconds: Range
     longest: Positive

@@ -11,7 +11,7 @@ from typing import Any
 
 from timnet import records
 from timnet.errors import ArtifactError, TimnetError, listing
-from timnet.project.locks import refuse_at_work
+from timnet.project.locks import raise_if_in_use
 
 PATIENCE = 5.0  # s that another DVC has to end what it writes
 
@@ -60,7 +60,7 @@ def read_noted(path: Path, shape: Any) -> Any:
     """
     try:
         return records.read_yaml(path, shape)
-    except records.Damaged as error:
+    except records.DamagedRecord as error:
         raise ArtifactError(
             f"{path}: {error}. Take it from git: `git checkout -- {path.name}`."
         ) from None
@@ -70,13 +70,13 @@ def ask_dvc(root: Path, *arguments: str) -> str:
     """What a `dvc` command prints.
 
     Raises:
-        Busy: another process works on what it needs.
+        WorkspaceInUse: another process works on what it needs.
         TimnetError: it fails.
     """
     result = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
     )
     if result.returncode:
-        refuse_at_work(root, result.stderr)
+        raise_if_in_use(root, result.stderr)
         raise TimnetError(f"`dvc {' '.join(arguments)}` failed: {result.stderr.strip()}")
     return result.stdout

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from timnet.corpora import CORPORA, CUSTOM
 from timnet.dataset.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
 from timnet.errors import ParameterError, suggestion
-from timnet.records import Damaged, read_yaml
+from timnet.records import DamagedRecord, read_yaml
 
 _SHORT = reprlib.Repr()  # for what YAML's aliases can make endless
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
@@ -217,7 +217,7 @@ def read(path: Path) -> Params:
         ) from None
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from None
-    except Damaged as error:
+    except DamagedRecord as error:
         raise ParameterError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: empty; expected {', '.join(Params.model_fields)}.")

@@ -251,7 +251,7 @@ def past_time(workspace: Workspace, stages: Iterable[str]) -> str:
         seconds = sum(
             records.read(workspace.times(stage), records.Time)["seconds"] for stage in timed
         )
-    except (FileNotFoundError, records.Damaged):
+    except (FileNotFoundError, records.DamagedRecord):
         return "no run here yet"
     return f"up to {seconds / 60:.0f} min" if seconds >= 120 else f"up to {seconds:.0f} s"
 

@@ -6,27 +6,27 @@ from typing import get_args
 import pytest
 from conftest import ROOT, run
 
-from timnet.paper import runs as catalogue
+from timnet.paper import runs as paper_runs
 from timnet.project import params
 from timnet.reporting import tables
 from timnet.training.network import VARIANTS
 
 
 def test_every_run_of_the_paper_is_there_with_its_settings() -> None:
-    assert len(catalogue.runs("table-1", list(catalogue.paper()["fold_seed"]))) == 6
-    assert len(catalogue.runs("table-s3", list(catalogue.paper()["fold_seed"]))) == 24
-    pairs = catalogue.runs("table-2", list(catalogue.CROSS_CORPORA))
+    assert len(paper_runs.runs("table-1", list(paper_runs.paper()["fold_seed"]))) == 6
+    assert len(paper_runs.runs("table-s3", list(paper_runs.paper()["fold_seed"]))) == 24
+    pairs = paper_runs.runs("table-2", list(paper_runs.CROSS_CORPORA))
     assert len(pairs) == 20
     assert pairs["savee-to-casia"]["seeds"] == list(range(10))
     assert pairs["savee-to-casia"]["signal_length"] == 100000
-    iemocap = catalogue.runs("table-1", ["iemocap"])["iemocap-random"]
+    iemocap = paper_runs.runs("table-1", ["iemocap"])["iemocap-random"]
     assert iemocap["network"]["tabs"] == 10
     assert iemocap["folds"]["seeds"] == [16]
 
 
 def test_a_variant_of_the_network_is_known_everywhere() -> None:
     spelled = (
-        ("tim-net", *catalogue.ABLATIONS),
+        ("tim-net", *paper_runs.ABLATIONS),
         get_args(params.Network.model_fields["variant"].annotation),
         tables.ABLATION_NAMES.values(),
     )

@@ -14,21 +14,20 @@ from conftest import commit, edit, run
 from timnet import corpora, schemas
 from timnet.cli import models as use
 from timnet.errors import ArtifactError, ParameterError, TrainingError
-from timnet.models import build as fit
-from timnet.models import model
+from timnet.models import build, model
 from timnet.project import params
 
 PROVENANCE = {"commit": "0123456789", "device_name": "none", "versions": {}}
 
 
-def trained(workspace: Path, name: str = "demo-speaker") -> fit.Run:
+def trained(workspace: Path, name: str = "demo-speaker") -> build.TrainedRun:
     folder = workspace / "build/train" / name
-    return fit.read_run(name, folder, json.loads((folder / "run.json").read_text()))
+    return build.read_run(name, folder, json.loads((folder / "run.json").read_text()))
 
 
-def heard(workspace: Path, of: fit.Run) -> fit.Recordings:
+def heard(workspace: Path, of: build.TrainedRun) -> build.Recordings:
     table = schemas.read(workspace / "build/manifest/demo.parquet", schemas.MANIFEST)
-    return fit.listen(table, workspace / "data/demo", of, 2)
+    return build.read_recordings(table, workspace / "data/demo", of, 2)
 
 
 def test_a_model_is_packed_from_its_run(reproduced: Path) -> None:
@@ -72,7 +71,7 @@ def test_the_first_of_several_draws_is_taken(workspace: Path) -> None:
     np.savez(folder / "weights.npz", allow_pickle=False, **twice)
     again = trained(workspace, "demo-random")
     assert again.networks.networks == one.networks.networks == 5
-    assert {each.protocol for each in fit.figures(again)} == {"best-epoch", "last-epoch"}
+    assert {each.protocol for each in build.figures(again)} == {"best-epoch", "last-epoch"}
 
 
 def test_packing_again_gives_the_same_bytes(workspace: Path) -> None:
@@ -110,7 +109,7 @@ def test_one_network_of_the_whole_corpus(workspace: Path) -> None:
 def test_a_stopped_fit_goes_on_to_the_same_weights(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(build, "CHECKPOINT_SECONDS", -1)
     of = trained(workspace)
     of.record["train"]["epochs"] = 3
     recordings = heard(workspace, of)
@@ -118,7 +117,7 @@ def test_a_stopped_fit_goes_on_to_the_same_weights(
     seen: list[int] = []
 
     def whole(report) -> model.Model:
-        return fit.of_whole("x", of, recordings, recipe, PROVENANCE, checkpoints, report=report)
+        return build.of_whole("x", of, recordings, recipe, PROVENANCE, checkpoints, report=report)
 
     def stop(epoch: int, loss: float) -> None:
         assert loss > 0
@@ -150,7 +149,7 @@ def test_a_gpu_too_small_for_one_network_is_said_to_be(
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.chdir(reproduced)
-    monkeypatch.setattr(fit, "of_whole", full)
+    monkeypatch.setattr(build, "of_whole", full)
     monkeypatch.setattr(use, "_one_thread_each", lambda: None)
     with pytest.raises(TrainingError, match="the GPU has too little free memory for this network"):
         use.fit("demo")

@@ -9,8 +9,7 @@ from archives import laid_out, tree, wav
 
 from timnet.acquire.acquire import state
 from timnet.acquire.table import import_table
-from timnet.corpora import corpus
-from timnet.corpora import custom as own
+from timnet.corpora import corpus, custom
 from timnet.dataset import manifest
 from timnet.errors import CorpusError
 
@@ -72,7 +71,7 @@ def test_in_place(table, data):
     folder = laid_out(SOUNDS, data / "mine")
     (folder / "labels.csv").write_text("\ufeff" + TABLE.replace("path,", " path ,"), "utf-8")
     record = import_table(folder / "labels.csv", "mine", data)
-    assert record == own.load(folder)
+    assert record == custom.load(folder)
     assert set(tree(folder)) - set(SOUNDS) == {"labels.csv", "corpus.json"}
 
 
@@ -198,7 +197,7 @@ def test_damaged_contract(table, data, harm):
         contract.write_text(harm)
         message = "not a contract"
     with pytest.raises(CorpusError, match=message):
-        own.load(data / "mine")
+        custom.load(data / "mine")
 
 
 def test_contract_is_plain(table, data):
