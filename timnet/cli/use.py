@@ -57,7 +57,12 @@ def predict(
     recordings: Annotated[
         list[Path], typer.Argument(metavar="FILE_OR_FOLDER...", help="Sound, of any usual format.")
     ],
-    model: Annotated[str, typer.Option(help="A name (emovo), a version (emovo@v1.2) or a file.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name (emovo), a version (emovo@v1.2) or a file; else the one in the package."
+        ),
+    ] = None,
     single: Single = False,
     form: Annotated[
         Format, typer.Option("--format", help="A table for people, CSV, or one JSON object a line.")
@@ -68,7 +73,7 @@ def predict(
     from timnet.cli import answers
 
     paths, failures = _recordings(recordings)
-    loaded = _load(model)
+    loaded = _load(model) if model else _in_the_box()
     writer: Any = {
         Format.table: lambda: answers.Table(loaded.labels, paths),
         Format.csv: lambda: answers.Csv(loaded.labels),
@@ -281,6 +286,16 @@ def _one_thread_each() -> None:
 
     os.environ.update(WORKER_ENVIRONMENT)
     threadpool_limits(1)  # of what is imported already
+
+
+def _in_the_box() -> Model:
+    """The model that comes with the package; says on stderr what it is and how far to trust it."""
+    from timnet.models import card as cards
+    from timnet.models import model as models
+
+    loaded = models.load(models.in_the_box())
+    typer.echo(f"{cards.in_short(loaded.card)}\n", err=True)
+    return loaded
 
 
 def _load(name: str) -> Model:
