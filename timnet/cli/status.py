@@ -19,6 +19,7 @@ from timnet.cli.common import app, device, open_workspace, say, workers
 from timnet.cli.push import has_address
 from timnet.errors import ArtifactError, TimnetError, listing
 from timnet.paths import Workspace
+from timnet.project import provenance
 from timnet.project.licences import PRIVATE
 from timnet.project.params import Params
 
@@ -188,6 +189,8 @@ def status(
             _disk(workspace.root, own) if own else "",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for change, runs in provenance.runs_by_change(workspace.root, params.runs).items():
+        say(f"{change}: {listing(runs)}. Nothing is stale by it; `timnet verify RUN` tries it.")
     if training_stages(workspace) & stale.keys():
         say(f"\ntraining would run on {_device()}")
 
@@ -311,8 +314,6 @@ def _disk(root: Path, stages: list[str]) -> str:
 
 
 def _device() -> str:
-    from timnet.project import provenance
-
     place = device()
     where = f" in {workers()} processes" if place == "cpu" else ""
     return f"{provenance.device_name(place)}{where}"
