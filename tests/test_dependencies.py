@@ -28,7 +28,7 @@ _TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT, PACKAGES = _TOML["project"], _TOML["tool"]["setuptools"]["packages"]
 LOCKED = (ROOT / "uv.lock").read_text()
 LOCK = tomllib.loads(LOCKED)
-# what Prefect itself allows and does not work with, see /docs/reliability.md
+# what Prefect itself allows and does not work with, see /docs/explanation/reliability.md
 BROKEN = {"fastapi": "0.151.0", "sqlalchemy": "2.1.0", "prefect": "3.9.0"}
 
 
