@@ -39,6 +39,7 @@ class Features(TypedDict):
     revision: int
     settings: Settings
     source: str
+    libraries: NotRequired[dict[str, str]]  # versions
 
 
 class Folds(TypedDict):

@@ -203,8 +203,14 @@ def one_thread_each() -> None:
     threadpool_limits(1)  # of what is imported already
 
 
-def load_model(name: str) -> Model:
+def load_model(name: str | None) -> Model:
+    """A model by name; without one that in the package, saying on stderr what it is worth."""
+    from timnet.models import card as cards
     from timnet.models import model as models
     from timnet.project.registry import model_file
 
-    return models.load(model_file(name))
+    if name is not None:
+        return models.load(model_file(name))
+    loaded = models.load(models.in_the_box())
+    typer.echo(f"{cards.in_short(loaded.card)}\n", err=True)
+    return loaded

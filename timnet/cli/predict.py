@@ -30,7 +30,12 @@ def predict(
     recordings: Annotated[
         list[Path], typer.Argument(metavar="FILE_OR_FOLDER...", help="Sound, of any usual format.")
     ],
-    model: Annotated[str, typer.Option(help="A name (emovo), a version (emovo@v1.2) or a file.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name (emovo), a version (emovo@v1.2) or a file; else the one in the package."
+        ),
+    ] = None,
     single: Single = False,
     form: Annotated[
         Format, typer.Option("--format", help="A table for people, CSV, or one JSON object a line.")

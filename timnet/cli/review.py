@@ -192,10 +192,11 @@ def verify(
     now = {
         "commit": provenance.commit(workspace.root),
         "device_name": provenance.device_name(place),
-        "versions": provenance.versions(),
     }
     for name, value in differing(now, record):
         say(f"  {name}: {value[0]} here, {value[1]} then")
+    for change in provenance.changed_versions(record):
+        say(f"  {change}")
 
 
 def _trained_with(record: dict, path: Path) -> TrainSettings:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from timnet.cli.common import app, device, open_workspace, say, workers
+from timnet.errors import listing
 
 
 @app.command()
@@ -54,6 +55,8 @@ def status(
             disk(workspace.root, own) if own else "",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for change, runs in provenance.runs_by_change(workspace.root, params.runs).items():
+        say(f"{change}: {listing(runs)}. Nothing is stale by it; `timnet verify RUN` tries it.")
     if training_stages(workspace) & stale.keys():
         place = device()
         where = f" in {workers()} processes" if place == "cpu" else ""
