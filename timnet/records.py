@@ -75,18 +75,25 @@ class Run(TypedDict):
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-class Figure(TypedDict):
+class Score(TypedDict):
+    """UAR or WAR, percent."""
+
     value: Percent
     low: Percent
     high: Percent
     fold_mean: Percent
     fold_sd: NotRequired[Percent]
+    seed_sd: NotRequired[Percent]
 
 
 class Speaker(TypedDict):
     uar: Percent
     war: Percent
     utterances: int
+
+
+class Sex(Speaker):
+    speakers: PositiveInt
 
 
 class Draw(TypedDict):
@@ -96,16 +103,29 @@ class Draw(TypedDict):
     war: Percent
 
 
-class Protocol(TypedDict):
-    uar: Figure
-    war: Figure
+class Evaluation(TypedDict):
+    """What a protocol gave; `timnet.evaluation.score.scores` says what each entry is."""
+
+    uar: Score
+    war: Score
     draws: Annotated[list[Draw], Field(min_length=1)]
-    speakers: dict[str, Speaker]
+    clusters: NotRequired[PositiveInt]
     calibration: NotRequired[dict[str, float]]
 
 
-Scores = dict[str, Protocol]  # scores.json, by protocol
-Metrics = dict[str, dict[str, Percent]]  # metrics.json: figures by protocol
+class OneCorpus(Evaluation):
+    speakers: dict[str, Speaker]
+    sexes: NotRequired[dict[str, Sex]]
+
+
+class AcrossCorpora(Evaluation):
+    """The mean over the corpora that were tested, and each of them."""
+
+    corpora: Annotated[dict[str, OneCorpus], Field(min_length=1)]
+
+
+Scores = dict[str, OneCorpus | AcrossCorpora]  # scores.json, by protocol
+Metrics = dict[str, dict[str, Percent]]  # metrics.json: scores by protocol
 
 
 class Check(TypedDict):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from timnet.evaluation import intervals, metrics, score
+from timnet.evaluation import intervals, score
 from timnet.evaluation.score import Tested
 
 
@@ -31,7 +31,8 @@ class Result:
     @property
     def tests(self) -> dict[str, Tested]:
         """By protocol."""
-        return score.tests(self.predictions, self.labels, self.record["folds"]["protocol"])
+        folds = self.record["folds"]["protocol"]
+        return score.tests(self.predictions, self.labels, folds, self.corpus)
 
 
 @dataclass(frozen=True)
@@ -65,25 +66,25 @@ def _paired(ours: Tested, theirs: Tested, classes: int) -> Change | None:
     pairs = [(place, places[key]) for place, key in enumerate(_keys(ours)) if key in places]
     if not pairs:
         return None
-    here, there = np.array(pairs).T
-    points = intervals.difference(ours.truth[here], ours.hits[:, here], theirs.hits[:, there])
+    here, there = (np.array(rows) for rows in zip(*pairs, strict=True))
+    after, before = ours.of(here), theirs.of(there)
+    points = intervals.difference(
+        after.truth, after.hits, before.hits, after.clusters, after.corpora
+    )
     return Change(
         len(pairs),
         len(ours.truth) + len(theirs.truth) - 2 * len(pairs),
-        _uar(theirs, there, classes),
-        _uar(ours, here, classes),
+        _uar(before, classes),
+        _uar(after, classes),
         points,
     )
 
 
-def _keys(tested: Tested) -> list[tuple[str, int]]:
-    return list(zip(tested.utterances, tested.truth.tolist(), strict=True))
+def _keys(tested: Tested) -> list[tuple[str, str, int]]:
+    corpora, truth = tested.corpora.tolist(), tested.truth.tolist()
+    return list(zip(corpora, tested.utterances, truth, strict=True))
 
 
-def _uar(tested: Tested, rows: np.ndarray, classes: int) -> float:
-    """Mean over draws of the pooled UAR of some utterances, percent."""
-    matrices = [
-        metrics.confusion_matrix(tested.truth[rows], said[rows], classes)
-        for said in tested.predicted
-    ]
-    return float(np.mean([100 * metrics.uar(matrix) for matrix in matrices]))
+def _uar(tested: Tested, classes: int) -> float:
+    """Mean over draws of the pooled UAR, percent."""
+    return float(np.mean([draw["uar"] for draw in tested.scores(classes)]))
