@@ -32,9 +32,9 @@ from ruamel.yaml import YAML
 
 from flows.leash import Leash
 from flows.server import free_port, start_server
-from timnet.cli.people import set_up_demo
 from timnet.corpora import custom as own
 from timnet.corpora import demo
+from timnet.project.demo import set_up
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ("demo-b", "demo-c", "demo-d", "demo-e")
@@ -64,7 +64,7 @@ def twelve_stages(root: Path) -> None:
 
 def five_corpora(root: Path) -> None:
     """The demo's workspace with four more corpora, a run each way on all, and short training."""
-    set_up_demo(ROOT, root)
+    set_up(ROOT, root)
     yaml = YAML()
     params = yaml.load(root / "params.yaml")
     params["train"].update(epochs=1, batch_size=64)
