@@ -65,8 +65,10 @@ class Run(TypedDict):
     folds: Folds
     labels: Annotated[list[str], Field(min_length=2)]
     seeds: Annotated[list[int], Field(min_length=1)]
-    tested_on: str
+    tested_on: str | Annotated[list[str], Field(min_length=1)]
     train: Training
+    recipe: NotRequired[str]
+    baseline: NotRequired[str | None]
     trained_on: str
     utterances: int
     versions: dict[str, str]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,15 +26,16 @@ class Result:
         return tuple(self.record["labels"])
 
     @property
-    def corpus(self) -> str:
+    def corpora(self) -> list[str]:
         """What is tested."""
-        return self.record["tested_on"]
+        tested = self.record["tested_on"]
+        return [tested] if isinstance(tested, str) else tested
 
-    @property
+    @cached_property
     def tests(self) -> dict[str, Tested]:
         """By protocol."""
         folds = self.record["folds"]["protocol"]
-        return score.tests(self.predictions, self.labels, folds, self.corpus)
+        return score.tests(self.predictions, self.labels, folds, self.corpora[0])
 
 
 @dataclass(frozen=True)
@@ -51,33 +54,52 @@ def changes(ours: Result, theirs: Result) -> dict[str, Change]:
 
     Empty where the two have other emotions or folds of another kind, or no utterance in common.
     """
-    if ours.labels != theirs.labels:
-        return {}
-    result = {}
-    before = theirs.tests
-    for protocol, after in ours.tests.items():
-        if protocol in before and (change := _paired(after, before[protocol], len(ours.labels))):
-            result[protocol] = change
-    return result
+    found = ((protocol, mean_change([(ours, theirs)], protocol)) for protocol in ours.tests)
+    return {protocol: change for protocol, change in found if change is not None}
 
 
-def _paired(ours: Tested, theirs: Tested, classes: int) -> Change | None:
-    places = {key: place for place, key in enumerate(_keys(theirs))}
-    pairs = [(place, places[key]) for place, key in enumerate(_keys(ours)) if key in places]
+def mean_change(pairs: Sequence[tuple[Result, Result]], protocol: str) -> Change | None:
+    """The mean over pairs of results, ours and theirs, each pair of corpora of its own.
+
+    Each side is first averaged over its seeds, whose numbers may differ. None where a pair has
+    other emotions, folds of another kind, or no utterance in common.
+    """
+    found = [_common(ours, theirs, protocol) for ours, theirs in pairs]
+    if not found or any(common is None for common in found):
+        return None
+    known = [common for common in found if common is not None]
+    after, before = zip(*((ours, theirs) for ours, theirs, _ in known), strict=True)
+    clusters = None
+    if all(tested.clusters is not None for tested in after):  # apart in each corpus
+        clusters = np.concatenate([tested.clusters for tested in after])
+    points = intervals.difference(
+        np.concatenate([tested.truth for tested in after]),
+        np.concatenate([tested.hits.mean(0) for tested in after])[None],
+        np.concatenate([tested.hits.mean(0) for tested in before])[None],
+        clusters,
+        np.concatenate([tested.corpora for tested in after]),
+    )
+    return Change(
+        sum(len(tested.truth) for tested in after),
+        sum(left_out for *_, left_out in known),
+        float(np.mean([_uar(tested) for tested in before])),
+        float(np.mean([_uar(tested) for tested in after])),
+        points,
+    )
+
+
+def _common(ours: Result, theirs: Result, protocol: str) -> tuple[Tested, Tested, int] | None:
+    """What both tested, in one order, and how many utterances one alone tested."""
+    after, before = ours.tests.get(protocol), theirs.tests.get(protocol)
+    if ours.labels != theirs.labels or after is None or before is None:
+        return None
+    places = {key: place for place, key in enumerate(_keys(before))}
+    pairs = [(place, places[key]) for place, key in enumerate(_keys(after)) if key in places]
     if not pairs:
         return None
     here, there = (np.array(rows) for rows in zip(*pairs, strict=True))
-    after, before = ours.of(here), theirs.of(there)
-    points = intervals.difference(
-        after.truth, after.hits, before.hits, after.clusters, after.corpora
-    )
-    return Change(
-        len(pairs),
-        len(ours.truth) + len(theirs.truth) - 2 * len(pairs),
-        _uar(before, classes),
-        _uar(after, classes),
-        points,
-    )
+    left_out = len(after.truth) + len(before.truth) - 2 * len(pairs)
+    return after.of(here), before.of(there), left_out
 
 
 def _keys(tested: Tested) -> list[tuple[str, str, int]]:
@@ -85,6 +107,7 @@ def _keys(tested: Tested) -> list[tuple[str, str, int]]:
     return list(zip(corpora, tested.utterances, truth, strict=True))
 
 
-def _uar(tested: Tested, classes: int) -> float:
+def _uar(tested: Tested) -> float:
     """Mean over draws of the pooled UAR, percent."""
+    classes = int(max(tested.truth.max(), tested.predicted.max())) + 1
     return float(np.mean([draw["uar"] for draw in tested.scores(classes)]))

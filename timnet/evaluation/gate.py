@@ -12,9 +12,9 @@ from typing import Any
 
 from timnet.evaluation.compare import Change, Result, changes
 from timnet.evaluation.intervals import CONFIDENCE
-from timnet.evaluation.score import MEANING
+from timnet.evaluation.protocols import PROTOCOLS
 
-HONEST = tuple(each for each in MEANING if each != "published")  # no test fold chose the epoch
+HONEST = tuple(each.name for each in PROTOCOLS if not each.optimistic)
 
 
 @dataclass(frozen=True)
@@ -117,4 +117,4 @@ def _name(run: str, protocol: str) -> str:
 
 
 def _corpora(result: Result) -> list[str]:
-    return [result.record["trained_on"], result.record["tested_on"]]
+    return [result.record["trained_on"], *result.corpora]

@@ -18,6 +18,9 @@ BOTH = "speaker-and-sentence-independent"
 CROSS = "cross-corpus"
 
 
+Varies = Literal["utterances", "speakers", "folds"]
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How an evaluation was set up."""
@@ -27,7 +30,7 @@ class Protocol:
     epoch: str  # kind of epoch, as in the predictions
     meaning: str
     # what the interval draws first: utterances alone, or speakers, or folds of sentences
-    varies: Literal["utterances", "speakers", "folds"]
+    varies: Varies
 
     @property
     def optimistic(self) -> bool:
@@ -46,6 +49,17 @@ class Protocol:
 
 
 CHOSEN = "the epoch chosen on validation speakers, without the test fold"
+_STRICT: tuple[tuple[str, str, str, Varies], ...] = (
+    (SPEAKER, "speaker", "speaker-independent cross-validation", "speakers"),
+    (
+        SENTENCE,
+        "sentence",
+        "sentence-independent cross-validation, the same speakers in train and test",
+        "folds",
+    ),
+    (BOTH, "speaker-sentence", "neither speaker nor sentence in both train and test", "speakers"),
+    (CROSS, CROSS, "trained on one corpus, tested on others", "speakers"),
+)
 PROTOCOLS = (
     Protocol(
         BEST_EPOCH,
@@ -70,22 +84,7 @@ PROTOCOLS = (
     ),
     *(
         Protocol(f"{name}{ending}", folds, kind, f"{meaning}, {epoch}", varies)
-        for name, folds, meaning, varies in (
-            (SPEAKER, "speaker", "speaker-independent cross-validation", "speakers"),
-            (
-                SENTENCE,
-                "sentence",
-                "sentence-independent cross-validation: the same speakers, unseen sentences",
-                "folds",
-            ),
-            (
-                BOTH,
-                "speaker-sentence",
-                "neither the speaker nor the sentence was trained on",
-                "speakers",
-            ),
-            (CROSS, "cross-corpus", "trained on one corpus, tested on others", "speakers"),
-        )
+        for name, folds, meaning, varies in _STRICT
         for ending, kind, epoch in (("-validated", VALIDATED, CHOSEN), ("", LAST, "the last epoch"))
     ),
 )

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from timnet import records, schemas
+from timnet.corpora import CORPORA
 from timnet.errors import ArtifactError
 from timnet.evaluation import score
 from timnet.evaluation.compare import Result
@@ -60,13 +61,15 @@ def write_scores(results: Path) -> dict[str, dict]:
     predictions, labels = result.predictions, result.labels
     folds = result.record["folds"]["protocol"]
     history = schemas.read(results / "history.parquet", schemas.HISTORY)
-    parts = list(score.parts(predictions, labels, folds))
+    parts = list(score.parts(predictions, labels, folds, result.corpora[0]))
+    sexes = {corpus: CORPORA[corpus].speakers for corpus in result.corpora if corpus in CORPORA}
     by_fold = pl.DataFrame(
         {
             "protocol": part.protocol,
             "fold_seed": part.fold_seed,
             "seed": part.seed,
             "fold": part.fold,
+            "corpus": part.corpus,
             "utterances": int(part.confusion.sum()),
             "uar": round(part.uar, 4),
             "war": round(part.war, 4),
@@ -74,7 +77,7 @@ def write_scores(results: Path) -> dict[str, dict]:
         for part in parts
         if part.fold is not None
     )
-    scores = score.scores(predictions, labels, folds)
+    scores = score.scores(predictions, labels, folds, result.corpora[0], sexes)
     write_text(results / "folds.csv", by_fold.write_csv())
     write_text(results / "confusion.csv", score.confusion_rows(parts, labels).write_csv())
     write_text(results / "predicted.csv", score.predicted_rows(predictions, labels).write_csv())

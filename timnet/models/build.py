@@ -26,7 +26,7 @@ from timnet.corpora.corpus import Corpus
 from timnet.dataset import features
 from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, AudioError, listing
-from timnet.evaluation import calibration, intervals, metrics, score
+from timnet.evaluation import calibration, metrics, protocols, score
 from timnet.models import model as models
 from timnet.models import out_of_domain as novelty
 from timnet.models.card import Calibration, Card, FeatureRecord, Figures, Source
@@ -264,7 +264,7 @@ def figures(run: Run) -> list[Figures]:
             continue
         (said,) = tested.predicted
         pooled = metrics.confusion_matrix(tested.truth, said, classes)
-        bounds = intervals.interval(tested.truth, tested.hits)
+        bounds = tested.interval()
         by_speaker = {}
         for speaker in sorted(set(tested.speakers.tolist())):
             own = tested.speakers == speaker
@@ -273,7 +273,7 @@ def figures(run: Run) -> list[Figures]:
         result.append(
             Figures(
                 protocol=protocol,
-                meaning=score.MEANING[protocol],
+                meaning=protocols.MEANING[protocol],
                 utterances=len(tested.utterances),
                 uar=_percent(metrics.uar(pooled)),
                 war=_percent(metrics.war(pooled)),

@@ -11,7 +11,7 @@ from typing import Any
 from timnet import records
 from timnet.corpora import CORPORA
 from timnet.errors import ArtifactError, listing
-from timnet.evaluation.score import PROTOCOLS
+from timnet.evaluation.protocols import PROTOCOLS
 from timnet.paths import Workspace
 from timnet.project import git, params
 from timnet.project.dvc import ask_dvc, locked, read_noted
@@ -168,13 +168,13 @@ def groups(params: Params) -> dict[str, list[str]]:
 def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
     """Stages of some corpora, and of the runs on these alone that give figures of some protocols.
 
-    No corpora means all, and so with protocols, which are those of `score.MEANING`.
+    No corpora means all, and so with protocols, which are those of `evaluation.protocols`.
 
     Raises:
         ParameterError: params.yaml has no such corpus.
     """
     known = params.read(workspace.params)
-    folds = {kind for (kind, _), protocol in PROTOCOLS.items() if protocol in protocols}
+    folds = {protocol.folds for protocol in PROTOCOLS if protocol.name in protocols}
     for corpus in corpora:
         known.corpus(corpus)
     every = groups(known)

@@ -128,15 +128,15 @@ def pair_by_pair(runs: list[ScoredRun]) -> Table:
             row.append(Cell(seeds(scores), run.name))
         else:
             row += [Cell(NOT_HERE if pair in pairs else NO_FIGURE)] * 4 + [Cell("")]
-        for tested in others.values():
+        for theirs in others.values():
             cell = Cell(NO_FIGURE)
-            if pair in tested:
-                run, scores = tested[pair]
+            if pair in theirs:
+                run, scores = theirs[pair]
                 cell = Cell(brackets(scores["uar"], 1), run.name)
             row.append(cell)
         rows.append(row)
     rows.insert(len(pairs), _average_row(printed, rivals, ours, list(others.values())))
-    tested = [run for each in (ours, *others.values()) for run, _ in each.values()]
+    used = [run for each in (ours, *others.values()) for run, _ in each.values()]
     return Table(
         "table-s4",
         "Table S4: cross-corpus, pair by pair",
@@ -156,7 +156,7 @@ def pair_by_pair(runs: list[ScoredRun]) -> Table:
             "`best` is the best of ours, of as many as `seeds` says (± standard deviation of UAR "
             "over them). All others are means over seeds, with 95 % CI by bootstrap over speakers "
             "of the tested corpus and the utterances of each.",
-            *rough(tested),
+            *rough(used),
             *_notes({OURS: ours, **others}),
         ],
     )
@@ -174,8 +174,8 @@ def _average_row(
         best = [max(scores["draws"], key=lambda draw: draw["war"]) for _, scores in own.values()]
         name = next(iter(own.values()))[0].name
         for metric in ("uar", "war"):
-            mean = float(np.mean([draw[metric] for draw in best]))
-            row.append(Cell(print_figure(mean, 1), name))
+            of_best = float(np.mean([draw[metric] for draw in best]))
+            row.append(Cell(print_figure(of_best, 1), name))
         row += [Cell(print_figure(float(v.mean()), 1), name) for v in _by_seed(own).values()]
         row.append(Cell(str(len(_by_seed(own)["uar"]))))
     else:

@@ -199,26 +199,33 @@ def protocols(rows: list[tuple[str, str, dict, float, dict[str, float]]]) -> Fig
         rows: corpus, protocol, its scores as of `score.scores`, the UAR of guesses, and the UAR of
             others by name (`the paper`, `SVM`, `recipe ...`); from top to bottom.
     """
-    figure, axes = _figure(NARROW, 0.45 * len(rows) + 1.9)
-    for place, (_, protocol, scores, chance, marks) in enumerate(rows):
+    corpora = list(dict.fromkeys(corpus for corpus, *_ in rows))
+    places = [place + corpora.index(corpus) for place, (corpus, *_) in enumerate(rows)]
+    height = len(rows) + len(corpora)  # a line for the name of each corpus
+    figure, axes = _figure(NARROW, 0.36 * height + 1.9)
+    for place, (_, protocol, scores, chance, marks) in zip(places, rows, strict=True):
         colour, uar = STYLES[protocol]["color"], scores["uar"]
         spread = [each["uar"] for each in scores["speakers"].values()]
         axes.plot(spread, [place] * len(spread), "|", color=colour, alpha=0.55, ms=9)
         axes.plot([uar["low"], uar["high"]], [place] * 2, color=colour, lw=3.5, alpha=0.35)
         axes.plot(uar["value"], place, "o", color=colour, ms=6)
-        text = f"{uar['value']:.1f}"
-        axes.annotate(text, (uar["value"], place), (0, 6), textcoords="offset points", ha="center")
         for name, value in marks.items():
             axes.plot(value, place, ls="", **_mark(name))
+        text = f"{uar['value']:.1f}"
+        axes.annotate(text, (uar["value"], place), (0, 6), textcoords="offset points", ha="center")
         axes.plot([chance] * 2, [place - 0.5, place + 0.5], **CHANCE)
+    for corpus in corpora:
+        first = min(p for p, (other, *_) in zip(places, rows, strict=True) if other == corpus)
+        beside: Any = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+        axes.text(-0.02, first - 0.9, corpus, weight="bold", **beside)
     axes.plot([], [], "o", color="0.4", ms=6, label="ours")
     axes.plot([], [], color="0.4", lw=3.5, alpha=0.35, label="95 % CI")
     axes.plot([], [], "|", color="0.4", ms=9, label="a speaker")
     for name in dict.fromkeys(name for *_, marks in rows for name in marks):
         axes.plot([], [], ls="", **_mark(name), label=name)
     axes.plot([], [], **CHANCE, label="chance")
-    axes.set_yticks(range(len(rows)), [f"{corpus}, {protocol}" for corpus, protocol, *_ in rows])
-    axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(len(rows) - 0.5, -0.7))
+    axes.set_yticks(places, [_broken(protocol) for _, protocol, *_ in rows])
+    axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(height - 1.4, -1.5))
     axes.grid(axis="x", alpha=0.25)
     figure.legend(
         frameon=False,
@@ -228,9 +235,16 @@ def protocols(rows: list[tuple[str, str, dict, float, dict[str, float]]]) -> Fig
         columnspacing=1.2,
         handletextpad=0.4,
     )
+    title = "UAR under increasingly strict evaluation"
     below = "best-epoch: chosen ON THE TEST FOLD, optimistic"
-    _title(axes, "UAR under increasingly strict evaluation", below)
+    left: Any = {"x": 0.02, "ha": "left"}
+    figure.suptitle(f"{title}\n{below}", fontsize=9.5, **left)
     return figure
+
+
+def _broken(protocol: str) -> str:
+    """A protocol's name in lines that fit beside axes."""
+    return protocol.replace("-and-sentence", "-\nand-sentence").replace("-validated", "\nvalidated")
 
 
 def _mark(name: str) -> Any:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from timnet import records
 from timnet.errors import ParameterError
 from timnet.evaluation import results
-from timnet.evaluation.compare import changes
+from timnet.evaluation.compare import Change, mean_change
 from timnet.paths import Workspace, write_text
 from timnet.reporting import figures as drawn
 from timnet.reporting import render, tables
 from timnet.reporting.render import Table
-from timnet.reporting.tables import ScoredRun
+from timnet.reporting.scored import ScoredRun
 
 
 def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
@@ -48,14 +49,12 @@ def all_tables(workspace: Workspace, runs: list[ScoredRun], found: dict[str, dic
     Args:
         found: as of `validations`.
     """
-    losses = {
-        run.name: changes(
-            results.read(workspace.run_results(run.name)),
-            results.read(workspace.run_results(whole.name)),
-        )
-        for run, whole in tables.ablated(runs)
-    }
-    made = tables.all_tables(runs, found, losses)
+    read = cache(lambda name: results.read(workspace.run_results(name)))
+
+    def paired(pairs: Sequence[tuple[ScoredRun, ScoredRun]], protocol: str) -> Change | None:
+        return mean_change([(read(run.name), read(other.name)) for run, other in pairs], protocol)
+
+    made = tables.all_tables(runs, found, paired)
     made[0].notes.extend(_leaks(runs, found))
     return made
 
@@ -69,13 +68,7 @@ def write_tables(made: list[Table], runs: list[ScoredRun], folder: Path) -> None
             ("tex", render.latex(table)),
         ):
             write_text(folder / f"{table.name}.{ending}", text)
-    rows = [
-        (run.corpus, protocol, scored, run.chance, tables.printed(run, protocol)[0])
-        for run in sorted(runs, key=lambda run: run.corpus)
-        for protocol, scored in run.by_protocol()
-        if run.variant == "tim-net" and protocol != "cross"
-    ]
-    drawn.save(drawn.protocols(rows), folder / made[0].name)
+    drawn.save(drawn.protocols(tables.figure_rows(runs)), folder / made[0].name)
 
 
 def _leaks(runs: list[ScoredRun], found: dict[str, dict]) -> list[str]:

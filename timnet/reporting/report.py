@@ -11,9 +11,10 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from timnet.corpora.corpus import Corpus
-from timnet.evaluation.score import MEANING
+from timnet.evaluation.protocols import MEANING
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
-from timnet.reporting.tables import GAIN, ScoredRun
+from timnet.reporting.scored import ScoredRun
+from timnet.reporting.tables import GAIN
 
 CAPTIONS = {
     "confusion": "Confusion matrix, a row a true emotion.",

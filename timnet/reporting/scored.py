@@ -241,10 +241,10 @@ def rough(runs: Iterable[ScoredRun]) -> list[str]:
 
 INTERVALS = (
     "95 % CI: bootstrap over utterances; where speakers are unseen, over speakers and the "
-    "utterances of each, where sentences are, over folds of sentences. Scores are means over "
-    "training seeds; the CI does not include how seeds vary, which `seeds` shows: their number and "
-    "the standard deviation of UAR over them."
+    "utterances of each; where sentences are, over folds of sentences. Scores are means over "
+    "training seeds, and the CI ignores seed variance."
 )
+SEEDS = "`seeds`: number of training seeds ± standard deviation of UAR over them."
 
 
 def ci(scores: Mapping[str, Any]) -> str:

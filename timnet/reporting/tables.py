@@ -33,6 +33,7 @@ from timnet.reporting.scored import (
     OURS,
     PAPER_RECIPE,
     PAPER_S,
+    SEEDS,
     Paired,
     ScoredRun,
     brackets,
@@ -49,6 +50,7 @@ from timnet.reporting.scored import (
 
 GAIN = "gain"  # stands where corpora do, over all of them
 OTHER = "other settings"  # stands where scores of the paper's settings would
+NO_EPOCHS = f"An SVM has no epochs to choose from: its scores are those of `{LAST_EPOCH}`."
 Pair = Sequence[float | None]  # UAR and WAR
 # as printed, though each first value is a count over the corpus' size: probably [WAR, UAR]
 SWAPPED = {
@@ -59,6 +61,8 @@ SWAPPED = {
         for method in ("GM-TCN", "CPAC")
     },
 }
+# what each protocol's UAR is held against
+LESS_STRICT = {LAST_EPOCH: BEST_EPOCH, SPEAKER: LAST_EPOCH, SENTENCE: LAST_EPOCH, BOTH: SPEAKER}
 PRINTED = {BEST_EPOCH: "table_1_single_corpus", LAST_EPOCH: "corrected_single_corpus"}
 
 
@@ -95,19 +99,17 @@ def overview(runs: list[ScoredRun]) -> Table:
     listed = [run for run in runs if run in compared_methods(runs) or _apart(run)]
     rows, shown, seen = [], set(), list[ScoredRun]()
     for corpus, method in _groups(listed):
-        before: dict[str, tuple[str, float]] = {}  # settings -> the last protocol and its UAR
+        before: dict[tuple[str, str], float] = {}  # settings and protocol -> UAR
         own = [run for run in listed if (run.corpus, run.method) == (corpus, method)]
         for protocol, run in ((p, run) for p in ORDER for run in own if p in run.scores):
             if protocol == CROSS or named(protocol).folds == CROSS:
                 continue
             shown.add(protocol)
             seen.append(run)
-            step = NO_FIGURE
-            if not named(protocol).validated:
-                value = float(print_figure(run.scores[protocol]["uar"]["value"]))  # as in print
-                above, last = before.get(run.settings, (protocol, 0))
-                step = NO_FIGURE if above == protocol else signed(value - last)
-                before[run.settings] = protocol, value
+            value = float(print_figure(run.scores[protocol]["uar"]["value"]))  # as in print
+            before.setdefault((run.settings, protocol), value)
+            less_strict = before.get((run.settings, LESS_STRICT.get(protocol, "")))
+            step = NO_FIGURE if less_strict is None else signed(value - less_strict)
             rows.append(
                 [
                     Cell(corpus),
@@ -143,10 +145,12 @@ def overview(runs: list[ScoredRun]) -> Table:
         [f"`{protocol}`: {MEANING[protocol]}." for protocol in ORDER if protocol in shown]
         + [
             "UAR and WAR in percent, on the confusion matrix pooled over the folds. " + INTERVALS,
+            SEEDS,
             *rough(seen),
             *_chances(seen),
-            "`step`: points of UAR against the protocol above it at the same settings; differences "
-            "below half the CI width may be noise.",
+            "`step`: points of UAR at the same settings of "
+            + ", ".join(f"`{strict}` against `{loose}`" for strict, loose in LESS_STRICT.items())
+            + "; differences below half the CI width may be noise.",
             *other_settings(_each_once(seen)),
             *departures(run for run in _each_once(seen) if run.is_the_paper_s),
         ],
@@ -267,7 +271,7 @@ def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
         others = [
             other
             for other in compared_methods(runs)
-            if other.corpus == corpus and protocol in other.scores and other is not run
+            if other.corpus == corpus and _own(other, protocol) in other.scores and other is not run
         ]
         ours = [run] if run else []
         if not any(other.method == OURS for other in (*ours, *others)):
@@ -275,13 +279,15 @@ def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
         for each in (*ours, *sorted(others, key=lambda other: other.is_baseline)):
             apart = each is not run and each.method == OURS
             method = f"{OURS}, {OTHER}" if apart else each.method
-            spread = Cell(seeds(each.scores[protocol]), each.name)
-            rows.append([Cell(corpus), Cell(method), *cells(each, protocol), spread, Cell("")])
+            own = _own(each, protocol)
+            spread = Cell(seeds(each.scores[own]), each.name)
+            rows.append([Cell(corpus), Cell(method), *cells(each, own), spread, Cell("")])
             shown.append(each)
             if rivals and not apart:
-                values = [each.scores[protocol][name]["value"] for name in ("uar", "war")]
+                values = [each.scores[own][name]["value"] for name in ("uar", "war")]
                 gains.setdefault(method, {})[corpus] = values, rivals
     rows += _gain_rows(gains)
+    svms = any(run.is_baseline for run in shown)
     claim = [signed(value) for value in _mean_gain(gains[PAPER_S].values())]
     notes = [
         f"`{protocol}`: {MEANING[protocol]}. Percent, pooled over ten folds.",
@@ -291,6 +297,8 @@ def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
         "WAR" + (", its headline claim." if protocol == BEST_EPOCH else "."),
         "`paper inside`: whether the paper's score lies inside our 95 % CI (UAR / WAR).",
         INTERVALS,
+        SEEDS,
+        *([NO_EPOCHS] if protocol == BEST_EPOCH and svms else []),
         *other_settings(shown),
         *departures(run for run in shown if run.is_the_paper_s),
     ]
@@ -305,6 +313,11 @@ def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
     }[protocol]
     columns = ("corpus", "method", "UAR", "UAR, 95 % CI", "WAR", "WAR, 95 % CI", "seeds")
     return Table(name, title, (*columns, "paper inside"), rows, notes)
+
+
+def _own(run: ScoredRun, protocol: str) -> str:
+    """The protocol whose scores a run has: a baseline has no epochs to choose from."""
+    return LAST_EPOCH if run.is_baseline and protocol == BEST_EPOCH else protocol
 
 
 def _gain_rows(gains: dict[str, dict[str, tuple[Pair, list[Pair]]]]) -> list[list[Cell]]:
@@ -381,7 +394,7 @@ def ablation(runs: list[ScoredRun], paired: Paired) -> Table:
                 change = paired([(run, whole)], protocol) if whole and held else None
                 row.append(Cell(points(change), run.name) if change else Cell(""))
             row.append(Cell(seeds(run.scores[LAST_EPOCH]), run.name))
-            row.append(Cell(run.record["train"].get("precision", "")))
+            row.append(Cell("" if run.is_baseline else run.record["train"]["precision"]))
             rows.append(row)
     return Table(
         "table-s3",

@@ -11,6 +11,7 @@ from timnet.evaluation import score
 from timnet.evaluation.compare import Result, changes
 from timnet.evaluation.gate import Rule
 from timnet.evaluation.intervals import CONFIDENCE, METRICS
+from timnet.evaluation.protocols import MEANING
 from timnet.evaluation.verify import differing, made_with
 from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, row_of, signed
 
@@ -73,7 +74,8 @@ def compare_table(
             notes.append(f"`{run}` was made in another way: {'; '.join(told)}.")
     tables = sorted(PurePosixPath(path).stem for path in changed)
     notes += [
-        "95 %: paired bootstrap over the utterances that both tested; an interval that holds 0 is "
+        "95 %: paired bootstrap over the utterances that both tested, and their speakers where "
+        "these are unseen; an interval that holds 0 is "
         "no change that the corpus could show.",
         f"tables that changed: {', '.join(tables) or 'none'}.",
     ]
@@ -85,7 +87,7 @@ def _compared(run: str, ours: Result, theirs: Result) -> list[list[Cell]]:
     """A row a protocol and figure of a run that both have."""
     found, rows = changes(ours, theirs), []
     new, old = (_pooled(result) for result in (ours, theirs))
-    for protocol in (each for each in score.MEANING if each in new):
+    for protocol in (each for each in MEANING if each in new):
         change = found.get(protocol)
         for name in METRICS:
             points = [signed(value) for value in change.points[name]] if change else []
