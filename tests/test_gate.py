@@ -9,7 +9,7 @@ from timnet import schemas
 from timnet.cli.review import Protocol
 from timnet.evaluation import gate
 from timnet.evaluation.compare import Result, changes
-from timnet.evaluation.score import MEANING
+from timnet.evaluation.protocols import MEANING
 from timnet.reporting import render, verdicts
 
 LABELS = ("angry", "sad")
