@@ -75,8 +75,8 @@ def small_model(networks: int = 3, variant: str = "tim-net", **changes: object) 
         run="voices-speaker",
         figures=[
             Figures(
-                protocol="speaker",
-                meaning="speakers left out, the last epoch",
+                protocol="speaker-independent",
+                meaning="speaker-independent cross-validation, the last epoch",
                 utterances=60,
                 uar=50.0,
                 war=50.0,

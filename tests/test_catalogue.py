@@ -72,7 +72,7 @@ def test_what_is_here_is_listed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
-        (("--add", "table-9"), "no table 'table-9'; known are table-1, speaker, table-2"),
+        (("--add", "table-9"), "no table 'table-9'; known are table-1, speaker-independent"),
         (("--add", "table-1", "emodbb"), "table-1 has no emodbb; it has casia, emodb"),
         (("--add", "table-1", "emodbb"), "savee. Did you mean 'emodb'?"),
         (("--add", "table-2", "emovo"), "table-2 needs two corpora or more"),

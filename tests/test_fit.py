@@ -41,8 +41,8 @@ def test_a_model_is_packed_from_its_run(reproduced: Path) -> None:
     assert card.training == record["train"]
     assert card.features.model_dump(mode="json") == record["features"]
     (figures,) = card.figures
-    assert figures.protocol == "speaker"
-    assert figures.uar == pytest.approx(metrics["speaker"]["uar"], abs=0.006)
+    assert figures.protocol == "speaker-independent"
+    assert figures.uar == pytest.approx(metrics["speaker-independent"]["uar"], abs=0.006)
     assert figures.uar_interval[0] <= figures.uar <= figures.uar_interval[1]
     assert list(figures.uar_by_speaker) == [f"s{n}" for n in range(1, 7)]
     assert card.calibration.error_after < card.calibration.error_before
@@ -72,7 +72,7 @@ def test_the_first_of_several_draws_is_taken(workspace: Path) -> None:
     np.savez(folder / "weights.npz", allow_pickle=False, **twice)
     again = trained(workspace, "demo-random")
     assert again.networks.networks == one.networks.networks == 5
-    assert {each.protocol for each in fit.figures(again)} == {"published", "corrected"}
+    assert {each.protocol for each in fit.figures(again)} == {"best-epoch", "last-epoch"}
 
 
 def test_packing_again_gives_the_same_bytes(workspace: Path) -> None:

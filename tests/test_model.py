@@ -206,7 +206,7 @@ def test_the_card_says_who_may_use_it(file: Path, tmp_path: Path) -> None:
     said = run(tmp_path, "timnet", "card", file).stdout
     assert said.startswith("# small\n")
     assert "Trained on Voices (CC BY-NC-SA 4.0): NOT for commercial use; cite Nobody, 2026." in said
-    assert "| `speaker` | 50.00 (40.00 to 60.00) |" in said
+    assert "| `speaker-independent` | 50.00 (40.00 to 60.00) |" in said
     assert "20.0 % before, 10.0 % after" in said
     assert "- commit: 0123456789" in said
 
@@ -214,22 +214,27 @@ def test_the_card_says_who_may_use_it(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("protocol", "networks", "words", "never"),
     (
-        ("speaker", "folds", ("each fold under the temperature of the others",), "another corpus"),
         (
-            "cross",
+            "speaker-independent",
+            "folds",
+            ("each fold under the temperature of the others",),
+            "another corpus",
+        ),
+        (
+            "cross-corpus",
             "folds",
             ("the one network of run voices-speaker, tested on another corpus", "on a third one",
              "utterances of the other corpus", "the same predictions that it was fitted on"),
             "within one corpus",
         ),
         (
-            "speaker",
+            "speaker-independent",
             "whole",
             ("that run's folds: nothing is left", "within one corpus", "This network is another"),
             "The mean of several",
         ),
         (
-            "cross",
+            "cross-corpus",
             "whole",
             ("that run's network on another corpus: nothing is left", "This network is another"),
             "each fold under",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, run
-from mini import dvc, make, take, until
+from small_pipeline import dvc, make, until, write_recording
 
 from timnet.errors import ArtifactError
 from timnet.paths import Workspace, write_text
@@ -58,7 +58,7 @@ def test_the_folder_that_holds_a_clone_is_no_project(tmp_path: Path) -> None:
 
 def test_a_time_is_told_only_where_it_was_taken(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    stages = ["manifest@demo", "features@demo-44100", "publish@demo"]
+    stages = ["manifest@demo", "features@demo-44100", "score@demo-random"]
     assert past_time(workspace, stages) == "no run here yet"
     for stage in stages[:2]:
         write_text(workspace.times(stage), '{"seconds": 100.2}')
@@ -70,7 +70,7 @@ def test_a_time_is_told_only_where_it_was_taken(tmp_path: Path) -> None:
 def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:
     root = make(tmp_path / "root")
     shutil.copy(ROOT / "timnet" / "demo.yaml", root / "params.yaml")
-    take(root, "one", "slow\n")
+    write_recording(root, "one", "slow\n")
     dvc(root, "add", "--quiet", "data")
     command = [sys.executable, "-m", "dvc", "repro", "copy@one"]
     with subprocess.Popen(command, cwd=root, start_new_session=True) as repro:

@@ -63,20 +63,11 @@ def validate(corpus: CorpusName) -> None:
         summary = stage.validate(recipe, table, workspace.data_docs(corpus))
         stage.refuse(summary)
         write_json(workspace.validation(corpus), summary)
+        write_json(workspace.description(corpus), recipe.description)
     failed = [check["message"] for check in summary["checks"] if not check["passed"]]
     for message in failed:
         say(f"{corpus}: warning: {message}")
     say(f"{corpus}: {len(summary['checks'])} checks, {len(failed)} warnings")
-
-
-@app.command(rich_help_panel=STAGES)
-def publish(corpus: CorpusName) -> None:
-    """Put the summary of a validation where git keeps it."""
-    from timnet import records
-
-    workspace, params = open_workspace()
-    summary = records.read_artifact(workspace.validation(params.corpus(corpus)), records.Validation)
-    write_json(workspace.published_validation(corpus), summary)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -110,7 +101,7 @@ def folds(run: RunName) -> None:
         schemas.read(workspace.manifest(corpus), schemas.MANIFEST) for corpus in settings.corpora
     ]
     number, seeds = settings.folds.number, settings.folds.seeds
-    if settings.folds.protocol == "cross":
+    if settings.folds.protocol == "cross-corpus":
         table = stage.cross_table(*manifests)
     elif number is not None and seeds is not None:
         table = stage.random_table(manifests[0], number, seeds)
@@ -181,7 +172,7 @@ def _labels_and_features(
     from timnet.dataset import features
 
     tables, records = zip(*(features.read(source, wanted) for source in sources), strict=True)
-    if run.folds.protocol == "cross":
+    if run.folds.protocol == "cross-corpus":
         return SHARED_EMOTIONS, records[0]
     return tuple(sorted(set(tables[0]["emotion"].to_pylist()))), records[0]
 

@@ -4,38 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from timnet.evaluation import intervals, score
+from timnet.evaluation import intervals
+from timnet.evaluation.results import Result
 from timnet.evaluation.score import Tested
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a revision says of a run."""
-
-    record: dict[str, Any]  # run.json
-    predictions: pa.Table  # of `schemas.predictions`
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(self.record["labels"])
-
-    @property
-    def corpora(self) -> list[str]:
-        """What is tested."""
-        tested = self.record["tested_on"]
-        return [tested] if isinstance(tested, str) else tested
-
-    @cached_property
-    def tests(self) -> dict[str, Tested]:
-        """By protocol."""
-        folds = self.record["folds"]["protocol"]
-        return score.tests(self.predictions, self.labels, folds, self.corpora[0])
 
 
 @dataclass(frozen=True)

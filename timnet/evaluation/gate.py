@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from timnet.evaluation.compare import Change, Result, changes
+from timnet.evaluation.compare import Change, changes
 from timnet.evaluation.intervals import CONFIDENCE
-from timnet.evaluation.protocols import PROTOCOLS
-
-HONEST = tuple(each.name for each in PROTOCOLS if not each.optimistic)
+from timnet.evaluation.results import Result
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from timnet import records, schemas
 from timnet.corpora import CORPORA
 from timnet.errors import ArtifactError
 from timnet.evaluation import score
-from timnet.evaluation.compare import Result
+from timnet.evaluation.score import Tested
 from timnet.paths import replacing, write_json, write_text
 
 KEPT = ("predictions.parquet", "history.parquet", "run.json")  # as `timnet train` left them
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a revision says of a run."""
+
+    record: dict[str, Any]  # run.json
+    predictions: pa.Table  # of `schemas.predictions`
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.record["labels"])
+
+    @property
+    def corpora(self) -> list[str]:
+        """What is tested."""
+        tested = self.record["tested_on"]
+        return [tested] if isinstance(tested, str) else tested
+
+    @cached_property
+    def tests(self) -> dict[str, Tested]:
+        """By protocol."""
+        folds = self.record["folds"]["protocol"]
+        return score.tests(self.predictions, self.labels, folds, self.corpora[0])
 
 
 def keep(trained: Path, results: Path) -> None:

@@ -163,7 +163,7 @@ def markdown(card: Card) -> str:
 
 def _across(card: Card) -> bool:
     """Whether the run tested on another corpus: one network, trained on all of its own."""
-    return any(each.protocol == "cross" for each in card.figures)
+    return any(each.protocol == "cross-corpus" for each in card.figures)
 
 
 def _networks(card: Card) -> str:

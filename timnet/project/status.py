@@ -157,7 +157,7 @@ def groups(params: Params) -> dict[str, list[str]]:
     result = {}
     for corpus in params.corpora:
         sets = [name for name, each in params.features.sets.items() if each.corpus == corpus]
-        result[corpus] = [f"{stage}@{corpus}" for stage in ("manifest", "validate", "publish")]
+        result[corpus] = [f"{stage}@{corpus}" for stage in ("manifest", "validate")]
         result[corpus] += [f"features@{name}" for name in sets]
     for run in params.runs:
         result[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score", "figures")]
@@ -168,7 +168,7 @@ def groups(params: Params) -> dict[str, list[str]]:
 def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
     """Stages of some corpora, and of the runs on these alone that give figures of some protocols.
 
-    No corpora means all, and so with protocols, which are those of `evaluation.protocols`.
+    No corpora means all, and so with protocols, which are those of `protocols.MEANING`.
 
     Raises:
         ParameterError: params.yaml has no such corpus.

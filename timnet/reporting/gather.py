@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cache
-from pathlib import Path
 
 from timnet import records
 from timnet.errors import ParameterError
 from timnet.evaluation import results
 from timnet.evaluation.compare import Change, mean_change
-from timnet.paths import Workspace, write_text
-from timnet.reporting import figures as drawn
-from timnet.reporting import render, tables
+from timnet.paths import Workspace
+from timnet.reporting import tables
 from timnet.reporting.render import Table
 from timnet.reporting.scored import ScoredRun
 
@@ -38,37 +36,39 @@ def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
 def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
     """Summaries of validation by corpus."""
     return {
-        corpus: records.read_artifact(workspace.published_validation(corpus), records.Validation)
+        corpus: records.read_artifact(workspace.validation(corpus), records.Validation)
         for corpus in corpora
     }
 
 
-def all_tables(workspace: Workspace, runs: list[ScoredRun], found: dict[str, dict]) -> list[Table]:
+def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+    """What recipes say of corpora."""
+    return {
+        corpus: records.read_artifact(workspace.description(corpus), records.Description)
+        for corpus in corpora
+    }
+
+
+def all_tables(
+    workspace: Workspace,
+    runs: list[ScoredRun],
+    found: dict[str, dict],
+    described: dict[str, dict],
+) -> list[Table]:
     """Every table of the report.
 
     Args:
         found: as of `validations`.
+        described: as of `descriptions`, of the same corpora.
     """
     read = cache(lambda name: results.read(workspace.run_results(name)))
 
     def paired(pairs: Sequence[tuple[ScoredRun, ScoredRun]], protocol: str) -> Change | None:
         return mean_change([(read(run.name), read(other.name)) for run, other in pairs], protocol)
 
-    made = tables.all_tables(runs, found, paired)
+    made = tables.all_tables(runs, found, described, paired)
     made[0].notes.extend(_leaks(runs, found))
     return made
-
-
-def write_tables(made: list[Table], runs: list[ScoredRun], folder: Path) -> None:
-    """Write tables as Markdown, CSV and LaTeX, and a figure of the first of them."""
-    for table in made:
-        for ending, text in (
-            ("md", render.markdown(table)),
-            ("csv", render.as_csv(table)),
-            ("tex", render.latex(table)),
-        ):
-            write_text(folder / f"{table.name}.{ending}", text)
-    drawn.save(drawn.protocols(tables.figure_rows(runs)), folder / made[0].name)
 
 
 def _leaks(runs: list[ScoredRun], found: dict[str, dict]) -> list[str]:

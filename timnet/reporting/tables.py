@@ -63,15 +63,21 @@ SWAPPED = {
 }
 # what each protocol's UAR is held against
 LESS_STRICT = {LAST_EPOCH: BEST_EPOCH, SPEAKER: LAST_EPOCH, SENTENCE: LAST_EPOCH, BOTH: SPEAKER}
-PRINTED = {BEST_EPOCH: "table_1_single_corpus", LAST_EPOCH: "corrected_single_corpus"}
+PRINTED = {BEST_EPOCH: "table_1_single_corpus", LAST_EPOCH: "last_epoch_single_corpus"}
 
 
-def all_tables(runs: list[ScoredRun], validations: dict[str, dict], paired: Paired) -> list[Table]:
+def all_tables(
+    runs: list[ScoredRun],
+    validations: dict[str, dict],
+    descriptions: dict[str, dict],
+    paired: Paired,
+) -> list[Table]:
     """Every table, in the order of the report.
 
     Args:
         runs: those of this commit.
         validations: corpus -> summary of its validation.
+        descriptions: corpus -> what its recipe says of it.
         paired: the change from one run to another on the same utterances.
     """
     return [
@@ -86,7 +92,7 @@ def all_tables(runs: list[ScoredRun], validations: dict[str, dict], paired: Pair
         cross_tables.average(runs),
         cross_tables.pair_by_pair(runs),
         calibration(runs),
-        corpus_tables.corpora(validations),
+        corpus_tables.corpora(validations, descriptions),
         corpus_tables.class_counts(validations),
     ]
 
