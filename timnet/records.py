@@ -6,7 +6,7 @@ Settings, params.yaml, are `timnet.project.params`' business.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -72,6 +72,12 @@ class Run(TypedDict):
     trained_on: str
     utterances: int
     versions: dict[str, str]
+
+
+def tested_on(record: Mapping[str, Any]) -> list[str]:
+    """The corpora that a run tests, as its `Run` has them."""
+    tested = record["tested_on"]
+    return [tested] if isinstance(tested, str) else list(tested)
 
 
 Percent = Annotated[float, Field(ge=0, le=100)]

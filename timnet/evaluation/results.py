@@ -13,10 +13,9 @@ import polars as pl
 import pyarrow as pa
 
 from timnet import records, schemas
-from timnet.corpora import CORPORA
 from timnet.errors import ArtifactError
 from timnet.evaluation import score
-from timnet.evaluation.score import Tested
+from timnet.evaluation.score import Sexes, Tested
 from timnet.paths import replacing, write_json, write_text
 
 KEPT = ("predictions.parquet", "history.parquet", "run.json")  # as `timnet train` left them
@@ -36,8 +35,7 @@ class Result:
     @property
     def corpora(self) -> list[str]:
         """What is tested."""
-        tested = self.record["tested_on"]
-        return [tested] if isinstance(tested, str) else tested
+        return records.tested_on(self.record)
 
     @cached_property
     def tests(self) -> dict[str, Tested]:
@@ -79,8 +77,12 @@ def read(results: Path) -> Result:
     )
 
 
-def write_scores(results: Path) -> dict[str, dict]:
+def write_scores(results: Path, sexes: Sexes | None = None) -> dict[str, dict]:
     """Compute UAR, WAR and confusion matrices of a run, with the settings it was trained with.
+
+    Args:
+        results: the run's folder below results/runs.
+        sexes: as of `score.scores`.
 
     Returns:
         as of `score.scores`.
@@ -90,7 +92,6 @@ def write_scores(results: Path) -> dict[str, dict]:
     folds = result.record["folds"]["protocol"]
     history = schemas.read(results / "history.parquet", schemas.HISTORY)
     parts = list(score.parts(predictions, labels, folds, result.corpora[0]))
-    sexes = {corpus: CORPORA[corpus].speakers for corpus in result.corpora if corpus in CORPORA}
     by_fold = pl.DataFrame(
         {
             "protocol": part.protocol,

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from timnet.evaluation.protocols import CROSS, MEANING, PROTOCOLS
 from timnet.paths import replacing
-from timnet.reporting.scored import targets
+from timnet.records import tested_on
 
 # Okabe and Ito, "Color Universal Design", 2008: told apart by all kinds of colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -59,7 +59,7 @@ def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
     confusion = pl.read_csv(results / "confusion.csv")
     corpus = record["trained_on"]
     if record["folds"]["protocol"] == CROSS:
-        tested = targets(record)
+        tested = tested_on(record)
         corpus += f" to {tested[0] if len(tested) == 1 else f'{len(tested)} others'}"
     for protocol in scores:
         counts = _counts(confusion.filter(protocol=protocol), record["labels"])

@@ -10,6 +10,7 @@ from timnet.evaluation import protocols
 from timnet.evaluation.compare import Change
 from timnet.evaluation.intervals import FEW_CLUSTERS
 from timnet.paper import paper
+from timnet.records import tested_on
 from timnet.reporting.render import NO_FIGURE, Cell, print_figure, signed
 
 PAPER_S = "TIM-Net, the paper's"
@@ -24,7 +25,9 @@ ABLATION_NAMES = {
     "TIM-Net": NETWORK,
 }
 FREE = ("precision", "compiled", "tabs", "variant")  # compared in another way, or told apart
-OFF = (None, 0, False, "none", "constant", "")  # values of a setting that changes nothing
+# values of a setting that the paper has not, at which it changes nothing
+OFF = (None, 0, False, "none", "constant", "")
+UNCHANGED = {"batch_norm_momentum": 0.01}  # as Keras has it
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class ScoredRun:
 
     @property
     def tested_on(self) -> list[str]:
-        return targets(self.record)
+        return tested_on(self.record)
 
     @property
     def variant(self) -> str:
@@ -113,11 +116,18 @@ class ScoredRun:
         ]
         if self.record["folds"]["protocol"] == "random":
             pairs.append(("folds", self.record["folds"].get("number", 10), 10))
+        if validation := self.record["folds"].get("validation"):
+            pairs.append(("groups for validation", validation, 0))
         told = [f"{name} {value}, not {theirs}" for name, value, theirs in pairs if value != theirs]
         return told + [
             f"{name} {value}"
             for name, value in _flat(train)
-            if not (name in FREE or name in printed["training"] or value in OFF)
+            if not (
+                name in FREE
+                or name in printed["training"]
+                or value in OFF
+                or value == UNCHANGED.get(name)
+            )
         ]
 
     @property
@@ -128,12 +138,6 @@ class ScoredRun:
 
 # the change of pairs of runs under a protocol, mean over the corpora that they test, if known
 Paired = Callable[[Sequence[tuple[ScoredRun, ScoredRun]], str], Change | None]
-
-
-def targets(record: Mapping[str, Any]) -> list[str]:
-    """The corpora that a run tests."""
-    tested = record["tested_on"]
-    return [tested] if isinstance(tested, str) else list(tested)
 
 
 def svm(normalise: str = "none") -> str:
