@@ -53,6 +53,7 @@ from flows.pool import prepare, send
 from flows.process_group import ProcessGroup, Stopped
 from flows.run_control import exclusive, watch
 from timnet.errors import ParameterError, TimnetError, listing
+from timnet.evaluation.protocols import ORDER
 from timnet.paths import Workspace
 from timnet.project.remotes import PRIVATE, refuse_unlicensed
 from timnet.project.status import (
@@ -63,9 +64,7 @@ from timnet.project.status import (
     training_stages,
 )
 
-Protocol = Literal[
-    "best-epoch", "last-epoch", "speaker-independent", "cross-corpus"
-]  # those of `protocols.MEANING`
+Protocol = Literal[ORDER]  # type: ignore[valid-type]
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
     "didn't change, skipping": "Cached",
     "is cached - skipping run, checking out outputs": "Restored",
