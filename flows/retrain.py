@@ -15,6 +15,7 @@ is simply started again. On a tip that is up to date it ends in seconds.
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import argparse
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import ValidationError
 
 from flows.acquire import acquire
 from flows.artifacts import show
@@ -54,9 +56,9 @@ LOOKS = 5  # s between two looks for an answer
 
 
 class Answer(RunInput):
-    """What a person says of a candidate."""
+    """What a person says of a candidate. No default: who says nothing has not decided."""
 
-    decision: Literal["production", "rejected"] = "production"
+    decision: Literal["production", "rejected"]
 
 
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
@@ -323,18 +325,23 @@ def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
     names = ", ".join(map(str, waiting))
     text = f"{names} of {made.name} passed the gate: see the artifact `gate`. Use in production?"
     get_run_logger().info("%s Resume this run with the answer.", text)
-    try:
-        answer = pause_flow_run(
-            wait_for_input=Answer.with_initial_data(description=text),
-            timeout=int(3600 * patience),
-            poll_interval=LOOKS,
-        )
-    except FlowPauseTimeout:
-        raise TimnetError(
-            f"nobody answered in {patience:g} hours: {names} stay candidates. Start again to be "
-            "asked again."
-        ) from None
-    return answer.decision
+    end = time.monotonic() + 3600 * patience
+    while True:
+        try:
+            answer = pause_flow_run(
+                wait_for_input=Answer.with_initial_data(description=text),
+                timeout=max(int(end - time.monotonic()), 1),
+                poll_interval=LOOKS,
+            )
+        except ValidationError:  # someone resumed it past the form, which insists on an answer
+            get_run_logger().warning("resumed without a decision: asks again")
+            continue
+        except FlowPauseTimeout:
+            raise TimnetError(
+                f"nobody answered in {patience:g} hours: {names} stay candidates. Start again to "
+                "be asked again."
+            ) from None
+        return answer.decision
 
 
 def decide(repository: Repository, made: Candidate, waiting: list[Version], decision: str) -> None:

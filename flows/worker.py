@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.command import command
 from flows.leash import Leash
 from flows.pool import HEARTBEAT
-from flows.server import running_ui
+from flows.server import refuse_closed, running_ui
 from flows.stage import CLONE, take
 from timnet.cli.push import refuse_unlicensed
 from timnet.project.licences import PRIVATE
@@ -56,6 +56,7 @@ def main() -> None:
     }
     start = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
     with command("worker"):
+        refuse_closed(url)
         refuse_unlicensed(root, PRIVATE)
         with temporary_settings({PREFECT_API_URL: url}):
             register(pool)
