@@ -41,16 +41,16 @@ def recordings(names: Iterable[str], corpus: str, rate: int = RATE) -> Members:
     return {name: wav(name, SECONDS[corpus], rate) for name in names}
 
 
-def casia_archive(top: str = "CASIA database/", flat: bool = False) -> Members:
-    """As it is passed around: folders of speakers and emotions, in mixed case."""
+def casia_archive(
+    top: str = "CASIA database/", form: str = "{spelled}/{folder}/{text}.wav"
+) -> Members:
+    """As it is passed around: folders of speakers and emotions, in mixed case, or flat files."""
     spelling = {"zhaozuoxiang": "ZhaoZuoxiang"}
     names = []
     for speaker, emotion, text in itertools.product(casia.SPEAKERS, casia.EMOTIONS, casia.TEXTS):
         folder = emotion.capitalize() if speaker == "wangzhe" else emotion
-        name = f"{speaker}-{emotion}-{text}.wav"
-        names.append(
-            top + (name if flat else f"{spelling.get(speaker, speaker)}/{folder}/{text}.wav")
-        )
+        parts = {"speaker": speaker, "spelled": spelling.get(speaker, speaker)}
+        names.append(top + form.format(emotion=emotion, folder=folder, text=text, **parts))
     return {"CASIA database/readme.txt": b"...", **recordings(names, "casia")}
 
 
