@@ -84,7 +84,7 @@ def add_data(workspace: Path, brought: list[str]) -> State:
     try:
         refuse_loss(workspace, brought)
         with Leash() as leash:
-            ask(leash, workspace, "add", "--quiet", "data")
+            ask(leash, workspace, "add", "data")
     except TimnetError as error:
         return Failed(message=str(error))
     return Completed(message=noted(workspace))

@@ -10,7 +10,9 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile as sf
 from conftest import ROOT, run
 from mini import dvc, make, take, until
 
@@ -109,3 +111,18 @@ def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> 
     dvc(root, "remote", "modify", "private", "url", str(tmp_path / "remote"))
     with pytest.raises(ArtifactError, match=r"`timnet acquire emovo savee`, or `dvc pull`\. If"):
         refuse_data_changes(root)
+
+
+def test_what_dvc_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
+    root = make(tmp_path / "root")
+    (root / ".dvcignore").write_text("/data\n")
+    table = ["path,speaker,emotion"]
+    generator = np.random.default_rng(0)
+    for name, emotion in (("a.wav", "happy"), ("b.wav", "sad")):
+        signal = 0.1 * generator.standard_normal(16000).astype("f4")
+        sf.write(tmp_path / name, signal, 16000)
+        table.append(f"{name},anna,{emotion}")
+    (tmp_path / "t.csv").write_text("\n".join(table) + "\n")
+    result = run(root, "timnet", "acquire", "mine", "--csv", tmp_path / "t.csv", check=False)
+    assert result.returncode == 1
+    assert "ignored" in result.stderr and "see above" not in result.stderr

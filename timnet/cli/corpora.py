@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from timnet.cli.common import app, bars, say
-from timnet.cli.status import refuse_loss
+from timnet.cli.status import ask_dvc, refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.paths import Workspace
 from timnet.project import git
@@ -73,9 +72,7 @@ def acquire(
                     "the project, or with --no-add."
                 )
             refuse_loss(workspace.root, brought)
-            command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
-            if subprocess.run(command).returncode:
-                raise TimnetError("`dvc add data` failed; see above.")
+            ask_dvc(workspace.root, "add", "data")
             say(noted(workspace.root))
         except TimnetError as error:
             failures.append(str(error))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from timnet.cli.common import app, bar, read_json, say, workers
+from timnet.cli.status import ask_dvc
 from timnet.errors import ArtifactError, ParameterError, TimnetError
 from timnet.paths import Workspace
 from timnet.project import git
@@ -119,10 +120,10 @@ def set_up_demo(source: Path, folder: Path) -> None:
     workspace = Workspace(partial)
     shutil.copyfile(str(files("timnet").joinpath("demo.yaml")), workspace.params)
     # DVC then adds to git what it writes, in place of telling how to
-    _run(partial, sys.executable, "-m", "dvc", "config", "--local", "core.autostage", "true")
+    ask_dvc(partial, "config", "--local", "core.autostage", "true")
     with bar("generate demo", corpus.CORPUS.utterances) as advance:
         corpus.generate(workspace.corpus("demo"), progress=advance)
-    _run(partial, sys.executable, "-m", "dvc", "add", "--quiet", "data")
+    ask_dvc(partial, "add", "data")
     _run(partial, "git", "add", "--all")
     author = ("-c", "user.name=timnet demo", "-c", "user.email=demo@localhost")
     _run(partial, "git", *author, "commit", "--quiet", "--message", "Set up the demo")

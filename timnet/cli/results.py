@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timnet.cli.common import app, as_json, copy_files, open_workspace, read_json, recipe_of, say
 from timnet.cli.stages import STAGES, RunName
-from timnet.cli.status import locked
-from timnet.errors import ParameterError
+from timnet.cli.status import ask_dvc, locked
+from timnet.errors import ParameterError, listing
 from timnet.paths import Workspace, write_text
+from timnet.project.leftovers import leftovers
 
 OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothing
 
@@ -101,6 +100,11 @@ def tables() -> None:
     write_text(workspace.provenance, as_json(_provenance(workspace, runs)))
     say(render.markdown(made[0]))
     say(f"{len(made)} tables in {workspace.tables}")
+    if found := leftovers(workspace, params):
+        say(
+            f"not in params.yaml any more, and in no table: {listing(map(str, found))}. "
+            "`timnet runs --prune` removes them."
+        )
 
 
 @app.command(rich_help_panel=STAGES)
@@ -146,8 +150,6 @@ def offline_plots() -> None:
     """Let the pages of `dvc plots` show without a network, in this checkout."""
     import vl_convert
 
-    from timnet.errors import TimnetError
-
     workspace = Workspace(Path())
     if not workspace.dvc.is_dir():
         raise ParameterError("no DVC repository here; run this in the root of the project.")
@@ -159,9 +161,7 @@ def offline_plots() -> None:
         f"{{refresh_tag}}<script>{scripts}</script></head>\n<body>{{plot_divs}}</body></html>\n"
     )
     write_text(workspace.dvc / OFFLINE_PLOTS, page)
-    setting = ("config", "--quiet", "--local", "plots.html_template", OFFLINE_PLOTS)
-    if subprocess.run([sys.executable, "-m", "dvc", *setting]).returncode:
-        raise TimnetError("`dvc config` failed; see above.")
+    ask_dvc(workspace.root, "config", "--local", "plots.html_template", OFFLINE_PLOTS)
 
 
 def _all_tables(workspace: Workspace, params: Params, runs: list[ScoredRun]) -> list[Table]:

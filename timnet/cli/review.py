@@ -58,9 +58,9 @@ def compare(
     from timnet.reporting import render
     from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, signed
 
-    workspace, _ = open_workspace()
+    workspace, params = open_workspace()
     theirs = revisions.commit_of(workspace.root, revision)
-    here = {path.parent.name for path in workspace.runs.glob("*/metrics.json")}
+    here = {run for run in params.runs if (workspace.run_results(run) / "metrics.json").exists()}
     there = set(revisions.runs_of(workspace.root, theirs))
     rows, notes = [], []
     for run in sorted(here | there):
