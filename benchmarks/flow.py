@@ -32,9 +32,10 @@ from ruamel.yaml import YAML
 
 from flows.leash import Leash
 from flows.server import free_port, start_server
-from timnet.cli.people import set_up_demo
+from timnet.acquire.table import import_table
 from timnet.corpora import custom as own
 from timnet.corpora import demo
+from timnet.project.demo import set_up
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ("demo-b", "demo-c", "demo-d", "demo-e")
@@ -64,7 +65,7 @@ def twelve_stages(root: Path) -> None:
 
 def five_corpora(root: Path) -> None:
     """The demo's workspace with four more corpora, a run each way on all, and short training."""
-    set_up_demo(ROOT, root)
+    set_up(ROOT, root)
     yaml = YAML()
     params = yaml.load(root / "params.yaml")
     params["train"].update(epochs=1, batch_size=64)
@@ -74,7 +75,7 @@ def five_corpora(root: Path) -> None:
         if name != "demo":
             demo.generate(folder, seed)
             label(folder)
-            own.take(folder / own.LABELS, name, root / "data")
+            import_table(folder / own.LABELS, name, root / "data")
             params["corpora"].append(name)
             params["features"]["sets"][f"{name}-44100"] = {"corpus": name, "signal_length": 44100}
         for protocol in ("random", "speaker"):

@@ -32,10 +32,10 @@ from flow import flow, label, left_in, run, state, twelve_stages
 
 from flows.leash import Leash
 from flows.server import free_port, start_server
-from timnet.cli.people import set_up_demo
 from timnet.corpora import demo
 from timnet.corpora.custom import LABELS
 from timnet.paths import Workspace
+from timnet.project.demo import set_up
 
 ROOT = Path(__file__).resolve().parent.parent
 DEAD = 99_999_999  # no process has this number: it is above the system's largest
@@ -73,7 +73,7 @@ COMMANDS = (
     ),
     Target("train", (*TIMNET, "train", "demo-random"), ("build/train/demo-random",), 10),
     Target("score", (*TIMNET, "score", "demo-random"), (RESULTS,), 9),
-    Target("tables", (*TIMNET, "tables"), ("results/tables", "results/provenance.json"), 6),
+    Target("tables", (*TIMNET, "tables"), ("results/tables",), 6),
 )
 FLOW = Target(
     "flow",
@@ -82,7 +82,6 @@ FLOW = Target(
         *(f"build/train/demo-{name}" for name in ("random", "speaker")),
         *(f"results/runs/demo-{name}" for name in ("random", "speaker")),
         "results/tables",
-        "results/provenance.json",
     ),
     6,
 )
@@ -90,7 +89,7 @@ FLOW = Target(
 
 def miniature(root: Path) -> None:
     """The demo brought up to date, with one epoch of small networks."""
-    set_up_demo(ROOT, root)
+    set_up(ROOT, root)
     shorten(root, {"epochs: 22": "epochs: 1", "tabs: 5": "tabs: 2", "size: 8": "size: 64"})
     run(root, "dvc", "repro")
 

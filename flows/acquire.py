@@ -32,10 +32,9 @@ from flows.reproduce import ask
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.acquire.download import Progress, without_login
-from timnet.cli.corpora import noted
-from timnet.cli.status import refuse_loss
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
+from timnet.project.status import noted, refuse_loss
 
 EVERY = 5.0  # s between two reports of progress
 LOGIN = "the mirror's address holds a login, which Prefect would keep: set TIMNET_MIRROR to it."

@@ -21,10 +21,10 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from timnet.cli.status import ask_dvc
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project import git, params
+from timnet.project.dvc import ask_dvc
 from timnet.project.provenance import commit
 
 TABLE = "single-corpus"  # results/tables/<TABLE>.md, made by the stage `tables`; artifact's key

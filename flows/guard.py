@@ -17,8 +17,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.leash import GRACE, Leash
-from timnet.cli.busy import at_work
 from timnet.errors import ArtifactError
+from timnet.project.locks import at_work
 
 EVERY = 3.0  # s between two looks at the server
 LOST = 30.0  # s without an answer, until a run is stopped

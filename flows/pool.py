@@ -25,8 +25,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Failed, State
 
 from flows.leash import Leash
-from timnet.cli.status import locked
 from timnet.errors import ParameterError
+from timnet.project.dvc import locked
 from timnet.project.provenance import head
 
 FLOW = "stage"  # of `flows.stage`; its deployment has the name of the pool

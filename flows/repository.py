@@ -20,11 +20,11 @@ from ruamel.yaml import YAML
 
 from flows.leash import Cut, Leash
 from flows.reproduce import ask, environment
-from timnet.cli.push import has_address, refuse_unlicensed
-from timnet.cli.status import ask_dvc
 from timnet.errors import ArtifactError, TimnetError, listing
 from timnet.paths import Workspace, write_text
 from timnet.project import git
+from timnet.project.dvc import ask_dvc
+from timnet.project.remotes import has_address, refuse_unlicensed
 
 PREFIX = "retrain"  # of branches
 COMMITTED = ("params.yaml", "dvc.lock", "data.dvc", "results")

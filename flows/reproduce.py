@@ -52,17 +52,16 @@ from flows.command import run_and_exit
 from flows.guard import exclusive, watch
 from flows.leash import Cut, Leash
 from flows.pool import prepare, send
-from timnet.cli.push import refuse_unlicensed
-from timnet.cli.status import (
+from timnet.errors import ParameterError, TimnetError, listing
+from timnet.paths import Workspace
+from timnet.project.remotes import PRIVATE, refuse_unlicensed
+from timnet.project.status import (
     past_time,
     refuse_data_changes,
     stages_of,
     stale_stages,
     training_stages,
 )
-from timnet.errors import ParameterError, TimnetError, listing
-from timnet.paths import Workspace
-from timnet.project.licences import PRIVATE
 
 Protocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run

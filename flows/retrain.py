@@ -44,10 +44,10 @@ from flows.reproduce import PATIENT, outcome, plan, run_steps, this_run
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
-from timnet.cli.status import refuse_data_changes
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project import params
+from timnet.project.status import refuse_data_changes
 
 GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
 Promote = Literal["candidate", "ask", "production"]

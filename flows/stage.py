@@ -19,11 +19,10 @@ from flows.guard import exclusive
 from flows.leash import Leash
 from flows.pool import FLOW
 from flows.reproduce import ask, reproduce_stage
-from timnet.cli.push import refuse_unlicensed
 from timnet.errors import ParameterError, TimnetError
 from timnet.paths import Workspace, replacing
 from timnet.project import git
-from timnet.project.licences import PRIVATE
+from timnet.project.remotes import PRIVATE, refuse_unlicensed
 
 CLONE = "TIMNET_CLONE"  # where the runs of a worker find its clone
 

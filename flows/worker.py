@@ -25,8 +25,7 @@ from flows.leash import Leash
 from flows.pool import HEARTBEAT
 from flows.server import refuse_closed, running_ui
 from flows.stage import CLONE, take
-from timnet.cli.push import refuse_unlicensed
-from timnet.project.licences import PRIVATE
+from timnet.project.remotes import PRIVATE, refuse_unlicensed
 
 
 def register(pool: str) -> None:

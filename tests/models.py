@@ -9,7 +9,8 @@ from timnet.dataset import features
 from timnet.dataset.features import FeatureSettings
 from timnet.models import model
 from timnet.models import out_of_domain as novelty
-from timnet.models.model import Calibration, Card, FeatureRecord, Figures, Model, Source
+from timnet.models.card import Calibration, Card, FeatureRecord, Figures, Source
+from timnet.models.predict import Model
 from timnet.training.network import TIMNet
 
 LABELS = ("angry", "happy", "sad")

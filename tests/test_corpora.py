@@ -14,8 +14,9 @@ from conftest import ROOT, commit, run
 from ruamel.yaml import YAML
 
 from timnet import schemas
+from timnet.acquire.table import import_table
 from timnet.corpora import corpus
-from timnet.corpora import custom as own
+from timnet.paths import write_json
 
 SLOW = pytest.mark.slow
 
@@ -124,7 +125,7 @@ def test_a_corpus_that_fails_does_not_excuse_its_own_loss(folder, tmp_path):
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
     for name in ("one", "two"):
-        own.take(own_table(tmp_path / name), name, folder / "data")
+        import_table(own_table(tmp_path / name), name, folder / "data")
     run(folder, "dvc", "add", "--quiet", "data")
     before = (folder / "data.dvc").read_bytes()
     (folder / "data/one/anna/1.wav").unlink()
@@ -220,7 +221,7 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
 
     monkeypatch.chdir(folder)
     monkeypatch.setenv("TIMNET_WORKERS", "1")
-    own.take(own_table(tmp_path / "mine"), "mine", folder / "data")
+    import_table(own_table(tmp_path / "mine"), "mine", folder / "data")
     yaml = YAML()
     content = yaml.load(ROOT / "timnet/demo.yaml")
     settings = dict(content["runs"]["demo-random"], trained_on="mine", tested_on="mine")
@@ -234,8 +235,7 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
     stages.features("mine-22050")
     stages.folds("mine-random")
     summary = {"corpus": "mine", "utterances": 8, "speakers": 2, "passed": True, "checks": []}
-    results.write_text(Path("results/validation/mine.json"), results.as_json(summary))
-    Path("dvc.lock").write_text("stages:\n  features@mine-22050: {}\n")
+    write_json(Path("results/validation/mine.json"), summary)
     shutil.rmtree("data")
 
     stages.train("mine-random")

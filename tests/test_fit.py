@@ -12,7 +12,7 @@ import torch
 from conftest import commit, edit, run
 
 from timnet import corpora, schemas
-from timnet.cli import use
+from timnet.cli import models as use
 from timnet.errors import ArtifactError, ParameterError, TrainingError
 from timnet.models import build as fit
 from timnet.models import model

@@ -25,9 +25,9 @@ from flows.leash import Leash
 from flows.reproduce import Step, is_transient, outcome, plan, reproduce
 from flows.reproduce import dvc as leashed_dvc
 from flows.server import free_port, start_server
-from timnet.cli.status import past_time
 from timnet.errors import ParameterError
 from timnet.paths import Workspace
+from timnet.project.status import past_time
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from safetensors.numpy import load_file, save_file
 from timnet import records, schemas
 from timnet.acquire import download
 from timnet.acquire.acquire import state
-from timnet.cli import status
+from timnet.acquire.table import import_table
 from timnet.corpora import casia, emodb, emovo, iemocap, ravdess, savee
 from timnet.corpora import custom as own
 from timnet.corpora.corpus import natural_key
@@ -43,7 +43,7 @@ from timnet.dataset import features
 from timnet.errors import ArtifactError, CorpusError, ParameterError, TimnetError
 from timnet.evaluation import authors_weights as keras
 from timnet.models import model
-from timnet.project import params
+from timnet.project import dvc, params
 from timnet.reporting import render, tables
 from timnet.reporting.tables import ScoredRun
 from timnet.training.network import TIMNet
@@ -460,7 +460,7 @@ def test_tables_of_ones_own(content):
             (mine / name).write_bytes(wav(name, 0.1, rate=8000))
         (mine / "table.csv").write_bytes(content)
         try:
-            taken = own.take(mine / "table.csv", "mine", data)
+            taken = import_table(mine / "table.csv", "mine", data)
         except CorpusError:
             assert not (data / "mine").exists()
         else:  # then all of it can be used
@@ -539,10 +539,10 @@ NOTED = {
 @example(b"")
 def test_the_lock_of_dvc(content):
     with TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(status, "PATIENCE", 0.0)  # nobody writes there
+        patch.setattr(dvc, "PATIENCE", 0.0)  # nobody writes there
         (Path(place) / "dvc.lock").write_bytes(content)
         try:
-            for stage in status.locked(Path(place)).values():
+            for stage in dvc.locked(Path(place)).values():
                 assert all(each["path"] for part in ("deps", "outs") for each in stage.get(part, [])
                            if each["path"])  # fmt: skip
         except ArtifactError as error:

@@ -10,7 +10,7 @@ from timnet.cli.review import Protocol
 from timnet.evaluation import gate
 from timnet.evaluation.compare import Result, changes
 from timnet.evaluation.score import MEANING
-from timnet.reporting import render
+from timnet.reporting import render, verdicts
 
 LABELS = ("angry", "sad")
 
@@ -125,14 +125,14 @@ def test_parity():
 
 def test_the_verdict_reads_well():
     rules = judge({"run": result(hits(0.6))}, {"run": result(hits(0.8))})
-    lines = render.markdown(gate.table(rules, "Closed", ["a note"])).splitlines()
+    lines = render.markdown(verdicts.gate_table(rules, "Closed", ["a note"])).splitlines()
     row = next(line for line in lines if line.startswith("| **CLOSED** |"))
     cells = [cell.strip() for cell in row.split("|")[2:-1]]
     assert cells[:3] == ["UAR of run, speaker", "80.00", "60.00"]
     change, low, _, high = cells[3].replace("(", "").replace(")", "").split()
     assert float(change) == -20 and float(low) < -20 < float(high) < -1
     assert lines[-2:] == ["- validation of demo: Passed.", "- a note"]
-    (why,) = gate.closed(rules)
+    (why,) = verdicts.closed(rules)
     assert why.startswith(
         "UAR of run, speaker: Fell by more than the tolerance, with 95 % confidence. -20.00"
     )

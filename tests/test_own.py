@@ -8,6 +8,7 @@ import pytest
 from archives import laid_out, tree, wav
 
 from timnet.acquire.acquire import state
+from timnet.acquire.table import import_table
 from timnet.corpora import corpus
 from timnet.corpora import custom as own
 from timnet.dataset import manifest
@@ -42,7 +43,7 @@ def table(tmp_path: Path) -> Path:
 
 def test_a_table_becomes_a_corpus(table, data):
     before = tree(table.parent)
-    record = own.take(table, "mine", data)
+    record = import_table(table, "mine", data)
     assert record.id == "mine"
     assert record.counts == {"happy": 2, "sad": 2, "worried": 1}
     assert record.labels == ("happy", "sad", "worried")
@@ -64,13 +65,13 @@ def test_a_table_becomes_a_corpus(table, data):
     assert Counter(u.emotion for u in utterances) == record.counts
     assert corpus("mine", data) == record
     assert state(record, data).status == "complete"
-    assert own.take(table, "mine", data) == record  # again: nothing to do
+    assert import_table(table, "mine", data) == record  # again: nothing to do
 
 
 def test_in_place(table, data):
     folder = laid_out(SOUNDS, data / "mine")
     (folder / "labels.csv").write_text("\ufeff" + TABLE.replace("path,", " path ,"), "utf-8")
-    record = own.take(folder / "labels.csv", "mine", data)
+    record = import_table(folder / "labels.csv", "mine", data)
     assert record == own.load(folder)
     assert set(tree(folder)) - set(SOUNDS) == {"labels.csv", "corpus.json"}
 
@@ -79,19 +80,19 @@ def test_in_place_with_another_name_and_forgotten_files(table, data):
     folder = laid_out({**SOUNDS, "x.wav": b"x"}, data / "mine")
     (folder / "t.csv").write_text(TABLE)
     with pytest.raises(CorpusError, match=r"1 recording\(s\) are not in labels.csv: x\.wav"):
-        own.take(folder / "t.csv", "mine", data)
+        import_table(folder / "t.csv", "mine", data)
     (folder / "x.wav").unlink()
-    own.take(folder / "t.csv", "mine", data)
+    import_table(folder / "t.csv", "mine", data)
     assert (folder / "labels.csv").read_text() == TABLE
 
 
 def test_frozen(table, data):
-    record = own.take(table, "mine", data)
+    record = import_table(table, "mine", data)
     table.write_text(TABLE.replace("worried", "sad"))
     with pytest.raises(
         CorpusError, match=r"made from another table .*frozen.*another name, or move"
     ):
-        own.take(table, "mine", data)
+        import_table(table, "mine", data)
 
     laid_out({"bert/4.wav": SOUNDS["bert/1.wav"]}, data / "mine")
     with pytest.raises(CorpusError, match=r"1 recording\(s\) are not in labels.csv: bert/4.wav"):
@@ -110,7 +111,7 @@ def test_frozen(table, data):
 def test_in_the_way(table, data):
     laid_out({"x.wav": b""}, data / "mine")
     with pytest.raises(CorpusError, match=r"is there already and has no corpus\.json"):
-        own.take(table, "mine", data)
+        import_table(table, "mine", data)
 
 
 def change(old, new):
@@ -149,7 +150,7 @@ def test_wrong_tables(table, data, text, message):
     else:
         table.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(CorpusError, match=message):
-        own.take(table, "mine", data)
+        import_table(table, "mine", data)
     assert not (data / "mine").exists()
 
 
@@ -162,7 +163,7 @@ def test_wrong_tables(table, data, text, message):
     ],
 )
 def test_a_label_that_changed_is_named(table, data, text, message):
-    record = own.take(table, "mine", data)
+    record = import_table(table, "mine", data)
     (data / "mine/labels.csv").write_text(text)
     with pytest.raises(CorpusError, match=f"which is frozen: {message}"):
         manifest.build(record, data / "mine")
@@ -172,23 +173,23 @@ def test_pointers(table, data):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     laid_out({"anna/1.wav": pointer}, table.parent)
     with pytest.raises(CorpusError, match=r"Git LFS pointers, not recordings: anna/1\.wav"):
-        own.take(table, "mine", data)
+        import_table(table, "mine", data)
 
 
 @pytest.mark.parametrize("name", ["Mine", "my corpus", "../x", "", "1x"])
 def test_names(table, data, name):
     with pytest.raises(CorpusError, match="is no name for a corpus"):
-        own.take(table, name, data)
+        import_table(table, name, data)
 
 
 def test_a_recipe_keeps_its_name(table, data):
     with pytest.raises(CorpusError, match="'emovo' is the name of a recipe"):
-        own.take(table, "emovo", data)
+        import_table(table, "emovo", data)
 
 
 @pytest.mark.parametrize("harm", ["{", "{}", "[]", None])
 def test_damaged_contract(table, data, harm):
-    own.take(table, "mine", data)
+    import_table(table, "mine", data)
     contract = data / "mine" / "corpus.json"
     if harm is None:
         contract.unlink()
@@ -201,7 +202,7 @@ def test_damaged_contract(table, data, harm):
 
 
 def test_contract_is_plain(table, data):
-    own.take(table, "mine", data)
+    import_table(table, "mine", data)
     content = json.loads((data / "mine" / "corpus.json").read_text())
     assert content["counts"] == {"happy": 2, "sad": 2, "worried": 1}
     assert content["seconds"] == [0.5, 0.9]

@@ -66,7 +66,7 @@ def test_a_new_fold_seed_runs_folds_and_what_follows(workspace: Path) -> None:
 def test_a_docstring_of_the_tables_remakes_what_they_stand_in_alone(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit(workspace / "timnet" / "tables.py", '"""The tables', '"""All tables')
+    edit(workspace / "timnet/reporting/tables.py", '"""The tables', '"""All tables')
     result = run(workspace, "timnet", "tables", check=False)
     assert "tables.py differ from the installed timnet, so what DVC watches is not" in result.stderr
     monkeypatch.setenv("PYTHONPATH", str(workspace))

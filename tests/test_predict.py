@@ -17,10 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import LABELS, RATE, small_model, voice
 
-from timnet.cli import answers
 from timnet.dataset import features
 from timnet.errors import AudioError
-from timnet.models import model
+from timnet.models import formats, model
 from timnet.models.predict import Prediction, windows
 from timnet.training.network import pad_channels
 
@@ -209,7 +208,7 @@ def test_emotions_of_long_sound_are_listed(folder: Path) -> None:
     heard = np.array([[0, 3], [2, 5.4]])
     logits = np.array([[[9, 0]], [[0, 5]]], np.float32)
     found = Prediction(("calm", "happy"), 5.4, [], heard, logits, 1.0)
-    said = answers.Table(found.labels, [folder]).line(folder, found).splitlines()
+    said = formats.Table(found.labels, [folder]).line(folder, found).splitlines()
     assert said[0].endswith("5 s in 2 windows")
     assert [line.split() for line in said[1:]] == [
         ["0:00", "to", "0:03", "calm", "1.00"],

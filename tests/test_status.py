@@ -16,10 +16,11 @@ import soundfile as sf
 from conftest import ROOT, run
 from mini import dvc, make, take, until
 
-from timnet.cli.busy import Busy, at_work, refuse_at_work
-from timnet.cli.status import locked, past_time, refuse_data_changes
 from timnet.errors import ArtifactError
 from timnet.paths import Workspace, write_text
+from timnet.project.dvc import locked
+from timnet.project.locks import Busy, at_work, refuse_at_work
+from timnet.project.status import past_time, refuse_data_changes
 
 LOCK = (ROOT / "dvc.lock").read_bytes()
 PART = LOCK[:8192]  # what DVC has written at first when it writes the file anew
@@ -41,12 +42,12 @@ def test_a_lock_that_is_being_written_is_waited_for(tmp_path: Path, there: bytes
 def test_tables_refuse_a_lock_without_what_they_were_made_of(workspace: Path) -> None:
     lock = workspace / "dvc.lock"
     lock.write_text(lock.read_text().replace("features@demo-44100:", "features@demo-96000:"))
-    before = (workspace / "results/provenance.json").read_bytes()
+    before = (workspace / "results/tables/single-corpus.csv").read_bytes()
     result = run(workspace, "timnet", "tables", check=False)
     assert result.returncode == 1
     said = "timnet: dvc.lock: no entry of features@demo-44100. Run `dvc repro`.\n"
     assert result.stderr == said
-    assert (workspace / "results/provenance.json").read_bytes() == before
+    assert (workspace / "results/tables/single-corpus.csv").read_bytes() == before
 
 
 def test_the_folder_that_holds_a_clone_is_no_project(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from typing_extensions import TypedDict
 
-from timnet.errors import listing
+from timnet.errors import ArtifactError, listing
 
 # beside its own errors, what ruamel lets through: of `!!int x`, a 13th month, a thousand brackets
 YAML_TROUBLE = (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -125,22 +125,6 @@ class Validation(TypedDict):
     checks: list[Check]
 
 
-class Origin(TypedDict):
-    """Where the figures of a run come from."""
-
-    commit: str
-    data: dict[str, str | None]
-    device: str
-    features: dict[str, str | None]
-    folds: dict[str, Any]
-    seeds: list[int]
-    settings: dict[str, Any]
-    versions: dict[str, str]
-
-
-Provenance = dict[str, Origin]  # provenance.json, by run
-
-
 class Contract(TypedDict):
     """corpus.json of one's own recordings: see `timnet.corpora.custom`."""
 
@@ -199,6 +183,20 @@ class Damaged(ValueError):
 def read(path: Path, shape: Any) -> Any:
     """The content of a JSON file; args, errors as of `parse`, and those of the system."""
     return parse(path.read_bytes(), shape)
+
+
+def read_artifact(path: Path, shape: Any) -> Any:
+    """The content of a JSON file of the pipeline.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    try:
+        return read(path, shape)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file. Run `dvc repro`.") from None
+    except Damaged as error:
+        raise ArtifactError(f"{path}: {error}. Run `dvc repro`.") from None
 
 
 def parse(content: bytes, shape: Any) -> Any:

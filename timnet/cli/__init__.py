@@ -10,7 +10,19 @@ import errno
 import io
 import sys
 
-from timnet.cli import corpora, people, push, results, review, runs, stages, status, use  # noqa: F401  (they register their commands)
+from timnet.cli import (  # noqa: F401  (they register their commands)
+    corpora,
+    demo,
+    models,
+    parity,
+    predict,
+    push,
+    results,
+    review,
+    runs,
+    stages,
+    status,
+)
 from timnet.cli.common import app
 from timnet.errors import TimnetError
 from timnet.project.machine import name_the_user

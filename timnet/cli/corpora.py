@@ -12,10 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from timnet.cli.common import app, bars, say
-from timnet.cli.status import ask_dvc, refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.paths import Workspace
-from timnet.project import git
 
 
 @app.command()
@@ -36,7 +34,9 @@ def acquire(
     """
     from timnet import corpora
     from timnet.acquire import acquire as stage
-    from timnet.corpora import custom as own
+    from timnet.acquire import table
+    from timnet.project.dvc import ask_dvc
+    from timnet.project.status import noted, refuse_loss
 
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
@@ -51,7 +51,7 @@ def acquire(
         try:
             with _transfer(name) as progress:
                 if csv is not None:
-                    recipe = own.take(csv, name, workspace.data, progress=progress)
+                    recipe = table.import_table(csv, name, workspace.data, progress=progress)
                     say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
                 else:
                     recipe = corpora.corpus(name, workspace.data)
@@ -78,12 +78,6 @@ def acquire(
             failures.append(str(error))
     if failures:
         raise TimnetError("\n".join(failures))
-
-
-def noted(root: Path) -> str:
-    """That data.dvc is up to date, and what is left to do with it."""
-    changed = git.ask(root, "status", "--porcelain", "--", "data.dvc")
-    return "data.dvc is up to date" + (": commit it with git" if changed else "")
 
 
 @contextmanager

@@ -14,18 +14,16 @@ import typer
 
 from timnet.cli.common import (
     app,
-    as_json,
     bar,
     bars,
     device,
     need_compiler,
     open_workspace,
-    read_json,
     say,
     timed,
     workers,
 )
-from timnet.paths import Workspace, write_text
+from timnet.paths import Workspace, as_json, write_json
 
 if TYPE_CHECKING:
     from timnet.dataset.features import FeatureSettings
@@ -67,7 +65,7 @@ def validate(corpus: CorpusName) -> None:
         done["work"] = len(table)
         summary = stage.validate(recipe, table, workspace.data_docs(corpus))
         stage.refuse(summary)
-        write_text(workspace.validation(corpus), as_json(summary))
+        write_json(workspace.validation(corpus), summary)
     failed = [check["message"] for check in summary["checks"] if not check["passed"]]
     for message in failed:
         say(f"{corpus}: warning: {message}")
@@ -80,8 +78,8 @@ def publish(corpus: CorpusName) -> None:
     from timnet import records
 
     workspace, params = open_workspace()
-    summary = read_json(workspace.validation(params.corpus(corpus)), records.Validation)
-    write_text(workspace.published_validation(corpus), as_json(summary))
+    summary = records.read_artifact(workspace.validation(params.corpus(corpus)), records.Validation)
+    write_json(workspace.published_validation(corpus), summary)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -258,7 +256,7 @@ def training_progress(run: str, epochs: int, file: Path | None = None) -> Iterat
             if file and time.monotonic() - written > 1:
                 written = time.monotonic()
                 record = {"done": done, "total": total, "unit": "fold-epochs"}
-                write_text(file, as_json({**record, "figures": figures}))
+                write_json(file, {**record, "figures": figures})
             if not progress.console.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
                 say(f"{run}: {done} of {total} fold-epochs, {figures}")

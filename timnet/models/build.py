@@ -29,8 +29,9 @@ from timnet.errors import ArtifactError, AudioError, listing
 from timnet.evaluation import calibration, intervals, metrics, score
 from timnet.models import model as models
 from timnet.models import out_of_domain as novelty
-from timnet.models.model import Calibration, Card, FeatureRecord, Figures, Model, Source
+from timnet.models.card import Calibration, Card, FeatureRecord, Figures, Source
 from timnet.models.out_of_domain import Measurement
+from timnet.models.predict import Model
 from timnet.training import network, stack
 from timnet.training.network import TIMNet
 from timnet.training.stack import Split, State, TrainSettings, load_state, save_state, train_stack

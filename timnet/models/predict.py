@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from timnet.dataset import features, manifest
+from timnet.dataset.features import FeatureSettings
 from timnet.errors import AudioError
 from timnet.evaluation import calibration
 from timnet.models import out_of_domain as novelty
-from timnet.models.out_of_domain import Measurement
-from timnet.training.network import pad_channels
-
-if TYPE_CHECKING:
-    from timnet.models.model import Model
+from timnet.models.card import Card
+from timnet.models.out_of_domain import Measurement, Reference
+from timnet.training.network import TIMNet, pad_channels
 
 BATCH = 16  # windows that go through the networks together, and files that a thread takes
 Read = Callable[[int], np.ndarray]  # the next samples of a recording, at most so many
@@ -101,6 +99,52 @@ class Prediction:
             )
             for (start, end), i, j in zip(pairwise(cuts), first, last, strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Networks in evaluation mode, ready to predict."""
+
+    card: Card
+    network: TIMNet  # a stack of all networks, padded as `TIMNet` is
+    reference: Reference
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.card.labels
+
+    @property
+    def settings(self) -> FeatureSettings:
+        return self.card.features.settings
+
+    @cached_property
+    def window(self) -> float:
+        """Seconds that the networks hear at a time."""
+        return self.settings.signal_length / self.settings.sample_rate
+
+    def predict(self, signal: np.ndarray, sample_rate: int, *, single: bool = False) -> Prediction:
+        """The emotion of a recording in memory.
+
+        Args:
+            signal: (samples,) or (samples, channels), floats of full scale 1 or integers.
+            sample_rate: samples a second.
+            single: ask the first network alone; otherwise all of them vote.
+
+        Raises:
+            AudioError: no samples, samples that are not finite, a rate that is not believed.
+        """
+        return of_signal(self, signal, sample_rate, single)
+
+    def predict_files(
+        self, paths: Iterable[Path | str], *, single: bool = False, workers: int = 1
+    ) -> Iterator[tuple[Path, Prediction | str]]:
+        """Each recording with its prediction, or in words why there is none, in their order.
+
+        Args:
+            single: ask the first network alone; otherwise all of them vote.
+            workers: threads; more than one a core gains nothing.
+        """
+        return of_files(self, [Path(path) for path in paths], single, workers)
 
 
 @dataclass

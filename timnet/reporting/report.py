@@ -34,7 +34,6 @@ def page(
     figures: dict[str, Path],
     validations: dict[str, dict],
     recipes: dict[str, Corpus | None],
-    provenance: dict[str, dict],
 ) -> str:
     """The whole page.
 
@@ -45,7 +44,6 @@ def page(
         figures: run -> folder of its SVG figures.
         validations: corpus -> summary of its validation.
         recipes: the corpora of the validations; None of one's own whose folder is not here.
-        provenance: run -> where its figures come from.
     """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["rich"] = _rich
@@ -62,7 +60,7 @@ def page(
                 "name": run.name,
                 "record": run.record,
                 "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.svg"))],
-                "provenance": _lines(provenance[run.name]),
+                "provenance": _lines(run),
             }
             for run in runs
         ],
@@ -70,7 +68,7 @@ def page(
             {"recipe": recipes[name], "summary": summary} for name, summary in validations.items()
         ],
         commits=sorted({run.record["commit"] for run in runs}),
-        told={run.name: "\n".join(_lines(provenance[run.name])) for run in runs},
+        told={run.name: "\n".join(_lines(run)) for run in runs},
     )
 
 
@@ -133,23 +131,23 @@ def _source(path: Path) -> str:
     return f"data:image/svg+xml;base64,{content}"
 
 
-def _lines(record: dict) -> list[str]:
-    """Provenance of a run, a line a fact."""
-    settings = ", ".join(f"{key} {value}" for key, value in record["settings"].items())
-    folds = ", ".join(f"{key} {value}" for key, value in record["folds"].items())
+def _lines(run: ScoredRun) -> list[str]:
+    """Where the figures of a run come from, a line a fact."""
+    record, features = run.record, run.record["features"]
     return [
         f"commit {record['commit']}",
-        *(f"data {name}: md5 {value or 'unknown'}" for name, value in record["data"].items()),
-        *(
-            f"features {name}: md5 {value or 'unknown'}"
-            for name, value in record["features"].items()
-        ),
-        f"folds: {folds}",
+        f"recordings of {record['trained_on']}: SHA-256 {features['source']}",
+        f"features: revision {features['revision']}; {_pairs(features['settings'])}",
+        f"folds: {_pairs(record['folds'])}",
         f"model seeds: {', '.join(map(str, record['seeds']))}",
-        f"training: {settings}",
-        f"device: {record['device']}",
-        "versions: " + ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
+        f"training: {_pairs(record['train'])}",
+        f"device: {record['device_name']}",
+        f"versions: {_pairs(record['versions'])}",
     ]
+
+
+def _pairs(values: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _rich(text: str) -> Markup:
