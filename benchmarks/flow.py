@@ -30,7 +30,7 @@ from tempfile import TemporaryDirectory
 import psutil
 from ruamel.yaml import YAML
 
-from flows.leash import Leash
+from flows.process_group import ProcessGroup
 from flows.server import free_port, start_server
 from timnet.acquire.table import import_table
 from timnet.corpora import custom as own
@@ -220,9 +220,9 @@ def main() -> None:
     parser.add_argument("--pause", type=float, action="append", help="s before each command")
     parser.add_argument("--runs", type=int, default=20)
     arguments = parser.parse_args()
-    with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch, Leash() as leash:
+    with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch, ProcessGroup() as processes:
         os.environ["PREFECT_HOME"] = str(Path(scratch, "prefect"))
-        url = start_server(leash, free_port())
+        url = start_server(processes, free_port())
         if arguments.what == "kills":
             Path(scratch, "kills").mkdir()
             print(dict(kills(Path(scratch, "kills"), url, arguments.runs)))

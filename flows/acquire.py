@@ -27,7 +27,7 @@ from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.command import run
-from flows.leash import Leash
+from flows.process_group import ProcessGroup
 from flows.reproduce import ask
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
@@ -82,8 +82,8 @@ def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
 def add_data(workspace: Path, brought: list[str]) -> State:
     try:
         refuse_loss(workspace, brought)
-        with Leash() as leash:
-            ask(leash, workspace, "add", "data")
+        with ProcessGroup() as processes:
+            ask(processes, workspace, "add", "data")
     except TimnetError as error:
         return Failed(message=str(error))
     return Completed(message=noted(workspace))

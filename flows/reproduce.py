@@ -49,9 +49,9 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import Progress, show
 from flows.command import run_and_exit
-from flows.guard import exclusive, watch
-from flows.leash import Cut, Leash
 from flows.pool import prepare, send
+from flows.process_group import ProcessGroup, Stopped
+from flows.run_control import exclusive, watch
 from timnet.errors import ParameterError, TimnetError, listing
 from timnet.paths import Workspace
 from timnet.project.remotes import PRIVATE, refuse_unlicensed
@@ -145,14 +145,14 @@ def reproduce(
         if dry_run:
             return forecast(root, steps, force)
         run = this_run()
-        with exclusive(root, run.name) as lock, Leash(lock) as leash:
-            watch(run, leash)
+        with exclusive(root, run.name) as lock, ProcessGroup(lock) as processes:
+            watch(run, processes)
             if pool is not None:
                 prepare(root, pool)
-            states = run_steps(root, steps, leash, max_workers, force, pool)
-            if leash.reason is None:
+            states = run_steps(root, steps, processes, max_workers, force, pool)
+            if processes.reason is None:
                 show(root, [stage for stage, state in states.items() if state.is_completed()])
-            return outcome(steps, states, leash.reason)
+            return outcome(steps, states, processes.reason)
     except (TimnetError, DvcException) as error:
         return Failed(message=str(error))
 
@@ -240,7 +240,7 @@ def forecast(root: Path, steps: Mapping[str, Step], force: bool) -> State:
 def run_steps(
     root: Path,
     steps: Mapping[str, Step],
-    leash: Leash,
+    processes: ProcessGroup,
     max_workers: int,
     force: bool,
     pool: str | None,
@@ -254,7 +254,7 @@ def run_steps(
     futures: dict[str, PrefectFuture[Any]] = {}
     running, waiting = set[str](), list(steps)
     ended: SimpleQueue[str] = SimpleQueue()
-    while running or (waiting and leash.reason is None):
+    while running or (waiting and processes.reason is None):
         for stage in list(waiting):
             step = steps[stage]
             beside = sum(steps[other].gpu == step.gpu for other in running)
@@ -265,7 +265,7 @@ def run_steps(
             futures[stage] = run_stage.submit(
                 root,
                 stage,
-                leash,
+                processes,
                 step,
                 force,
                 pool,
@@ -306,7 +306,7 @@ PATIENT: dict[str, Any] = {  # a task that tries again what is transient
 def run_stage(
     workspace: Path,
     stage: str,
-    leash: Leash,
+    processes: ProcessGroup,
     step: Step,
     force: bool,
     pool: str | None,
@@ -320,16 +320,18 @@ def run_stage(
     if lacking:
         return Pending(name="NotReady", message=f"it needs {listing(lacking)}")
     if step.pooled and pool:
-        return run_elsewhere(workspace, stage, leash, step, pool)
+        return run_elsewhere(workspace, stage, processes, step, pool)
     with ExitStack() as stack:
         if step.gpu:
-            take_slot(stack, leash)
-        return reproduce_stage(leash, workspace, stage, *(["--force"] if force else []))
+            take_slot(stack, processes)
+        return reproduce_stage(processes, workspace, stage, *(["--force"] if force else []))
 
 
-def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: str) -> State:
+def run_elsewhere(
+    workspace: Path, stage: str, processes: ProcessGroup, step: Step, pool: str
+) -> State:
     """Let a machine of the pool run a stage, unless the remote has its result already."""
-    restore = partial(reproduce_stage, leash, workspace, stage, "--pull", SHELL=NO_SHELL)
+    restore = partial(reproduce_stage, processes, workspace, stage, "--pull", SHELL=NO_SHELL)
     state = restore(quiet=True)
     if state.is_completed() and state.name == "Completed":
         return Completed(name="Restored", message="its outputs came from the remote")
@@ -339,10 +341,10 @@ def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: s
         if step.inputs:
             refuse_unlicensed(workspace, PRIVATE)
             # Whole outputs: of a folder that was sent in part DVC believes that it is all there.
-            ask(leash, workspace, "push", "--remote", PRIVATE, *set(step.inputs.values()))
-        state = send(workspace, stage, step.needs, list(step.inputs), pool, leash)
-    except Cut as cut:
-        return Cancelled(message=str(cut))
+            ask(processes, workspace, "push", "--remote", PRIVATE, *set(step.inputs.values()))
+        state = send(workspace, stage, step.needs, list(step.inputs), pool, processes)
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
     except TimnetError as error:
         return Failed(message=str(error))
     if state.is_completed():
@@ -353,7 +355,7 @@ def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: s
 
 
 def reproduce_stage(
-    leash: Leash,
+    processes: ProcessGroup,
     workspace: Path,
     stage: str,
     *options: str,
@@ -368,7 +370,7 @@ def reproduce_stage(
     command = ["--wait-for-lock", "repro", "--single-item", *options, stage]
     Workspace(workspace).progress(stage).unlink(missing_ok=True)  # of a run that was killed
     try:
-        with dvc(leash, workspace, *command, **environment) as process:
+        with dvc(processes, workspace, *command, **environment) as process:
             for line in map(str.rstrip, process.stdout or ()):
                 if not line or line.startswith(ADVICE):
                     continue
@@ -377,27 +379,27 @@ def reproduce_stage(
                 tail.append(line)
                 if verdict := VERDICTS.get(line.removeprefix(f"Stage '{stage}' ")):
                     name, message = verdict, line
-    except Cut as cut:
-        return Cancelled(message=str(cut))
-    if process.returncode and leash.reason is not None:
-        return Cancelled(message=leash.reason)
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
+    if process.returncode and processes.reason is not None:
+        return Cancelled(message=processes.reason)
     if process.returncode:
         said = "\n".join(tail) or "(it printed nothing)"
         return Failed(message=f"`dvc repro {stage}` ended with {process.returncode}:\n{said}")
     return Completed(name=name, message=message)
 
 
-def ask(leash: Leash, workspace: Path, *arguments: str) -> str:
+def ask(processes: ProcessGroup, workspace: Path, *arguments: str) -> str:
     """What a DVC command prints, once it has ended.
 
     Raises:
-        Cut: the leash was, before the command had ended.
+        Stopped: the group was, before the command had ended.
         TimnetError: the command failed; with the end of what it printed.
     """
-    with dvc(leash, workspace, "--wait-for-lock", *arguments) as process:
+    with dvc(processes, workspace, "--wait-for-lock", *arguments) as process:
         said = process.communicate()[0].strip()
-    if process.returncode and leash.reason is not None:
-        raise Cut(leash.reason)
+    if process.returncode and processes.reason is not None:
+        raise Stopped(processes.reason)
     if process.returncode:
         tail = "\n".join(said.splitlines()[-TAIL:])
         raise TimnetError(f"`dvc {' '.join(arguments)}` ended with {process.returncode}:\n{tail}")
@@ -406,11 +408,11 @@ def ask(leash: Leash, workspace: Path, *arguments: str) -> str:
 
 @contextmanager
 def dvc(
-    leash: Leash, workspace: Path, *arguments: str, **variables: str
+    processes: ProcessGroup, workspace: Path, *arguments: str, **variables: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """DVC on a leash."""
+    """DVC, as one of the run's processes."""
     # unbuffered: its lines are read as they are printed
-    with leash.start(
+    with processes.start(
         [sys.executable, "-c", DVC, *arguments],
         cwd=workspace,
         env={**environment(workspace), "PYTHONUNBUFFERED": "1", **variables},
@@ -445,10 +447,10 @@ def slots() -> int:
             return 1
 
 
-def take_slot(stack: ExitStack, leash: Leash) -> None:
-    """Wait for a slot of the limit `gpu`, which `stack` gives back, or for the leash to be cut."""
+def take_slot(stack: ExitStack, processes: ProcessGroup) -> None:
+    """Wait for a slot of the limit `gpu`, which `stack` gives back, or until the run is stopped."""
     told = False
-    while leash.reason is None:
+    while processes.reason is None:
         slot = concurrency(
             GPU,
             timeout_seconds=5,
@@ -469,11 +471,11 @@ def outcome(steps: Mapping[str, Step], states: Mapping[str, State], stopped: str
     done = [str(state.name) for state in states.values() if state.is_completed()]
     not_reached = [s for s in steps if s not in states or states[s].is_pending()]
     failed = [stage for stage, state in states.items() if state.is_failed() or state.is_crashed()]
-    cut = [stage for stage, state in states.items() if state.is_cancelled()]
+    stopped_stages = [stage for stage, state in states.items() if state.is_cancelled()]
     counts = ", ".join(f"{done.count(name)} {name.lower()}" for name in sorted(set(done)))
     parts = {
         "failed": ", ".join(failed),
-        "stopped": ", ".join(cut),
+        "stopped": ", ".join(stopped_stages),
         "not reached": ", ".join(not_reached),
     }
     if not any(parts.values()):

@@ -36,11 +36,11 @@ from pydantic import ValidationError
 from flows.acquire import acquire
 from flows.artifacts import show
 from flows.command import run_and_exit
-from flows.guard import exclusive, watch
-from flows.leash import Cut, Leash
 from flows.pool import prepare
+from flows.process_group import ProcessGroup, Stopped
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
 from flows.reproduce import PATIENT, outcome, plan, run_steps, this_run
+from flows.run_control import exclusive, watch
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
@@ -105,14 +105,14 @@ def retrain(
             made = brought_up_to_date(repository, branch, mirror, max_workers, pool)
             if made is None:
                 told = f"nothing has changed: {branch} is up to date"
-                return Completed(message=told + let_in(repository, branch, git_remote))
+                return Completed(message=told + publish_merged(repository, branch, git_remote))
             told = f"nothing has changed since {made.name}"
             if not is_settled(repository, made):
                 do("worktree", lambda: repository.prepare(made.commit))
                 against = repository.revision(baseline or branch)
                 closed = judge(repository, made, against, options)
                 if closed:
-                    return refuse(repository, made, closed)
+                    return reject(repository, made, closed)
                 told = f"{made.name}: the gate is open"
                 publish(repository, made)
             told += left_out(repository, git_remote)
@@ -122,8 +122,8 @@ def retrain(
             with at_work(root, run, git_remote) as repository:
                 do(decision, lambda: decide(repository, made, waiting, decision))
         return Completed(message=f"{told}{registered(repository, made)}")
-    except Cut as cut:
-        return Cancelled(message=str(cut))
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
     except (TimnetError, DvcException) as error:
         return Failed(message=str(error))
 
@@ -132,7 +132,7 @@ def do(name: str, work: Callable[[], Any]) -> Any:
     """What a step gives, as a task run of its name; raises what it fails with."""
     state: State = step(name, work, return_state=True)
     if state.is_cancelled():
-        raise Cut(state.message or "")
+        raise Stopped(state.message or "")
     if not state.is_completed():
         raise TimnetError(f"{name}: {state.message}")
     return state.result()
@@ -142,8 +142,8 @@ def do(name: str, work: Callable[[], Any]) -> Any:
 def step(name: str, work: Callable[[], Any]) -> State:
     try:
         given = work()
-    except Cut as cut:
-        return Cancelled(message=str(cut))
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
     except (TimnetError, DvcException) as error:
         return Failed(message=str(error))
     if isinstance(given, str) and given:
@@ -154,9 +154,9 @@ def step(name: str, work: Callable[[], Any]) -> State:
 @contextmanager
 def at_work(root: Path, run: FlowRun, git_remote: str) -> Iterator[Repository]:
     """The checkout, for the only run at work on it; what is started there ends with the `with`."""
-    with exclusive(root, run.name, "retrain") as lock, Leash(lock) as leash:
-        watch(run, leash)
-        yield Repository(root, leash, git_remote)
+    with exclusive(root, run.name, "retrain") as lock, ProcessGroup(lock) as processes:
+        watch(run, processes)
+        yield Repository(root, processes, git_remote)
 
 
 def brought_up_to_date(
@@ -169,7 +169,7 @@ def brought_up_to_date(
     if repository.is_unchanged(tip):
         return None
     bring(repository, tip, mirror)
-    states = reproduce(repository.worktree, repository.leash, max_workers, pool)
+    states = reproduce(repository.worktree, repository.processes, max_workers, pool)
     made = do("commit", lambda: commit(repository, tip, branch))
     if made is not None:
         show(repository.worktree, states)
@@ -199,20 +199,22 @@ def bring(repository: Repository, tip: str, mirror: str | None) -> None:
     refuse_data_changes(repository.worktree)
 
 
-def reproduce(worktree: Path, leash: Leash, max_workers: int, pool: str | None) -> list[str]:
+def reproduce(
+    worktree: Path, processes: ProcessGroup, max_workers: int, pool: str | None
+) -> list[str]:
     """Run the stages, each a task as in the flow `reproduce`; gives their names.
 
     Raises:
         TimnetError: some failed, or nobody serves the pool.
-        Cut: the run was stopped.
+        Stopped: the run was stopped.
     """
     steps = plan(worktree)
     if pool is not None:
         prepare(worktree, pool)
-    states = run_steps(worktree, steps, leash, max_workers, force=False, pool=pool)
-    end = outcome(steps, states, leash.reason)
+    states = run_steps(worktree, steps, processes, max_workers, force=False, pool=pool)
+    end = outcome(steps, states, processes.reason)
     if end.is_cancelled():
-        raise Cut(end.message or "")
+        raise Stopped(end.message or "")
     if not end.is_completed():
         raise TimnetError(f"{end.message}. What was done is kept: start again once it is mended.")
     get_run_logger().info(end.message)
@@ -250,7 +252,7 @@ def judge(repository: Repository, made: Candidate, against: str, options: list[s
     return complaint.strip().removeprefix("timnet: ") if status == CLOSED else None
 
 
-def refuse(repository: Repository, made: Candidate, why: str) -> State:
+def reject(repository: Repository, made: Candidate, why: str) -> State:
     """Promote nothing, and tell everybody."""
     emit_event(
         REFUSED,
@@ -278,22 +280,24 @@ def push_tags(repository: Repository, made: Candidate) -> None:
         do("push tags", lambda: repository.push_tags(tags))
 
 
-def let_in(repository: Repository, branch: str, git_remote: str) -> str:
+def publish_merged(repository: Repository, branch: str, git_remote: str) -> str:
     """Publish a tip that is up to date, unless that was done when it was made.
 
     People have merged it: a candidate that the gate was closed to, perhaps. Says what came of it.
     """
     tip = repository.commit_of(repository.revision(branch))
     merged = repository.with_files_of(tip)
-    if repository.is_let_in(tip) or any(is_settled(repository, each) for each in merged):
+    if repository.is_published(tip) or any(is_settled(repository, each) for each in merged):
         return ""
     accepted = Candidate(branch, tip, tip, repository.tree_of(tip), parent="")
     if repository.remote and not repository.is_pushed(accepted):
         return ""  # a branch that nobody else has
     do("worktree", lambda: repository.prepare(tip))
     publish(repository, accepted)
-    repository.note_let_in(tip)
-    return f"; let in as it is{left_out(repository, git_remote)}{registered(repository, accepted)}"
+    repository.note_published(tip)
+    return (
+        f"; published as merged{left_out(repository, git_remote)}{registered(repository, accepted)}"
+    )
 
 
 def left_out(repository: Repository, git_remote: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from flows.leash import Leash
+from flows.process_group import ProcessGroup
 from timnet.errors import TimnetError
 
 HOST = "127.0.0.1"
@@ -21,8 +21,8 @@ ANSWER = 10.0  # s until any other must
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 
 
-def start_server(leash: Leash, port: int) -> str:
-    """Start a server on a leash; gives the URL of its API once it answers.
+def start_server(processes: ProcessGroup, port: int) -> str:
+    """Start a server that ends with `processes`; returns the URL of its API once it responds.
 
     Raises:
         TimnetError: the port is taken, or the server ended at its start.
@@ -39,14 +39,14 @@ def start_server(leash: Leash, port: int) -> str:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": LEASES,
     }
     with log.open("w", encoding="utf-8") as file:
-        process = leash.start(
+        process = processes.start(
             [*command, "--host", HOST, "--port", str(port)],
             env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
         )
     deadline = time.monotonic() + PATIENCE
-    while not answers(url):
+    while not responds(url):
         if process.poll() is not None or time.monotonic() > deadline:
             raise TimnetError(f"the Prefect server did not start; {log} says why.")
         time.sleep(0.2)
@@ -62,8 +62,8 @@ def some_server() -> str:
     if given := os.environ.get("PREFECT_API_URL") or running_ui():
         refuse_closed(given)
         return given
-    # Never cut here: Prefect reports up to the very end of the process, which then cuts it.
-    started = start_server(Leash(), free_port())
+    # Never stopped here: Prefect reports up to the very end of the process, which then stops it.
+    started = start_server(ProcessGroup(), free_port())
     refuse_closed(started)
     return started
 
@@ -112,19 +112,19 @@ def announced(url: str) -> Iterator[None]:
 
 
 def running_ui() -> str | None:
-    """The API of the server that was announced, if it answers."""
+    """The API of the server that was announced, if it responds."""
     try:
         url = _address().read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
-    return url if answers(url) else None
+    return url if responds(url) else None
 
 
 def _address() -> Path:
     return Path(os.environ["PREFECT_HOME"], "address")
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success
     except httpx.HTTPError:

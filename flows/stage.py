@@ -15,10 +15,10 @@ from prefect.states import Failed, State
 from ruamel.yaml import YAML
 
 from flows.artifacts import Progress
-from flows.guard import exclusive
-from flows.leash import Leash
 from flows.pool import FLOW
+from flows.process_group import ProcessGroup
 from flows.reproduce import ask, reproduce_stage
+from flows.run_control import exclusive
 from timnet.errors import ParameterError, TimnetError
 from timnet.paths import Workspace, replacing
 from timnet.project import git
@@ -28,7 +28,7 @@ CLONE = "TIMNET_CLONE"  # where the runs of a worker find its clone
 
 
 @flow(name=FLOW, flow_run_name="{stage}")
-def take(stage: str, commit: str, lock: dict[str, Any], inputs: list[str]) -> State:
+def reproduce_in_clone(stage: str, commit: str, lock: dict[str, Any], inputs: list[str]) -> State:
     """Reproduce one stage in this machine's clone, from the remote and back to it.
 
     Args:
@@ -40,17 +40,17 @@ def take(stage: str, commit: str, lock: dict[str, Any], inputs: list[str]) -> St
     root = Path(os.environ[CLONE])
     try:
         refuse_unlicensed(root, PRIVATE)
-        with exclusive(root, stage) as held, Leash(held) as leash:
+        with exclusive(root, stage) as held, ProcessGroup(held) as processes:
             check_out(root, commit)
             add_to_lock(root, lock)
             if inputs:
-                ask(leash, root, "pull", "--force", *inputs)
+                ask(processes, root, "pull", "--force", *inputs)
             with reported(root, stage):
-                state = reproduce_stage(leash, root, stage, "--pull")
+                state = reproduce_stage(processes, root, stage, "--pull")
             if state.is_completed():
-                ask(leash, root, "push", "--remote", PRIVATE, stage)
+                ask(processes, root, "push", "--remote", PRIVATE, stage)
                 # last, so that the run cache knows of no result that is not there
-                ask(leash, root, "push", "--remote", PRIVATE, "--run-cache", stage)
+                ask(processes, root, "push", "--remote", PRIVATE, "--run-cache", stage)
             return state
     except TimnetError as error:
         return Failed(message=str(error))

@@ -12,15 +12,15 @@ from types import SimpleNamespace
 import pytest
 from conftest import run
 from flow import left_in
-from mini import dvc, launch_flow, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_runs import resume_flow_run
 from prefect.states import Running
-from weekly import copy, make, push, refs, train
+from retraining_project import copy, make, push, push_epochs, refs
+from small_pipeline import dvc, launch_flow, until
 
-from flows.leash import Leash
+from flows.process_group import ProcessGroup
 from flows.repository import Repository
 from flows.retrain import retrain
 
@@ -118,7 +118,7 @@ def test_worse_then_better(first, tmp_path):
     root = copy(first.root, tmp_path / "home")
     accept(root)
     before = refs(origin(root))
-    train(root, 30)
+    push_epochs(root, 30)
     state = retrain(root, return_state=True)
     name = made(root)
     assert state.is_failed()
@@ -148,7 +148,7 @@ def test_worse_then_better(first, tmp_path):
     before = refs(origin(root))
     state = retrain(root, return_state=True)
     told = "nothing has changed: main is up to date"
-    assert state.message == f"{told}; let in as it is; demo@v1.1.0 is candidate"
+    assert state.message == f"{told}; published as merged; demo@v1.1.0 is candidate"
     there = refs(origin(root))
     assert there.keys() - before.keys() == {"demo@v1.1.0", "demo#candidate#2"}
     assert there["demo@v1.1.0"] == there["main"]
@@ -156,7 +156,7 @@ def test_worse_then_better(first, tmp_path):
     assert retrain(root, return_state=True).message == told
     assert newest(root).tasks == {"look"}
     # a better one, where nothing can be pushed
-    train(root, 90)
+    push_epochs(root, 90)
     run(root, "git", "remote", "remove", "origin")
     dvc(root, "remote", "remove", "private")
     state = retrain(root, return_state=True)
@@ -177,9 +177,9 @@ def test_a_branch_that_was_squashed_and_deleted(first, tmp_path):
     run(root, "git", "push", "--quiet", "--delete", "origin", name)
     other = root.with_name("other")
     run(root.parent, "git", "clone", "--quiet", "--no-tags", "origin.git", other)
-    with Leash() as leash:
+    with ProcessGroup() as processes:
         for place, known in ((root, {name}), (other, set())):
-            repository = Repository(place, leash, "origin")
+            repository = Repository(place, processes, "origin")
             repository.fetch()
             assert repository.versions(refs(root)[name]) != []
             assert {each.revision for each in repository.candidates()} == known
@@ -282,7 +282,7 @@ def test_what_stops_it_is_said(first, tmp_path):
     assert (given["protocols"], given["weights"]) == (["speaker"], {"demo": "a.zip"})
     assert (given["patience"], given["mirror"]) == (1.0, "http://x")
     assert (given["max_workers"], given["pool"], given["promote"]) == (3, "p", "candidate")
-    train(root, 70)
+    push_epochs(root, 70)
     state = retrain(root, pool="none", return_state=True)
     assert state.is_failed() and "no machine has ever served the pool 'none'" in state.message
     (root / "params.yaml").write_text("corpora: [demo]\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from mini import make
+from small_pipeline import make
 
 from flows import server
 from flows.server import free_port, refuse_closed

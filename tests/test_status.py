@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from conftest import ROOT, run
-from mini import dvc, make, take, until
+from small_pipeline import dvc, make, until, write_recording
 
 from timnet.errors import ArtifactError
 from timnet.paths import Workspace, write_text
@@ -72,7 +72,7 @@ def test_a_time_is_told_only_where_it_was_taken(tmp_path: Path) -> None:
 def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:
     root = make(tmp_path / "root")
     shutil.copy(ROOT / "timnet" / "demo.yaml", root / "params.yaml")
-    take(root, "one", "slow\n")
+    write_recording(root, "one", "slow\n")
     dvc(root, "add", "--quiet", "data")
     command = [sys.executable, "-m", "dvc", "repro", "copy@one"]
     with subprocess.Popen(command, cwd=root, start_new_session=True) as repro:

@@ -1,6 +1,6 @@
 """Commands that end with the process that started them, whatever ends it.
 
-    python leash.py GRACE COMMAND...
+    python process_group.py GRACE COMMAND...
 
 runs a command in a process group of its own until it ends, or until standard input does: a pipe
 that only the starting process could write to, so that the system closes it even when that one is
@@ -24,35 +24,35 @@ AGAIN = 2.0  # s between two SIGTERM, for what started after the first
 PR_SET_CHILD_SUBREAPER = 36  # of Linux
 
 
-class Cut(Exception):
-    """Nothing starts on a leash that was cut."""
+class Stopped(Exception):
+    """The commands of a group were stopped, and no other starts in it."""
 
 
-class Leash:
-    """Holds commands; all end when it is cut, at the end of its `with`, or with this process.
+class ProcessGroup:
+    """Commands that all end when it is stopped, at the end of its `with`, or with this process.
 
     Args:
         held: descriptors, such as that of a lock, that stay open until the last command has ended.
     """
 
     def __init__(self, *held: int, grace: float = GRACE) -> None:
-        self.reason: str | None = None  # why it was cut
+        self.reason: str | None = None  # why it was stopped
         self._held, self._grace = held, grace
         self._read, self._write = os.pipe()
         self._mutex = threading.Lock()
         self._processes: list[subprocess.Popen[str]] = []
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-        """A command with its output as `subprocess.Popen` has it; `Cut` if the leash was.
+        """A command with its output as `subprocess.Popen` has it; `Stopped` if the group was.
 
-        The process is the keeper of the command: wait for it, send it no signals.
+        The process is the supervisor of the command: wait for it, send it no signals.
         """
-        keeper = [sys.executable, "-I", "-S", __file__, str(self._grace), *command]
+        supervisor = [sys.executable, "-I", "-S", __file__, str(self._grace), *command]
         with self._mutex:
             if self.reason is not None:
-                raise Cut(self.reason)
+                raise Stopped(self.reason)
             process = subprocess.Popen(
-                keeper,
+                supervisor,
                 stdin=self._read,
                 pass_fds=self._held,
                 start_new_session=True,
@@ -63,7 +63,7 @@ class Leash:
             self._processes.append(process)
         return process
 
-    def cut(self, reason: str) -> None:
+    def stop(self, reason: str) -> None:
         """End all commands, without waiting for it. The first reason counts."""
         with self._mutex:
             if self.reason is None:
@@ -75,19 +75,19 @@ class Leash:
         for process in self._processes:
             process.wait()
 
-    def __enter__(self) -> "Leash":
+    def __enter__(self) -> "ProcessGroup":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.cut("stopped")
+        self.stop("stopped")
         self.wait()
         os.close(self._read)
 
 
-def keep(grace: float, command: Sequence[str]) -> int:
+def supervise(grace: float, command: Sequence[str]) -> int:
     """Run the command; gives its exit status."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)  # who signals all does not stop the keeper
+        signal.signal(number, lambda *_: None)  # a signal to all processes does not stop it
     adopt_orphans()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     group = process.pid
@@ -140,4 +140,4 @@ def reap() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(keep(float(sys.argv[1]), sys.argv[2:]))
+    sys.exit(supervise(float(sys.argv[1]), sys.argv[2:]))

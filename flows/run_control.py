@@ -1,4 +1,4 @@
-"""One run a workspace, and none that nobody can watch or stop."""
+"""One run per workspace, stopped when it is cancelled or its server is lost."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.leash import GRACE, Leash
+from flows.process_group import GRACE, ProcessGroup
 from timnet.errors import ArtifactError
 from timnet.project.locks import at_work
 
@@ -64,17 +64,17 @@ def exclusive(root: Path, name: str, work: str = REPRODUCE) -> Iterator[int]:
         yield file.fileno()
 
 
-def watch(run: FlowRun, leash: Leash) -> None:
-    """From now to the end of a run, see that its server answers and that nobody cancelled it.
+def watch(run: FlowRun, processes: ProcessGroup) -> None:
+    """Until a run ends, check that its server responds and that nobody cancelled the run.
 
-    A cancelled run has its leash cut, unless it is a deployment's: there Prefect ends the process.
+    A cancelled run has its processes stopped, but for a deployment: there Prefect does it.
     If the server is lost, stages are stopped and this process ends: Prefect would try to reach it
     for minutes, at every report.
     """
-    threading.Thread(target=copy_context().run, args=(_watch, run, leash), daemon=True).start()
+    threading.Thread(target=copy_context().run, args=(_watch, run, processes), daemon=True).start()
 
 
-def _watch(run: FlowRun, leash: Leash) -> None:
+def _watch(run: FlowRun, processes: ProcessGroup) -> None:
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
         get_client(sync_client=True, httpx_settings={"timeout": 10.0}) as client,
@@ -94,12 +94,12 @@ def _watch(run: FlowRun, leash: Leash) -> None:
                 continue
             if state and (state.is_cancelling() or state.is_cancelled()):
                 if run.deployment_id is None:
-                    leash.cut("cancelled")
+                    processes.stop("cancelled")
                 return
             if state and state.is_final():
                 return
-    leash.cut("the server is lost")
-    leash.wait()
+    processes.stop("the server is lost")
+    processes.wait()
     print(
         f"the Prefect server at {PREFECT_API_URL.value()} has not answered for {LOST:.0f} s, so "
         "the run was stopped. Start it again, with a server that answers: it goes on from there.",

@@ -72,7 +72,7 @@ def make(root: Path) -> Path:
     """A workspace in which nothing has run."""
     for corpus in ("one", "two"):
         (root / "data" / corpus).mkdir(parents=True)
-        take(root, corpus, f"# {corpus}\n")
+        write_recording(root, corpus, f"# {corpus}\n")
     (root / "dvc.yaml").write_text(STAGES)
     (root / "work.sh").write_text(WORK)
     run(root, "git", "init", "--quiet", "--initial-branch", "main")
@@ -86,7 +86,7 @@ def copy(source: Path, target: Path) -> Path:
     return Path(shutil.copytree(source, target, symlinks=True))
 
 
-def take(root: Path, corpus: str, content: str) -> None:
+def write_recording(root: Path, corpus: str, content: str) -> None:
     (root / "data" / corpus / "take.txt").write_text(content)
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from conftest import ROOT, commit, edit, run
-from mini import dvc
+from small_pipeline import dvc
 
 STAGES = """\
 stages:
@@ -106,7 +106,7 @@ def make(home: Path) -> Path:
     (root / ".gitignore").write_text("/build/\n/data\n/.prefect/\n")
     run(home, "git", "init", "--quiet", "--bare", "--initial-branch", "main", "origin.git")
     run(root, "git", "init", "--quiet", "--initial-branch", "main")
-    for name, value in (("name", "weekly"), ("email", "weekly@localhost")):
+    for name, value in (("name", "somebody"), ("email", "somebody@localhost")):
         run(root, "git", "config", f"user.{name}", value)
     run(root, "git", "remote", "add", "origin", "../origin.git")
     dvc(root, "init", "--quiet")
@@ -128,7 +128,7 @@ def push(root: Path, message: str) -> None:
     run(root, "git", "push", "--quiet", "origin", "main")
 
 
-def train(root: Path, epochs: int) -> None:
+def push_epochs(root: Path, epochs: int) -> None:
     """A person pushes settings under which so many of 100 utterances are recognised."""
     path = root / "params.yaml"
     now = next(line for line in path.read_text().splitlines() if "epochs:" in line)
