@@ -39,15 +39,14 @@ from flows.command import run_and_exit
 from flows.pool import prepare
 from flows.process_group import ProcessGroup, Stopped
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
-from flows.reproduce import PATIENT, outcome, plan, run_steps, this_run
-from flows.run_control import exclusive, watch
+from flows.reproduce import PATIENT, Work, look, outcome, run_steps, this_run
+from flows.run_control import describe, exclusive, watch
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project import params
-from timnet.project.status import refuse_data_changes
 
 GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
 Promote = Literal["candidate", "ask", "production"]
@@ -100,7 +99,7 @@ def retrain(
     archives = {corpus: Path(path).absolute() for corpus, path in (weights or {}).items()}
     options += [f"--weights={corpus}={path}" for corpus, path in archives.items()]
     try:
-        with at_work(root, run, git_remote) as repository:
+        with at_work(root, run, git_remote, branch) as repository:
             do("look", repository.fetch)
             made = brought_up_to_date(repository, branch, mirror, max_workers, pool)
             if made is None:
@@ -119,7 +118,7 @@ def retrain(
             waiting = undecided(repository, made, promote)
         if waiting:
             decision = ask(made, waiting, patience) if promote == "ask" else PRODUCTION
-            with at_work(root, run, git_remote) as repository:
+            with at_work(root, run, git_remote, branch) as repository:
                 do(decision, lambda: decide(repository, made, waiting, decision))
         return Completed(message=f"{told}{registered(repository, made)}")
     except Stopped as stopped:
@@ -152,10 +151,11 @@ def step(name: str, work: Callable[[], Any]) -> State:
 
 
 @contextmanager
-def at_work(root: Path, run: FlowRun, git_remote: str) -> Iterator[Repository]:
+def at_work(root: Path, run: FlowRun, git_remote: str, branch: str) -> Iterator[Repository]:
     """The checkout, for the only run at work on it; what is started there ends with the `with`."""
     with exclusive(root, run.name, "retrain") as lock, ProcessGroup(lock) as processes:
         watch(run, processes)
+        describe(run, root, f"retrain {branch}")
         yield Repository(root, processes, git_remote)
 
 
@@ -196,7 +196,6 @@ def bring(repository: Repository, tip: str, mirror: str | None) -> None:
         state = acquire(absent, repository.worktree, mirror, return_state=True)
         if not state.is_completed():
             raise TimnetError(f"corpora are missing:\n{state.message}")
-    refuse_data_changes(repository.worktree)
 
 
 def reproduce(
@@ -208,11 +207,11 @@ def reproduce(
         TimnetError: some failed, or nobody serves the pool.
         Stopped: the run was stopped.
     """
-    steps = plan(worktree)
+    found = look(worktree)
     if pool is not None:
         prepare(worktree, pool)
-    states = run_steps(worktree, steps, processes, max_workers, force=False, pool=pool)
-    end = outcome(steps, states, processes.reason)
+    states = run_steps(Work(worktree, processes, max_workers, False, pool), found.to_run)
+    end = outcome(found, states, processes.reason)
     if end.is_cancelled():
         raise Stopped(end.message or "")
     if not end.is_completed():

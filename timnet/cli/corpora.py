@@ -35,7 +35,7 @@ def acquire(
     from timnet import corpora
     from timnet.acquire import acquire as stage
     from timnet.acquire import table
-    from timnet.project.dvc import ask_dvc
+    from timnet.project.dvc import ask_dvc, repository
     from timnet.project.status import noted, refuse_loss
 
     workspace = Workspace(Path())
@@ -71,7 +71,8 @@ def acquire(
                     "no DVC repository here, so data/ is not under DVC. Run this in the root of "
                     "the project, or with --no-add."
                 )
-            refuse_loss(workspace.root, brought)
+            with repository(workspace.root) as repo:
+                refuse_loss(repo, brought)
             ask_dvc(workspace.root, "add", "data")
             say(noted(workspace.root))
         except TimnetError as error:

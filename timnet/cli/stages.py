@@ -141,6 +141,7 @@ def train(run: RunName) -> None:
     wanted = features.FeatureSettings(settings.signal_length, params.features.resampler)
     labels, made = _labels_and_features(sources, settings, wanted)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
+    utterances = len(set(split["utterance"].to_pylist()))
     record = {
         "commit": provenance.commit(workspace.root),
         "device": place,
@@ -152,7 +153,7 @@ def train(run: RunName) -> None:
         "tested_on": settings.tested_on,
         "train": asdict(training),
         "trained_on": settings.trained_on,
-        "utterances": len(set(split["utterance"].to_pylist())),
+        "utterances": utterances,
         "versions": provenance.versions(),
     }
     shown = training_progress(run, training.epochs, workspace.progress(f"train@{run}"))
@@ -171,7 +172,7 @@ def train(run: RunName) -> None:
             say,
         )
         stage.write(result, workspace.training(run), as_json(record))
-        size = training_work(settings, record["utterances"])
+        size = training_work(settings, utterances)
         done |= {"kind": f"train {settings.precision}", "work": size * report.epochs}
     shutil.rmtree(workspace.checkpoints(run))  # those of other settings too
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 
@@ -25,3 +26,15 @@ def avoid_proxies_on_loopback() -> None:
     hosts = [host for host in known.split(",") if host.strip()]
     hosts += [host for host in LOOPBACK if host not in hosts]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
+
+
+def has_gpu() -> bool:
+    """Whether there is a driver of NVIDIA's with a GPU: what torch asks, without importing it."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    number = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(number)):
+        return False
+    return number.value > 0
