@@ -76,7 +76,7 @@ def five_corpora(root: Path) -> None:
             demo.generate(folder, seed)
             label(folder)
             import_table(folder / own.LABELS, name, root / "data")
-            params["corpora"].append(name)
+            params["corpora"][name] = "custom"
             params["features"]["sets"][f"{name}-44100"] = {"corpus": name, "signal_length": 44100}
         for protocol in ("random", "speaker"):
             folds = {"protocol": protocol}

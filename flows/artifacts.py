@@ -42,8 +42,8 @@ def show(root: Path, done: Collection[str]) -> None:
     for stage in done:
         group, _, item = stage.partition("@")
         items.setdefault(group, []).append(item)
-    if "publish" in items:
-        text = validation(workspace, items["publish"])
+    if "validate" in items:
+        text = validation(workspace, items["validate"])
         create_markdown_artifact(text, key="validation", description=source)
     if "score" in items and (rows := metrics(workspace)):
         create_table_artifact(rows, key="metrics", description=source)
@@ -81,7 +81,7 @@ def validation(workspace: Workspace, corpora: list[str]) -> str:
     """One row a corpus: checks, and what they found; Markdown."""
     rows = ["# Validation", "", "| corpus | checks | warnings |", "| --- | ---: | --- |"]
     for corpus in corpora:
-        path = workspace.published_validation(corpus)
+        path = workspace.validation(corpus)
         checks = json.loads(path.read_text(encoding="utf-8"))["checks"]
         warnings = "; ".join(check["message"] for check in checks if not check["passed"])
         rows.append(f"| {corpus} | {len(checks)} | {warnings or 'none'} |")

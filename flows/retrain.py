@@ -48,7 +48,7 @@ from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project import params
 
-GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
+GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `protocols.MEANING`
 Promote = Literal["candidate", "ask", "production"]
 REFUSED = "timnet.retrain.refused"  # an event
 LOOKS = 5  # s between two looks for an answer

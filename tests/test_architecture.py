@@ -1,4 +1,10 @@
-"""Imports run one way: each room of `timnet` uses what stands before it, nothing behind it."""
+"""The rooms of `timnet`: imports run one way, and stages depend on the code that they run.
+
+A stage of dvc.yaml depends on the modules in which its work is done (`WORK`), and on what these
+import from `timnet`, directly or in the end: the import closure, with the files that lie beside a
+module and are named in it. The foundation is left out: errors, paths, the form of files and tables,
+processes. It bears on no number, and where it changes a form, the next stage refuses the file.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from ruamel.yaml import YAML
+
+from timnet.corpora import CORPORA, CUSTOM
 
 FOUNDATION = ("errors", "paths", "records", "schemas", "processes")
 ORDER = (
@@ -75,3 +84,51 @@ def test_no_module_imports_itself_in_the_end() -> None:
         for name in loose:
             del uses[name]
     assert sorted(uses) == []
+
+
+# where the work of each stage is done, and so its numbers come from
+WORK = {
+    "manifest": ["timnet.dataset.manifest", "timnet.corpora.${item}"],
+    "validate": ["timnet.dataset.validate", "timnet.corpora.${item}"],
+    "features": ["timnet.dataset.features"],
+    "folds": ["timnet.dataset.folds"],
+    "train": ["timnet.training.train"],
+    "score": ["timnet.evaluation.results"],
+    "figures": ["timnet.reporting.figures"],
+    "model": ["timnet.models.build"],
+    "tables": ["timnet.reporting.gather", "timnet.reporting.write"],
+    "report": ["timnet.reporting.gather", "timnet.reporting.report"],
+}
+FILES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES}
+
+
+def closure(names: list[str]) -> set[str]:
+    """The files of some modules and of all that they import, without the foundation."""
+    found, queue = set[str](), list(names)
+    while queue:
+        name = queue.pop()
+        path = FILES[name]
+        if path.as_posix() in found or room(name) == "foundation":
+            continue
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        if len(tree.body) > 1:  # else a package's sentence
+            found.add(path.as_posix())
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        beside = (ROOT / path).parent.glob("*.[hj]*")
+        found |= {path.with_name(each.name).as_posix() for each in beside if each.name in texts}
+        # `from timnet.paper import runs` runs `timnet/paper/__init__.py` too
+        for each in imported(path):
+            queue += {n for n in (each, each.rpartition(".")[0]) if n in FILES}
+    return found
+
+
+@pytest.mark.parametrize("stage", WORK.keys() - {"folds", "train"})
+def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
+    declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    assert declared.keys() == WORK.keys()
+    stated = [
+        each for each in declared[stage].get("do", declared[stage])["deps"] if "timnet/" in each
+    ]
+    for recipe in (*CORPORA, CUSTOM):
+        work = closure([name.replace("${item}", recipe) for name in WORK[stage]])
+        assert sorted(each.replace("${item}", recipe) for each in stated) == sorted(work)

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 
 from timnet import schemas
 from timnet.acquire.table import import_table
-from timnet.corpora import corpus
+from timnet.corpora import CORPORA, corpus
+from timnet.corpora import custom as own
 from timnet.paths import write_json
 
 SLOW = pytest.mark.slow
@@ -33,7 +34,7 @@ def name_in_params(folder: Path, name: str) -> None:
     """A params.yaml that has one corpus and nothing to run on it."""
     yaml = YAML()
     content = yaml.load(ROOT / "params.yaml")
-    content["corpora"] = [name]
+    content["corpora"] = {name: name if name in CORPORA else "custom"}
     content["features"]["sets"] = {}
     content["runs"] = {}
     content["models"] = {}
@@ -226,7 +227,7 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
     content = yaml.load(ROOT / "timnet/demo.yaml")
     settings = dict(content["runs"]["demo-random"], trained_on="mine", tested_on="mine")
     settings |= {"folds": {"protocol": "random", "number": 2, "seeds": [1]}, "signal_length": 22050}
-    content["corpora"], content["models"] = ["mine"], {}
+    content["corpora"], content["models"] = {"mine": "custom"}, {}
     content["features"]["sets"] = {"mine-22050": {"corpus": "mine", "signal_length": 22050}}
     content["train"]["epochs"] = 1
     content["runs"] = {"mine-random": settings}
@@ -236,6 +237,7 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
     stages.folds("mine-random")
     summary = {"corpus": "mine", "utterances": 8, "speakers": 2, "passed": True, "checks": []}
     write_json(Path("results/validation/mine.json"), summary)
+    write_json(Path("results/corpora/mine.json"), own.load(folder / "data/mine").description)
     shutil.rmtree("data")
 
     stages.train("mine-random")
@@ -246,7 +248,7 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
     assert record["labels"] == ["happy", "sad"]
     page = Path("results/report.html").read_text()
     assert "<h3>mine</h3>" in page
-    assert "stand in its <code>corpus.json</code>, which is not here" in page
+    assert "Terms: unknown" in page
 
 
 ABSENT_ACTORS = ", ".join(f"Actor_{n:02}" for n in range(1, 25) if n not in (1, 5, 7, 9, 20))

@@ -39,7 +39,7 @@ def workspace(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("cross") / "workspace"
     params = yaml.safe_load((reproduced / "params.yaml").read_text())
     corpora = ("one", "two")
-    params["corpora"] = list(corpora)
+    params["corpora"] = dict.fromkeys(corpora, "custom")
     sets = {f"{name}-{LENGTH}": {"corpus": name, "signal_length": LENGTH} for name in corpora}
     params["features"]["sets"] = sets
     params["runs"] = {

@@ -17,7 +17,7 @@ from flows.artifacts import Progress, key
 from timnet.paths import Workspace, write_text
 
 show = flow(artifacts.show, name="show", validate_parameters=False)
-DONE = ["publish@demo", "score@demo-random", "tables"]
+DONE = ["validate@demo", "score@demo-random", "tables"]
 FIGURES = {"uar": 61.5, "uar_fold_mean": 61.0, "uar_fold_sd": 2.0, "war": 62.0}
 
 
@@ -32,7 +32,7 @@ def workspace(tmp_path: Path) -> Workspace:
         {"check": "utterances", "passed": True},
         {"check": "copies", "passed": False, "message": "two recordings are one"},
     ]
-    write_text(workspace.published_validation("demo"), json.dumps({"checks": checks}))
+    write_text(workspace.validation("demo"), json.dumps({"checks": checks}))
     write_text(workspace.tables / "single-corpus.md", "# Single corpus\n")
     return workspace
 

@@ -285,7 +285,7 @@ def test_what_stops_it_is_said(first, tmp_path):
     push_epochs(root, 70)
     state = retrain(root, pool="none", return_state=True)
     assert state.is_failed() and "no machine has ever served the pool 'none'" in state.message
-    (root / "params.yaml").write_text("corpora: [demo]\n")
+    (root / "params.yaml").write_text("corpora: {demo: demo}\n")
     push(root, "Break it")
     state = retrain(root, return_state=True)
     assert state.is_failed() and "params.yaml: correct these settings:" in state.message

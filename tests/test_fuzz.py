@@ -216,7 +216,7 @@ def scribbled(draw: st.DrawFn) -> bytes:
 @example(b"corpora: !!bool x")
 @example(b"corpora: 2001-99-99")
 @example(b"corpora: [" + b"9" * 5000 + b"]")
-@example(as_json({**SETTINGS, "corpora": ["x" * 300]}))
+@example(as_json({**SETTINGS, "corpora": {"x" * 300: "custom"}}))
 @example(b"".join(b"x%d: &x%d [%s]\n" % (n, n, (b"*x%d, " % (n - 1) if n else b"1, ") * 9)
                   for n in range(30)))  # fmt: skip
 def test_settings(content):
@@ -518,7 +518,7 @@ def test_results_in_git(run, scores):
     for one, other in ((run, SCORES), (RUN, scores)):
         record, scored = parsed(one, records.Run), parsed(other, records.Scores)
         if record and scored:
-            for made in tables.all_tables([ScoredRun("demo-random", record, scored)], {}, {}):
+            for made in tables.all_tables([ScoredRun("demo-random", record, scored)], {}, {}, {}):
                 render.markdown(made), render.as_csv(made), render.latex(made)
 
 

@@ -8,8 +8,9 @@ from conftest import ROOT, run
 from timnet import schemas
 from timnet.cli.review import Protocol
 from timnet.evaluation import gate
-from timnet.evaluation.compare import Result, changes
-from timnet.evaluation.score import MEANING
+from timnet.evaluation.compare import changes
+from timnet.evaluation.protocols import MEANING
+from timnet.evaluation.results import Result
 from timnet.reporting import render, verdicts
 
 LABELS = ("angry", "sad")

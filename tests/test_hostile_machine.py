@@ -115,7 +115,7 @@ def test_a_folder_that_may_only_be_read(workspace: Path) -> None:
 
 def test_no_temporary_folder_and_no_network(workspace: Path) -> None:
     """Stages need neither; what they leave is what they left with both."""
-    made = [workspace / name for name in ("build/validation/demo.json", "results/report.html")]
+    made = [workspace / name for name in ("results/validation/demo.json", "results/report.html")]
     before = [path.read_bytes() for path in made]
     script = """
     for folder in /tmp /var/tmp; do mount -o ro -t tmpfs tmpfs $folder; done

@@ -13,7 +13,6 @@ from ruamel.yaml import YAML
 STAGES = {
     "manifest",
     "validate",
-    "publish",
     "features",
     "folds",
     "train",

@@ -247,7 +247,7 @@ def test_figures_that_look_exchanged_in_print_stay_with_a_footnote() -> None:
     assert (first["method"], first["UAR"], first["WAR"]) == ("GM-TCN†", "86.17", "85.70")
 
 
-@pytest.mark.parametrize("table", tables.all_tables([], {}, {}), ids=lambda table: table.name)
+@pytest.mark.parametrize("table", tables.all_tables([], {}, {}, {}), ids=lambda table: table.name)
 def test_every_table_renders_in_every_form(table: Table) -> None:
     lines = [line for line in render.markdown(table).splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines}) == 1

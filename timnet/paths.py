@@ -32,9 +32,6 @@ class Workspace:
     def manifest(self, corpus: str) -> Path:
         return self.root / "build" / "manifest" / f"{corpus}.parquet"
 
-    def validation(self, corpus: str) -> Path:
-        return self.root / "build" / "validation" / f"{corpus}.json"
-
     def data_docs(self, corpus: str) -> Path:
         return self.root / "build" / "data-docs" / corpus
 
@@ -83,8 +80,11 @@ class Workspace:
     def validations(self) -> Path:
         return self.root / "results" / "validation"
 
-    def published_validation(self, corpus: str) -> Path:
+    def validation(self, corpus: str) -> Path:
         return self.validations / f"{corpus}.json"
+
+    def description(self, corpus: str) -> Path:
+        return self.root / "results" / "corpora" / f"{corpus}.json"
 
     @property
     def tables(self) -> Path:

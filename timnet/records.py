@@ -125,6 +125,20 @@ class Validation(TypedDict):
     checks: list[Check]
 
 
+class Description(TypedDict):
+    """results/corpora: what the recipe says of a corpus, `Corpus.description`."""
+
+    id: str
+    title: str
+    language: str
+    licence: str
+    citation: str
+    source: str
+    speakers: dict[str, str]
+    speaker_groups: list[list[str]]
+    quirks: list[str]
+
+
 class Contract(TypedDict):
     """corpus.json of one's own recordings: see `timnet.corpora.custom`."""
 

@@ -22,7 +22,7 @@ def demo(
     """Run the whole pipeline on a synthetic corpus, in a workspace of its own."""
     from timnet import records
     from timnet.corpora import demo as corpus
-    from timnet.evaluation.score import MEANING
+    from timnet.evaluation.protocols import MEANING
     from timnet.project import demo as clone
 
     if not Path("dvc.yaml").exists() or not Path(".git").exists():

@@ -149,7 +149,7 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
 
 def _listen(workspace: Workspace, chosen: TrainedModel) -> tuple[Run, Recordings, Any]:
     """A model's run and the recordings that it was trained on."""
-    from timnet import corpora, records, schemas
+    from timnet import records, schemas
     from timnet.models import build as stage
 
     folder = workspace.training(chosen.run)
@@ -158,7 +158,8 @@ def _listen(workspace: Workspace, chosen: TrainedModel) -> tuple[Run, Recordings
     table = schemas.read(workspace.manifest(chosen.corpus), schemas.MANIFEST)
     with bar(f"listen to {chosen.corpus}", len(table)) as advance:
         heard = stage.listen(table, workspace.corpus(chosen.corpus), run, workers(), advance)
-    return run, heard, corpora.corpus(chosen.corpus, workspace.data)
+    described = records.read_artifact(workspace.description(chosen.corpus), records.Description)
+    return run, heard, described
 
 
 def _tell(made: Model, path: Path) -> None:

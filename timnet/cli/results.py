@@ -35,12 +35,14 @@ def score(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def tables() -> None:
     """Put the paper's figures beside ours, as Markdown, CSV and LaTeX."""
-    from timnet.reporting import gather, render
+    from timnet.reporting import gather, render, write
 
     workspace, params = open_workspace()
     runs = gather.scored_runs(workspace, params.runs)
-    made = gather.all_tables(workspace, runs, gather.validations(workspace, params.corpora))
-    gather.write_tables(made, runs, workspace.tables)
+    found = gather.validations(workspace, params.corpora)
+    described = gather.descriptions(workspace, params.corpora)
+    made = gather.all_tables(workspace, runs, found, described)
+    write.write_tables(made, runs, workspace.tables)
     say(render.markdown(made[0]))
     say(f"{len(made)} tables in {workspace.tables}")
     if found := leftovers(workspace, params):
@@ -67,18 +69,17 @@ def figures(run: RunName) -> None:
 @app.command(rich_help_panel=STAGES)
 def report() -> None:
     """Make the report: one HTML page with all tables and figures, for any browser, offline."""
-    from timnet.corpora import recipe_of
     from timnet.reporting import gather
     from timnet.reporting import report as stage
 
     workspace, params = open_workspace()
     runs = gather.scored_runs(workspace, params.runs)
     found = gather.validations(workspace, params.corpora)
-    made = gather.all_tables(workspace, runs, found)
+    described = gather.descriptions(workspace, params.corpora)
+    made = gather.all_tables(workspace, runs, found, described)
     drawn = {run.name: workspace.figures(run.name) for run in runs}
-    recipes = {name: recipe_of(name, workspace.data) for name in found}
     overview = workspace.tables / f"{made[0].name}.svg"
-    page = stage.page(made, overview, runs, drawn, found, recipes)
+    page = stage.page(made, overview, runs, drawn, found, described)
     write_text(workspace.report, page)
     say(f"{workspace.report}: {len(made)} tables, {len(runs)} runs, {len(page) / 1e6:.1f} MB")
 

@@ -37,7 +37,7 @@ def list_runs(
             raise ParameterError("name a table as well: `timnet runs --add TABLE CORPUS...`.")
         _show(workspace, params)
     else:
-        _add(workspace, params, add, corpora or params.corpora)
+        _add(workspace, params, add, corpora or list(params.corpora))
 
 
 def _prune(workspace: Workspace, params: Params) -> None:
@@ -112,7 +112,7 @@ def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -
         if name in content["runs"]:
             continue
         for corpus in sorted(_corpora(run)):
-            _append(content["corpora"], corpus)
+            _append(content["corpora"], corpus, corpus)
             features = {"corpus": corpus, "signal_length": run["signal_length"]}
             content["features"]["sets"].setdefault(
                 f"{corpus}-{run['signal_length']}", _in_a_line(features)
@@ -131,13 +131,13 @@ def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -
     say(f"added to params.yaml: {', '.join(added)}. `timnet status` says what they cost.")
 
 
-def _append(items: Any, item: str) -> None:
-    """Append what a YAML list has not; the blank line after its last item stays after the last."""
-    if item not in items:
-        items.append(item)
-        comments = items.ca.items
-        if len(items) - 2 in comments:
-            comments[len(items) - 1] = comments.pop(len(items) - 2)
+def _append(entries: Any, name: str, value: str) -> None:
+    """Append what a YAML mapping has not; the blank line after its last entry stays at the end."""
+    if name not in entries:
+        last = next(reversed(entries), None)
+        entries[name] = value
+        if last in entries.ca.items:
+            entries.ca.items[name] = entries.ca.items.pop(last)
 
 
 def _in_a_line(value: Any) -> Any:

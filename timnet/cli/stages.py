@@ -66,20 +66,11 @@ def validate(corpus: CorpusName) -> None:
         summary = stage.validate(recipe, table, workspace.data_docs(corpus))
         stage.refuse(summary)
         write_json(workspace.validation(corpus), summary)
+        write_json(workspace.description(corpus), recipe.description)
     failed = [check["message"] for check in summary["checks"] if not check["passed"]]
     for message in failed:
         say(f"{corpus}: warning: {message}")
     say(f"{corpus}: {len(summary['checks'])} checks, {len(failed)} warnings")
-
-
-@app.command(rich_help_panel=STAGES)
-def publish(corpus: CorpusName) -> None:
-    """Put the summary of a validation where git keeps it."""
-    from timnet import records
-
-    workspace, params = open_workspace()
-    summary = records.read_artifact(workspace.validation(params.corpus(corpus)), records.Validation)
-    write_json(workspace.published_validation(corpus), summary)
 
 
 @app.command(rich_help_panel=STAGES)

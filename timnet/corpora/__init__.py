@@ -13,6 +13,8 @@ CORPORA: dict[str, Corpus] = {
     for recipe in (casia, demo, emodb, emovo, iemocap, ravdess, savee)
 }
 
+CUSTOM = "custom"  # the module that reads what has no recipe
+
 
 def corpus(name: str, data: Path | None = None) -> Corpus:
     """The recipe named `name`, or one's own corpus in `data/<name>` (see `timnet.corpora.custom`).

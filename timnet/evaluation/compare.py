@@ -3,35 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from timnet.evaluation import intervals, metrics, score
+from timnet.evaluation import intervals, metrics
+from timnet.evaluation.results import Result
 from timnet.evaluation.score import Tested
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a revision says of a run."""
-
-    record: dict[str, Any]  # run.json
-    predictions: pa.Table  # of `schemas.predictions`
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return tuple(self.record["labels"])
-
-    @property
-    def corpus(self) -> str:
-        """What is tested."""
-        return self.record["tested_on"]
-
-    @property
-    def tests(self) -> dict[str, Tested]:
-        """By protocol."""
-        return score.tests(self.predictions, self.labels, self.record["folds"]["protocol"])
 
 
 @dataclass(frozen=True)

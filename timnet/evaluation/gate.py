@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from timnet.evaluation.compare import Change, Result, changes
+from timnet.evaluation.compare import Change, changes
 from timnet.evaluation.intervals import CONFIDENCE
-from timnet.evaluation.score import MEANING
+from timnet.evaluation.protocols import MEANING
+from timnet.evaluation.results import Result
 
 HONEST = tuple(each for each in MEANING if each != "published")  # no test fold chose the epoch
 

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from timnet import records, schemas
 from timnet.errors import ArtifactError
 from timnet.evaluation import score
-from timnet.evaluation.compare import Result
+from timnet.evaluation.score import Tested
 from timnet.paths import replacing, write_json, write_text
 
 KEPT = ("predictions.parquet", "history.parquet", "run.json")  # as `timnet train` left them
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a revision says of a run."""
+
+    record: dict[str, Any]  # run.json
+    predictions: pa.Table  # of `schemas.predictions`
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.record["labels"])
+
+    @property
+    def corpus(self) -> str:
+        """What is tested."""
+        return self.record["tested_on"]
+
+    @property
+    def tests(self) -> dict[str, Tested]:
+        """By protocol."""
+        return score.tests(self.predictions, self.labels, self.record["folds"]["protocol"])
 
 
 def keep(trained: Path, results: Path) -> None:

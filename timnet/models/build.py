@@ -22,11 +22,11 @@ import pyarrow.compute as pc
 import torch
 
 from timnet import schemas
-from timnet.corpora.corpus import Corpus
 from timnet.dataset import features
 from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, AudioError, listing
 from timnet.evaluation import calibration, intervals, metrics, score
+from timnet.evaluation.protocols import MEANING
 from timnet.models import model as models
 from timnet.models import out_of_domain as novelty
 from timnet.models.card import Calibration, Card, FeatureRecord, Figures, Source
@@ -37,6 +37,7 @@ from timnet.training.network import TIMNet
 from timnet.training.stack import Split, State, TrainSettings, load_state, save_state, train_stack
 
 CHECKPOINT_SECONDS = 30
+DESCRIBED = ("title", "language", "licence", "citation", "source")  # of the corpus, in the card
 
 
 @dataclass(frozen=True)
@@ -149,16 +150,16 @@ def listen(
     return Recordings(table, np.stack(mfcc), list(measured))
 
 
-def of_folds(name: str, run: Run, recordings: Recordings, corpus: Corpus) -> Model:
+def of_folds(name: str, run: Run, recordings: Recordings, description: dict[str, Any]) -> Model:
     """The model whose networks are those of the folds."""
-    return _model(name, "folds", run, recordings, corpus, run.networks, run.record)
+    return _model(name, "folds", run, recordings, description, run.networks, run.record)
 
 
 def of_whole(
     name: str,
     run: Run,
     recordings: Recordings,
-    corpus: Corpus,
+    description: dict[str, Any],
     provenance: dict[str, Any],
     checkpoints: Path,
     device: str = "cpu",
@@ -200,7 +201,7 @@ def of_whole(
     trained = TIMNet(1, len(order), settings.tabs, run.networks.channels, settings.variant)
     trained.load_arrays(0, state.network.cpu().arrays(0))
     return _model(
-        name, "whole", run, recordings, corpus, trained.eval(), {**run.record, **provenance}
+        name, "whole", run, recordings, description, trained.eval(), {**run.record, **provenance}
     )
 
 
@@ -220,7 +221,7 @@ def _model(
     networks: Literal["folds", "whole"],
     run: Run,
     recordings: Recordings,
-    corpus: Corpus,
+    description: dict[str, Any],
     trained: TIMNet,
     record: dict[str, Any],
 ) -> Model:
@@ -232,12 +233,8 @@ def _model(
         labels=run.labels,
         variant=record["train"]["variant"],
         data=Source(
-            corpus=corpus.id,
-            title=corpus.title,
-            language=corpus.language,
-            licence=corpus.licence,
-            citation=corpus.citation,
-            source=corpus.source,
+            corpus=description["id"],
+            **{name: description[name] for name in DESCRIBED},
             utterances=len(speakers),
             speakers=len(set(speakers)),
         ),
@@ -273,7 +270,7 @@ def figures(run: Run) -> list[Figures]:
         result.append(
             Figures(
                 protocol=protocol,
-                meaning=score.MEANING[protocol],
+                meaning=MEANING[protocol],
                 utterances=len(tested.utterances),
                 uar=_percent(metrics.uar(pooled)),
                 war=_percent(metrics.war(pooled)),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from timnet.corpora import CORPORA, CUSTOM
 from timnet.dataset.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
 from timnet.errors import ParameterError, suggestion
 from timnet.records import Damaged, read_yaml
@@ -126,7 +127,7 @@ class TrainedModel(_Section):
 
 
 class Params(_Section):
-    corpora: list[Name]
+    corpora: dict[Name, Name]  # name -> module of timnet.corpora that reads it
     features: Features
     train: Train
     runs: dict[Name, Run]
@@ -134,6 +135,12 @@ class Params(_Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
+        for name, module in self.corpora.items():
+            if module != (name if name in CORPORA else CUSTOM):
+                raise ValueError(
+                    f"corpora.{name}: write `{name}: {name if name in CORPORA else CUSTOM}`, the "
+                    "module of timnet/corpora that reads it."
+                )
         for name, features in self.features.sets.items():
             if name != f"{features.corpus}-{features.signal_length}":
                 raise ValueError(
@@ -183,7 +190,7 @@ class Params(_Section):
         return _named("model", name, self.models)
 
     def corpus(self, name: str) -> str:
-        return _named("corpus", name, dict(zip(self.corpora, self.corpora, strict=True)))
+        return _named("corpus", name, {each: each for each in self.corpora})
 
 
 def _named(kind: str, name: str, known: dict):

@@ -12,7 +12,7 @@ from timnet.paths import Workspace
 from timnet.project import git
 
 if TYPE_CHECKING:
-    from timnet.evaluation.compare import Result
+    from timnet.evaluation.results import Result
 
 PLACES = Workspace(Path())  # in git as in a checkout
 
@@ -56,7 +56,7 @@ def _named(root: Path, commit: str, section: str, found: Collection[str]) -> Col
 def result_of(root: Path, commit: str, run: str) -> Result:
     """What a commit says of a run; ArtifactError if files of it are missing or damaged."""
     from timnet import records, schemas
-    from timnet.evaluation.compare import Result
+    from timnet.evaluation.results import Result
 
     folder = PLACES.run_results(run)
     record = json_of(root, commit, folder / "run.json", records.Run)

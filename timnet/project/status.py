@@ -10,7 +10,7 @@ from typing import Any
 from timnet import records
 from timnet.corpora import CORPORA
 from timnet.errors import ArtifactError, listing
-from timnet.evaluation.score import PROTOCOLS
+from timnet.evaluation.protocols import PROTOCOLS
 from timnet.paths import Workspace
 from timnet.project import git, params
 from timnet.project.dvc import findings, locked, read_noted
@@ -154,7 +154,7 @@ def groups(params: Params) -> dict[str, list[str]]:
     result = {}
     for corpus in params.corpora:
         sets = [name for name, each in params.features.sets.items() if each.corpus == corpus]
-        result[corpus] = [f"{stage}@{corpus}" for stage in ("manifest", "validate", "publish")]
+        result[corpus] = [f"{stage}@{corpus}" for stage in ("manifest", "validate")]
         result[corpus] += [f"features@{name}" for name in sets]
     for run in params.runs:
         result[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score", "figures")]
@@ -177,7 +177,7 @@ def corpora_of(workspace: Workspace, stages: Collection[str]) -> list[str]:
 def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
     """Stages of some corpora, and of the runs on these alone that give figures of some protocols.
 
-    No corpora means all, and so with protocols, which are those of `score.MEANING`.
+    No corpora means all, and so with protocols, which are those of `protocols.MEANING`.
 
     Raises:
         ParameterError: params.yaml has no such corpus.

@@ -13,7 +13,7 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from timnet.evaluation.score import MEANING
+from timnet.evaluation.protocols import MEANING
 from timnet.paths import replacing
 
 # Okabe and Ito, "Color Universal Design", 2008: told apart by all kinds of colour vision

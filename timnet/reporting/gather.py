@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from timnet import records
 from timnet.errors import ParameterError
 from timnet.evaluation import results
 from timnet.evaluation.compare import changes
-from timnet.paths import Workspace, write_text
-from timnet.reporting import figures as drawn
-from timnet.reporting import render, tables
+from timnet.paths import Workspace
+from timnet.reporting import tables
 from timnet.reporting.render import Table
 from timnet.reporting.tables import ScoredRun
 
@@ -37,16 +35,30 @@ def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
 def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
     """Summaries of validation by corpus."""
     return {
-        corpus: records.read_artifact(workspace.published_validation(corpus), records.Validation)
+        corpus: records.read_artifact(workspace.validation(corpus), records.Validation)
         for corpus in corpora
     }
 
 
-def all_tables(workspace: Workspace, runs: list[ScoredRun], found: dict[str, dict]) -> list[Table]:
+def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+    """What recipes say of corpora."""
+    return {
+        corpus: records.read_artifact(workspace.description(corpus), records.Description)
+        for corpus in corpora
+    }
+
+
+def all_tables(
+    workspace: Workspace,
+    runs: list[ScoredRun],
+    found: dict[str, dict],
+    described: dict[str, dict],
+) -> list[Table]:
     """Every table of the report.
 
     Args:
         found: as of `validations`.
+        described: as of `descriptions`, of the same corpora.
     """
     losses = {
         run.name: changes(
@@ -55,27 +67,9 @@ def all_tables(workspace: Workspace, runs: list[ScoredRun], found: dict[str, dic
         )
         for run, whole in tables.ablated(runs)
     }
-    made = tables.all_tables(runs, found, losses)
+    made = tables.all_tables(runs, found, described, losses)
     made[0].notes.extend(_leaks(runs, found))
     return made
-
-
-def write_tables(made: list[Table], runs: list[ScoredRun], folder: Path) -> None:
-    """Write tables as Markdown, CSV and LaTeX, and a figure of the first of them."""
-    for table in made:
-        for ending, text in (
-            ("md", render.markdown(table)),
-            ("csv", render.as_csv(table)),
-            ("tex", render.latex(table)),
-        ):
-            write_text(folder / f"{table.name}.{ending}", text)
-    rows = [
-        (run.corpus, protocol, scored, run.chance, tables.printed(run, protocol)[0])
-        for run in sorted(runs, key=lambda run: run.corpus)
-        for protocol, scored in run.by_protocol()
-        if run.variant == "tim-net" and protocol != "cross"
-    ]
-    drawn.save(drawn.protocols(rows), folder / made[0].name)
 
 
 def _leaks(runs: list[ScoredRun], found: dict[str, dict]) -> list[str]:

@@ -10,8 +10,7 @@ from pathlib import Path
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from timnet.corpora.corpus import Corpus
-from timnet.evaluation.score import MEANING
+from timnet.evaluation.protocols import MEANING
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
 from timnet.reporting.tables import GAIN, ScoredRun
 
@@ -33,7 +32,7 @@ def page(
     runs: list[ScoredRun],
     figures: dict[str, Path],
     validations: dict[str, dict],
-    recipes: dict[str, Corpus | None],
+    descriptions: dict[str, dict],
 ) -> str:
     """The whole page.
 
@@ -43,7 +42,7 @@ def page(
         runs: those of this commit.
         figures: run -> folder of its SVG figures.
         validations: corpus -> summary of its validation.
-        recipes: the corpora of the validations; None of one's own whose folder is not here.
+        descriptions: corpus -> what its recipe says of it.
     """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["rich"] = _rich
@@ -65,7 +64,8 @@ def page(
             for run in runs
         ],
         corpora=[
-            {"recipe": recipes[name], "summary": summary} for name, summary in validations.items()
+            {"recipe": descriptions[name], "summary": summary}
+            for name, summary in validations.items()
         ],
         commits=sorted({run.record["commit"] for run in runs}),
         told={run.name: "\n".join(_lines(run)) for run in runs},

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from timnet.evaluation.compare import Change
-from timnet.evaluation.score import MEANING
+from timnet.evaluation.protocols import MEANING
 from timnet.paper import paper
 from timnet.paper.runs import CROSS_CORPORA, CROSS_SEEDS
 from timnet.reporting import corpus_tables
@@ -93,12 +93,18 @@ class ScoredRun:
         )
 
 
-def all_tables(runs: list[ScoredRun], validations: dict[str, dict], losses: Losses) -> list[Table]:
+def all_tables(
+    runs: list[ScoredRun],
+    validations: dict[str, dict],
+    descriptions: dict[str, dict],
+    losses: Losses,
+) -> list[Table]:
     """Every table, in the order of the report; those of corpora are in `corpus_tables`.
 
     Args:
         runs: those of this commit.
         validations: corpus -> summary of its validation.
+        descriptions: corpus -> what its recipe says of it.
         losses: of runs against the whole network's, as `ablated` pairs them.
     """
     return [
@@ -109,7 +115,7 @@ def all_tables(runs: list[ScoredRun], validations: dict[str, dict], losses: Loss
         cross_average(runs),
         cross_best(runs),
         calibration(runs),
-        corpus_tables.corpora(validations),
+        corpus_tables.corpora(validations, descriptions),
         corpus_tables.class_counts(validations),
     ]
 

@@ -7,10 +7,11 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from timnet.evaluation import score
-from timnet.evaluation.compare import Result, changes
+from timnet.evaluation import protocols, score
+from timnet.evaluation.compare import changes
 from timnet.evaluation.gate import Rule
 from timnet.evaluation.intervals import CONFIDENCE, METRICS
+from timnet.evaluation.results import Result
 from timnet.evaluation.verify import differing, made_with
 from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, row_of, signed
 
@@ -85,7 +86,7 @@ def _compared(run: str, ours: Result, theirs: Result) -> list[list[Cell]]:
     """A row a protocol and figure of a run that both have."""
     found, rows = changes(ours, theirs), []
     new, old = (_pooled(result) for result in (ours, theirs))
-    for protocol in (each for each in score.MEANING if each in new):
+    for protocol in (each for each in protocols.MEANING if each in new):
         change = found.get(protocol)
         for name in METRICS:
             points = [signed(value) for value in change.points[name]] if change else []

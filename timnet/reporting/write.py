@@ -1,0 +1,28 @@
+"""Tables as files, and the figure of the first of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timnet.paths import write_text
+from timnet.reporting import figures, render, tables
+from timnet.reporting.render import Table
+from timnet.reporting.tables import ScoredRun
+
+
+def write_tables(made: list[Table], runs: list[ScoredRun], folder: Path) -> None:
+    """Write tables as Markdown, CSV and LaTeX, and a figure of the first of them."""
+    for table in made:
+        for ending, text in (
+            ("md", render.markdown(table)),
+            ("csv", render.as_csv(table)),
+            ("tex", render.latex(table)),
+        ):
+            write_text(folder / f"{table.name}.{ending}", text)
+    rows = [
+        (run.corpus, protocol, scored, run.chance, tables.printed(run, protocol)[0])
+        for run in sorted(runs, key=lambda run: run.corpus)
+        for protocol, scored in run.by_protocol()
+        if run.variant == "tim-net" and protocol != "cross"
+    ]
+    figures.save(figures.protocols(rows), folder / made[0].name)
