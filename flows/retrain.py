@@ -15,6 +15,7 @@ is simply started again. On a tip that is up to date it ends in seconds.
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import argparse
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import ValidationError
 
 from flows.acquire import acquire
 from flows.artifacts import show
@@ -37,8 +39,8 @@ from flows.command import run_and_exit
 from flows.pool import prepare
 from flows.process_group import ProcessGroup, Stopped
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
-from flows.reproduce import PATIENT, outcome, plan, run_steps, this_run
-from flows.run_control import exclusive, watch
+from flows.reproduce import PATIENT, Work, look, outcome, run_steps, this_run
+from flows.run_control import describe, exclusive, watch
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
@@ -46,7 +48,6 @@ from timnet.errors import TimnetError
 from timnet.evaluation.protocols import HONEST, ORDER
 from timnet.paths import Workspace
 from timnet.project import params
-from timnet.project.status import refuse_data_changes
 
 GateProtocol = Literal[ORDER]  # type: ignore[valid-type]
 Promote = Literal["candidate", "ask", "production"]
@@ -55,9 +56,9 @@ LOOKS = 5  # s between two looks for an answer
 
 
 class Answer(RunInput):
-    """What a person says of a candidate."""
+    """What a person says of a candidate. No default: who says nothing has not decided."""
 
-    decision: Literal["production", "rejected"] = "production"
+    decision: Literal["production", "rejected"]
 
 
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
@@ -99,7 +100,7 @@ def retrain(
     archives = {corpus: Path(path).absolute() for corpus, path in (weights or {}).items()}
     options += [f"--weights={corpus}={path}" for corpus, path in archives.items()]
     try:
-        with at_work(root, run, git_remote) as repository:
+        with at_work(root, run, git_remote, branch) as repository:
             do("look", repository.fetch)
             made = brought_up_to_date(repository, branch, mirror, max_workers, pool)
             if made is None:
@@ -118,7 +119,7 @@ def retrain(
             waiting = undecided(repository, made, promote)
         if waiting:
             decision = ask(made, waiting, patience) if promote == "ask" else PRODUCTION
-            with at_work(root, run, git_remote) as repository:
+            with at_work(root, run, git_remote, branch) as repository:
                 do(decision, lambda: decide(repository, made, waiting, decision))
         return Completed(message=f"{told}{registered(repository, made)}")
     except Stopped as stopped:
@@ -151,10 +152,11 @@ def step(name: str, work: Callable[[], Any]) -> State:
 
 
 @contextmanager
-def at_work(root: Path, run: FlowRun, git_remote: str) -> Iterator[Repository]:
+def at_work(root: Path, run: FlowRun, git_remote: str, branch: str) -> Iterator[Repository]:
     """The checkout, for the only run at work on it; what is started there ends with the `with`."""
     with exclusive(root, run.name, "retrain") as lock, ProcessGroup(lock) as processes:
         watch(run, processes)
+        describe(run, root, f"retrain {branch}")
         yield Repository(root, processes, git_remote)
 
 
@@ -195,7 +197,6 @@ def bring(repository: Repository, tip: str, mirror: str | None) -> None:
         state = acquire(absent, repository.worktree, mirror, return_state=True)
         if not state.is_completed():
             raise TimnetError(f"corpora are missing:\n{state.message}")
-    refuse_data_changes(repository.worktree)
 
 
 def reproduce(
@@ -207,11 +208,11 @@ def reproduce(
         TimnetError: some failed, or nobody serves the pool.
         Stopped: the run was stopped.
     """
-    steps = plan(worktree)
+    found = look(worktree)
     if pool is not None:
         prepare(worktree, pool)
-    states = run_steps(worktree, steps, processes, max_workers, force=False, pool=pool)
-    end = outcome(steps, states, processes.reason)
+    states = run_steps(Work(worktree, processes, max_workers, False, pool), found.to_run)
+    end = outcome(found, states, processes.reason)
     if end.is_cancelled():
         raise Stopped(end.message or "")
     if not end.is_completed():
@@ -328,18 +329,23 @@ def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
     names = ", ".join(map(str, waiting))
     text = f"{names} of {made.name} passed the gate: see the artifact `gate`. Use in production?"
     get_run_logger().info("%s Resume this run with the answer.", text)
-    try:
-        answer = pause_flow_run(
-            wait_for_input=Answer.with_initial_data(description=text),
-            timeout=int(3600 * patience),
-            poll_interval=LOOKS,
-        )
-    except FlowPauseTimeout:
-        raise TimnetError(
-            f"nobody answered in {patience:g} hours: {names} stay candidates. Start again to be "
-            "asked again."
-        ) from None
-    return answer.decision
+    end = time.monotonic() + 3600 * patience
+    while True:
+        try:
+            answer = pause_flow_run(
+                wait_for_input=Answer.with_initial_data(description=text),
+                timeout=max(int(end - time.monotonic()), 1),
+                poll_interval=LOOKS,
+            )
+        except ValidationError:  # someone resumed it past the form, which insists on an answer
+            get_run_logger().warning("resumed without a decision: asks again")
+            continue
+        except FlowPauseTimeout:
+            raise TimnetError(
+                f"nobody answered in {patience:g} hours: {names} stay candidates. Start again to "
+                "be asked again."
+            ) from None
+        return answer.decision
 
 
 def decide(repository: Repository, made: Candidate, waiting: list[Version], decision: str) -> None:

@@ -18,7 +18,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from flows.process_group import GRACE, ProcessGroup
 from timnet.errors import ArtifactError
+from timnet.project import git
 from timnet.project.locks import running_dvc
+from timnet.project.provenance import commit
 
 EVERY = 3.0  # s between two looks at the server
 LOST = 30.0  # s without an answer, until a run is stopped
@@ -62,6 +64,14 @@ def exclusive(root: Path, name: str, work: str = REPRODUCE) -> Iterator[int]:
         file.write(f"{name}, process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
         yield file.fileno()
+
+
+def describe(run: FlowRun, root: Path, name: str) -> None:
+    """Name a run by what it does, and tag it with branch and commit."""
+    at = [git.ask(root, "branch", "--show-current"), commit(root)]
+    tags = [*run.tags, *(tag for tag in at if tag and tag not in run.tags)]
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(run.id, name=name, tags=tags)
 
 
 def watch(run: FlowRun, processes: ProcessGroup) -> None:

@@ -3,10 +3,6 @@
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +10,13 @@ from prefect import flow, get_run_logger
 from prefect.states import Failed, State
 from ruamel.yaml import YAML
 
-from flows.artifacts import Progress
+from flows.artifacts import reported
 from flows.pool import FLOW
 from flows.process_group import ProcessGroup
 from flows.reproduce import ask, reproduce_stage
 from flows.run_control import exclusive
 from timnet.errors import ParameterError, TimnetError
-from timnet.paths import Workspace, replacing
+from timnet.paths import replacing
 from timnet.project import git
 from timnet.project.remotes import PRIVATE, refuse_unlicensed
 
@@ -81,23 +77,3 @@ def add_to_lock(root: Path, entries: dict[str, Any]) -> None:
     content["stages"].update(entries)
     with replacing(path) as partial:
         YAML(typ="safe").dump(content, partial)
-
-
-@contextmanager
-def reported(root: Path, stage: str) -> Iterator[None]:
-    """Report the progress of a stage as an artifact while it runs."""
-    progress, ended = Progress(root), threading.Event()
-
-    def report() -> None:
-        while not ended.wait(1.0):
-            progress.look(stage)
-
-    Workspace(root).progress(stage).unlink(missing_ok=True)
-    thread = threading.Thread(target=copy_context().run, args=(report,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        progress.end(stage)

@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.command import command
 from flows.pool import HEARTBEAT
 from flows.process_group import ProcessGroup
-from flows.server import running_ui
+from flows.server import refuse_closed, running_ui
 from flows.stage import CLONE, reproduce_in_clone
 from timnet.project.remotes import PRIVATE, refuse_unlicensed
 
@@ -57,6 +57,7 @@ def main() -> None:
     }
     start = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
     with command("worker"):
+        refuse_closed(url)
         refuse_unlicensed(root, PRIVATE)
         with temporary_settings({PREFECT_API_URL: url}):
             register(pool)

@@ -100,16 +100,17 @@ def test_progress(prefect_api, workspace, monkeypatch):
 
     @flow
     def train():
-        progress, stage = Progress(workspace.root), "train@demo-random"
-        progress.look(stage)  # it tells nothing yet
+        stage = "train@demo-random"
+        progress = Progress(workspace.root, stage)
+        progress.look()  # it tells nothing yet
         for done in (50, 100):
             told = {"done": done, "total": 200, "unit": "fold-epochs", "figures": "loss 0.5"}
             write_text(workspace.progress(stage), json.dumps(told))
-            progress.look(stage)
+            progress.look()
             artifact = shown("train-demo-random")
             assert (artifact.type, artifact.data) == ("progress", done / 2)
             assert artifact.description == f"{done} of 200 fold-epochs, loss 0.5; commit no commit"
-        progress.end(stage)
+        progress.end()
 
     train()
     assert shown("train-demo-random").data == 100.0

@@ -22,12 +22,12 @@ from reliability import dead_locks
 from small_pipeline import ALL, copy, dvc, launch, lock, make, until, write_recording
 
 from flows.process_group import ProcessGroup
-from flows.reproduce import Step, is_transient, outcome, plan, reproduce
+from flows.reproduce import Found, Step, is_transient, outcome, reproduce
 from flows.reproduce import dvc as started_dvc
+from flows.reproduce import plan as plan_of
 from flows.server import free_port, start_server
 from timnet.errors import ParameterError
-from timnet.paths import Workspace
-from timnet.project.status import past_time
+from timnet.project.dvc import repository
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,11 @@ def names(tasks):
     return {stage: state.name for stage, state in tasks.items()}
 
 
+def plan(root, *arguments, **options):
+    with repository(root) as repo:
+        return plan_of(repo, *arguments, **options)
+
+
 def test_plan_is_dvcs_graph(new):
     assert plan(new) == {
         "copy@one": Step([]),
@@ -115,7 +120,6 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
     whole = plan(tmp_path)
     assert {stage for stage, step in whole.items() if step.gpu} == {*runs, "model@demo"}
     assert {stage for stage, step in whole.items() if step.pooled} == runs
-    assert past_time(Workspace(tmp_path), ["model@demo"]) == "no run here yet"
     some = plan(tmp_path, corpora=["demo"])
     assert everything.keys() - some.keys() == {"tables", "report"}
     speaker = plan(tmp_path, protocols=["speaker-independent"])
@@ -131,10 +135,12 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
 
 
 def test_outcome_says_what_is_left():
-    steps = {name: Step([]) for name in ("a", "b", "c", "d")}
+    stages = ("a", "b", "c", "d")
+    steps = Found({name: Step([]) for name in stages}, {name: ["why"] for name in stages})
     done = Completed(name="Cached")
-    assert outcome({}, {}, None).message == "no stage to bring up to date"
-    assert outcome({"a": Step([])}, {"a": done}, None).message == "1 cached"
+    assert outcome(Found({}, {}), {}, None).message == "no stage to bring up to date"
+    assert outcome(Found({"a": Step([])}, {}), {}, None).message == "1 unchanged"
+    assert outcome(Found({"a": Step([])}, {"a": []}), {"a": done}, None).message == "1 cached"
     state = outcome(steps, {"a": done, "b": Failed(), "c": Pending(name="NotReady")}, None)
     assert state.is_failed()
     assert state.message == "failed: b; not reached: c, d; others: 1 cached"
@@ -176,12 +182,43 @@ def test_same_as_dvc_repro(first, new, tmp_path):
     assert "up to date" in dvc(first.root, "status")
 
 
-def test_second_run_is_cached(first):
+def test_a_second_run_changes_nothing(first):
     start(first.root)
-    seen = on_server(first.root, tasks=6)
-    assert seen.state.message == "6 cached"
-    assert names(seen.tasks) == dict.fromkeys(ALL, "Cached")
-    assert all(state.is_completed() for state in seen.tasks.values())
+    seen = on_server(first.root, tasks=0)
+    assert seen.state.is_completed() and seen.state.message == "6 unchanged"
+    assert seen.artifacts == {}
+
+
+def test_what_comes_out_as_before_stops_there(first, tmp_path):
+    root = copy(first.root, tmp_path / "same")
+    edit(root / "dvc.yaml", "cmd: sh work.sh copy/", "cmd: sh  work.sh copy/")
+    state = start(root)
+    assert state.message == "2 cached, 2 completed, 2 unchanged"
+    assert names(on_server(root, tasks=4).tasks) == {
+        "score@one": "Completed",
+        "score@two": "Completed",
+        "tables": "Cached",
+        "report": "Cached",
+    }
+
+
+def test_a_run_says_what_it_does(first, tmp_path):
+    root = copy(first.root, tmp_path / "named")
+    write_recording(root, "one", "# un\n")
+    start(root, targets=["score@one"])
+    with get_client(sync_client=True) as client:
+        flow_run = newest(root, client)
+    assert flow_run.name == "reproduce 2 stages"
+    commit = run(root, "git", "rev-parse", "--short=10", "HEAD").stdout.strip()
+    assert set(flow_run.tags) == {"main", commit}
+
+
+def test_nothing_to_do_needs_no_server(first):
+    flow = launch(first.root, PREFECT_API_URL="")
+    _, errors = flow.communicate(timeout=60)
+    assert flow.returncode == 0
+    assert errors.splitlines()[-1] == "reproduce: 6 unchanged"
+    assert not (first.root / ".prefect" / "server.log").exists()
 
 
 def test_force_runs_what_has_not_changed(first):
@@ -271,6 +308,35 @@ def test_stages_on_a_gpu_run_alone(first, tmp_path):
     with get_client(sync_client=True) as client:
         limit = client.read_global_concurrency_limit_by_name("gpu")
         assert (limit.limit, limit.active_slots) == (1, 0)
+
+
+def test_a_limit_of_0_is_told_and_a_new_one_is_obeyed(first, tmp_path):
+    root = copy(first.root, tmp_path / "limit")
+    edit(
+        root / "dvc.yaml",
+        "      outs:\n        - copy",
+        "      meta: {gpu: true}\n      outs:\n        - copy",
+    )
+    for corpus in ("one", "two"):
+        write_recording(root, corpus, "together\n")  # each waits for the other
+    with get_client(sync_client=True) as client:
+
+        def limit(number):
+            client.upsert_global_concurrency_limit_by_name("gpu", number)
+
+        limit(0)
+        try:
+            state = start(root, targets=["copy"])
+            assert state.is_failed() and state.message.startswith("failed: copy@one, copy@two")
+            assert "limit gpu is 0" in on_server(root, tasks=2).tasks["copy@one"].message
+            limit(1)
+            flow = launch(root, "copy")
+            until(lambda: any(root.glob("here-*")))
+            limit(2)  # while the second one waits
+            flow.communicate(timeout=120)
+            assert flow.returncode == 0
+        finally:
+            limit(1)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_runs import resume_flow_run
+from prefect.states import Running
 from retraining_project import copy, make, push, push_epochs, refs
 from small_pipeline import dvc, launch_flow, until
 
@@ -198,6 +199,14 @@ def test_a_person_decides(first, tmp_path):
             return seen if seen.state.is_paused() else None
 
     asking = until(paused, 120)
+    with pytest.raises(RuntimeError, match="decision"):  # the form insists on an answer
+        resume_flow_run(asking.id)
+    assert paused()
+    with get_client(sync_client=True) as client:  # past the form
+        client.set_flow_run_state(asking.id, Running(), force=True)
+    until(lambda: not paused(), 60)
+    asking = until(paused, 120)
+    assert not [name for name in refs(root) if "production" in name]
     resume_flow_run(asking.id, run_input={"decision": "rejected"})
     _, errors = flow.communicate(timeout=120)
     told = f"nothing has changed since {made(root)}; demo@v1.0.0 is candidate and rejected"

@@ -186,9 +186,11 @@ class Contract(TypedDict):
 
 
 class Time(TypedDict):
-    """How long a stage took."""
+    """How long a stage took, and for how much: see `timnet.project.estimates`."""
 
     seconds: float
+    work: NotRequired[float]
+    kind: NotRequired[str]
 
 
 class Entry(TypedDict):

@@ -45,11 +45,12 @@ def compare(
     from timnet.project import git, revisions
     from timnet.reporting import render, verdicts
 
-    workspace, _ = open_workspace()
+    workspace, params = open_workspace()
     theirs = revisions.commit_of(workspace.root, revision)
     here = {
-        path.parent.name: results.read(path.parent)
-        for path in workspace.runs.glob("*/metrics.json")
+        run: results.read(folder)
+        for run in params.runs
+        if ((folder := workspace.run_results(run)) / "metrics.json").is_file()
     }
     there = {
         run: revisions.result_of(workspace.root, theirs, run)

@@ -22,15 +22,32 @@ def list_runs(
     add: Annotated[
         str | None, typer.Option(metavar="TABLE", help="Write the runs of a table to params.yaml.")
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove results of runs that params.yaml does not name.")
+    ] = False,
 ) -> None:
     """List the runs that the paper's tables need; --add writes them to params.yaml."""
     workspace, params = open_workspace()
-    if add is None:
+    if prune:
+        if corpora or add:
+            raise ParameterError("--prune stands alone: it looks at all results.")
+        _prune(workspace, params)
+    elif add is None:
         if corpora:
             raise ParameterError("name a table as well: `timnet runs --add TABLE CORPUS...`.")
         _show(workspace, params)
     else:
         _add(workspace, params, add, corpora or list(params.corpora))
+
+
+def _prune(workspace: Workspace, params: Params) -> None:
+    from timnet.project.leftovers import leftovers, remove
+
+    found = leftovers(workspace, params)
+    for path in found:
+        say(f"{path}: not in params.yaml")
+    remove(workspace, found)
+    say("removed; git has them still." if found else "every result is of a run in params.yaml.")
 
 
 def _show(workspace: Workspace, params: Params) -> None:

@@ -100,7 +100,11 @@ def device_name(device: str) -> str:
 
     if device == "cuda":
         return torch.cuda.get_device_name()
-    model = next(
+    return f"CPU: {cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def cpu_name() -> str:
+    return next(
         (
             line.split(":", 1)[1].strip()
             for line in _read("/proc/cpuinfo").splitlines()
@@ -108,7 +112,6 @@ def device_name(device: str) -> str:
         ),
         platform.machine(),
     )
-    return f"CPU: {model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _read(path: str) -> str:
