@@ -1,4 +1,4 @@
-"""Everything that a GPU can tell, in one call, on a machine that has torch, numpy and pyarrow alone.
+"""Everything that a GPU can tell, in one call, on a machine with torch, numpy and pyarrow alone.
 
     python benchmarks/gpu.py tests speed stacks --features build/features --out out
     python benchmarks/gpu.py runs --plan build/gpu/plan.json --out out --seconds 400
@@ -132,7 +132,7 @@ def tests(bench: Bench) -> None:
         "-p",
         "no:cacheprovider",
     ]
-    files = [str(ROOT / "tests" / name) for name in ("test_stack.py", "test_gpu.py")]
+    files = [str(ROOT / "tests" / name) for name in ("test_stack.py", "test_gpu_kernels.py")]
     try:
         done = subprocess.run(
             [*command, *files],

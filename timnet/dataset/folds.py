@@ -24,7 +24,7 @@ from timnet.errors import CorpusError, ParameterError
 PARTS = ("train", "validation", "test")
 
 
-def random_groups(utterances: int, folds: int, seed: int) -> np.ndarray:
+def random_folds(utterances: int, folds: int, seed: int) -> np.ndarray:
     """Fold that tests each utterance, (utterances,) int32.
 
     Raises:
@@ -43,7 +43,7 @@ def random_groups(utterances: int, folds: int, seed: int) -> np.ndarray:
     return result
 
 
-def speaker_groups(speakers: list[str], corpus: Corpus, number: int | None = None) -> np.ndarray:
+def speaker_folds(speakers: list[str], corpus: Corpus, number: int | None = None) -> np.ndarray:
     """Group of each utterance's speaker, (utterances,) int32.
 
     Args:
@@ -71,10 +71,10 @@ def speaker_groups(speakers: list[str], corpus: Corpus, number: int | None = Non
     return groups
 
 
-def sentence_groups(
+def sentence_folds(
     sentences: list[str | None], corpus: str, number: int | None = None
 ) -> np.ndarray:
-    """Group of each utterance's sentence, (utterances,) int32; args as of `speaker_groups`.
+    """Group of each utterance's sentence, (utterances,) int32; args as of `speaker_folds`.
 
     Raises:
         CorpusError: utterances of which the corpus does not tell the sentence, or one sentence.
@@ -100,7 +100,7 @@ def random_table(manifest: pa.Table, folds: int, seeds: list[int], validation: i
     """Rows of `schemas.FOLDS` for random folds under each seed."""
     return pa.concat_tables(
         grouped_table(
-            manifest, random_groups(len(manifest), folds, seed), validation=validation, seed=seed
+            manifest, random_folds(len(manifest), folds, seed), validation=validation, seed=seed
         )
         for seed in seeds
     )
