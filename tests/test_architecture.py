@@ -132,3 +132,11 @@ def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
     for recipe in (*CORPORA, CUSTOM):
         work = closure([name.replace("${item}", recipe) for name in WORK[stage]])
         assert sorted(each.replace("${item}", recipe) for each in stated) == sorted(work)
+
+
+def test_tables_and_report_follow_the_lists_of_corpora_and_runs() -> None:
+    """A corpus or run that params.yaml drops is dropped from them."""
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    assert {name: stages[name]["params"] for name in ("tables", "report")} == {
+        name: ["corpora", "runs"] for name in ("tables", "report")
+    }

@@ -18,6 +18,7 @@ def leftovers(workspace: Workspace, params: Params) -> list[Path]:
         workspace.runs: params.runs,
         workspace.figures("any").parent: params.runs,
         workspace.validations: params.corpora,
+        workspace.description("any").parent: params.corpora,
     }
     return [
         path

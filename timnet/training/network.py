@@ -34,6 +34,14 @@ from torch import Tensor, nn
 
 BATCH_NORM_EPSILON = 1e-3  # Keras' default; PyTorch's is 1e-5
 BATCH_NORM_MOMENTUM = 0.01  # Keras' 0.99, counted the other way round
+# axes of a network's arrays that are channels, padded to the width; of all others the last one
+CHANNEL_AXES: dict[str, tuple[int, ...]] = {
+    "input_kernel": (-2, -1),
+    "kernel": (-2, -1),
+    "scale_weight": (),
+    "dense_kernel": (-2,),
+    "dense_bias": (),
+}
 WIDTH_MULTIPLE = 8  # 40 columns multiply half again as fast as 39 on the CPU measured
 
 
@@ -452,19 +460,18 @@ class TIMNet(nn.Module):
 
     def arrays(self, network: int) -> dict[str, Tensor]:
         """Weights and running statistics of one network, without the padding to `width`."""
-        return {name: self._crop(value[network]) for name, value in self.state_dict().items()}
+        return {name: self._crop(name, value[network]) for name, value in self.state_dict().items()}
 
     @torch.no_grad()
     def load_arrays(self, network: int, arrays: dict[str, Tensor]) -> None:
         """The inverse of `arrays`."""
         for name, value in self.state_dict(keep_vars=False).items():
-            self._crop(value[network]).copy_(arrays[name])
+            self._crop(name, value[network]).copy_(arrays[name])
 
-    def _crop(self, value: Tensor) -> Tensor:
+    def _crop(self, name: str, value: Tensor) -> Tensor:
         """A view of one network's array without the channels that only pad."""
-        for axis, size in enumerate(value.shape):
-            if size == self.width and axis >= value.ndim - 2:
-                value = value.narrow(axis, 0, self.channels)
+        for axis in CHANNEL_AXES.get(name, (-1,)):
+            value = value.narrow(axis, 0, self.channels)
         return value
 
 
