@@ -30,7 +30,7 @@ from tempfile import TemporaryDirectory
 
 from flow import flow, label, left_in, run, state, twelve_stages
 
-from flows.leash import Leash
+from flows.process_group import ProcessGroup
 from flows.server import free_port, start_server
 from timnet.corpora import demo
 from timnet.corpora.custom import LABELS
@@ -232,14 +232,14 @@ def restarted_server(scratch: Path) -> list[str]:
     serial = copied(scratch / "new", scratch / "serial")
     run(serial, "dvc", "repro")
     root, port = copied(scratch / "new", scratch / "away"), free_port()
-    with Leash() as leash:
-        url = start_server(leash, port)
+    with ProcessGroup() as processes:
+        url = start_server(processes, port)
         process = flow(root, url, workers=1)
         deadline = time.monotonic() + MOST
         while not (root / "a1.out").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-    with Leash() as leash:
-        start_server(leash, port)
+    with ProcessGroup() as processes:
+        start_server(processes, port)
         _, said = process.communicate(timeout=MOST)
         print(f"the flow ended with {process.returncode}: {said.strip().splitlines()[-1:]}")
         faults = ["a traceback is its last word"] if said.strip().endswith("Error") else []
@@ -295,7 +295,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("--ready", type=Path, help="a miniature made before")
     arguments = parser.parse_args()
-    with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name, Leash() as leash:
+    with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name, ProcessGroup() as processes:
         scratch = Path(name)
         os.environ["PREFECT_HOME"] = str(scratch / "prefect")
         checks: dict[str, Callable[[], list[str]]] = {
@@ -304,7 +304,7 @@ def main() -> None:
             "locks": lambda: left_locks(scratch, os.environ["PREFECT_API_URL"]),
         }
         if arguments.what != "server":
-            os.environ["PREFECT_API_URL"] = start_server(leash, free_port())
+            os.environ["PREFECT_API_URL"] = start_server(processes, free_port())
         if arguments.what == "kills":
             ready = arguments.ready or scratch / "ready"
             if not ready.exists():

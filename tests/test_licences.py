@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, commit, edit, run
-from mini import dvc
 from ruamel.yaml import YAML
+from small_pipeline import dvc
 
 from timnet.corpora import CORPORA
 from timnet.errors import LicenceError, ParameterError

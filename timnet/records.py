@@ -6,7 +6,7 @@ Settings, params.yaml, are `timnet.project.params`' business.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -56,7 +56,7 @@ class Training(TypedDict):
     compiled: bool
 
 
-class Run(TypedDict):
+class RunRecord(TypedDict):
     """run.json: what was trained, on what, with what."""
 
     commit: str
@@ -66,28 +66,43 @@ class Run(TypedDict):
     folds: Folds
     labels: Annotated[list[str], Field(min_length=2)]
     seeds: Annotated[list[int], Field(min_length=1)]
-    tested_on: str
+    tested_on: str | Annotated[list[str], Field(min_length=1)]
     train: Training
+    recipe: NotRequired[str]
+    baseline: NotRequired[str | None]
     trained_on: str
     utterances: int
     versions: dict[str, str]
 
 
+def tested_on(record: Mapping[str, Any]) -> list[str]:
+    """The corpora that a run tests, as its `Run` has them."""
+    tested = record["tested_on"]
+    return [tested] if isinstance(tested, str) else list(tested)
+
+
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-class Figure(TypedDict):
+class Score(TypedDict):
+    """UAR or WAR, percent."""
+
     value: Percent
     low: Percent
     high: Percent
     fold_mean: Percent
     fold_sd: NotRequired[Percent]
+    seed_sd: NotRequired[Percent]
 
 
 class Speaker(TypedDict):
     uar: Percent
     war: Percent
     utterances: int
+
+
+class Sex(Speaker):
+    speakers: PositiveInt
 
 
 class Draw(TypedDict):
@@ -97,16 +112,29 @@ class Draw(TypedDict):
     war: Percent
 
 
-class Protocol(TypedDict):
-    uar: Figure
-    war: Figure
+class Evaluation(TypedDict):
+    """What a protocol gave; `timnet.evaluation.score.scores` says what each entry is."""
+
+    uar: Score
+    war: Score
     draws: Annotated[list[Draw], Field(min_length=1)]
-    speakers: dict[str, Speaker]
+    clusters: NotRequired[PositiveInt]
     calibration: NotRequired[dict[str, float]]
 
 
-Scores = dict[str, Protocol]  # scores.json, by protocol
-Metrics = dict[str, dict[str, Percent]]  # metrics.json: figures by protocol
+class OneCorpus(Evaluation):
+    speakers: dict[str, Speaker]
+    sexes: NotRequired[dict[str, Sex]]
+
+
+class AcrossCorpora(Evaluation):
+    """The mean over the corpora that were tested, and each of them."""
+
+    corpora: Annotated[dict[str, OneCorpus], Field(min_length=1)]
+
+
+Scores = dict[str, OneCorpus | AcrossCorpora]  # scores.json, by protocol
+Metrics = dict[str, dict[str, Percent]]  # metrics.json: scores by protocol
 
 
 class Check(TypedDict):
@@ -158,9 +186,11 @@ class Contract(TypedDict):
 
 
 class Time(TypedDict):
-    """How long a stage took."""
+    """How long a stage took, and for how much: see `timnet.project.estimates`."""
 
     seconds: float
+    work: NotRequired[float]
+    kind: NotRequired[str]
 
 
 class Entry(TypedDict):
@@ -189,7 +219,7 @@ class Tracked(TypedDict):
     outs: Annotated[list[Entry], Field(min_length=1)]
 
 
-class Damaged(ValueError):
+class DamagedRecord(ValueError):
     """A file is not what it is to be; says in what."""
 
 
@@ -208,7 +238,7 @@ def read_artifact(path: Path, shape: Any) -> Any:
         return read(path, shape)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file. Run `dvc repro`.") from None
-    except Damaged as error:
+    except DamagedRecord as error:
         raise ArtifactError(f"{path}: {error}. Run `dvc repro`.") from None
 
 
@@ -219,12 +249,12 @@ def parse(content: bytes, shape: Any) -> Any:
         shape: what it must have; more is no fault.
 
     Raises:
-        Damaged: not JSON, or of another shape.
+        DamagedRecord: not JSON, or of another shape.
     """
     try:
         found = from_json(content, allow_inf_nan=False)
     except ValueError as error:
-        raise Damaged(f"not valid JSON: {error}") from None
+        raise DamagedRecord(f"not valid JSON: {error}") from None
     _check(content, _adapter(shape).validate_json)
     return found
 
@@ -234,7 +264,7 @@ def read_yaml(path: Path, shape: Any = Any) -> Any:
     try:
         found = YAML(typ="safe").load(path)
     except YAML_TROUBLE as error:
-        raise Damaged(f"not valid YAML: {error}") from None
+        raise DamagedRecord(f"not valid YAML: {error}") from None
     _check(found, _adapter(shape).validate_python)
     return found
 
@@ -247,7 +277,7 @@ def _check(content: Any, validate: Callable[..., Any]) -> None:
             f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
             for each in error.errors(include_input=False)
         )
-        raise Damaged(listing(wrong)) from None
+        raise DamagedRecord(listing(wrong)) from None
 
 
 @cache

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -86,11 +86,11 @@ def workers(device: str = "cpu") -> int:
 
 
 @contextmanager
-def timed(workspace: Workspace, stage: str) -> Iterator[None]:
-    """Record how long a stage took here, for `timnet status`."""
-    start = time.monotonic()
-    yield
-    record = {"seconds": round(time.monotonic() - start, 1)}
+def timed(workspace: Workspace, stage: str) -> Iterator[dict[str, Any]]:
+    """Record how long a stage took here, for `timnet status`; how much it did is added inside."""
+    start, done = time.monotonic(), dict[str, Any]()
+    yield done
+    record = {"seconds": round(time.monotonic() - start, 1), **done}
     write_text(workspace.times(stage), json.dumps(record) + "\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ def acquire(
     from timnet import corpora
     from timnet.acquire import acquire as stage
     from timnet.acquire import table
+    from timnet.project.dvc import ask_dvc, repository
     from timnet.project.status import noted, refuse_loss
 
     workspace = Workspace(Path())
@@ -71,10 +71,9 @@ def acquire(
                     "no DVC repository here, so data/ is not under DVC. Run this in the root of "
                     "the project, or with --no-add."
                 )
-            refuse_loss(workspace.root, brought)
-            command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
-            if subprocess.run(command).returncode:
-                raise TimnetError("`dvc add data` failed; see above.")
+            with repository(workspace.root) as repo:
+                refuse_loss(repo, brought)
+            ask_dvc(workspace.root, "add", "data")
             say(noted(workspace.root))
         except TimnetError as error:
             failures.append(str(error))

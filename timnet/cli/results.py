@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from timnet.cli.common import app, open_workspace, say
 from timnet.cli.stages import STAGES, RunName
-from timnet.errors import ParameterError
+from timnet.errors import ParameterError, listing
 from timnet.paths import Workspace, replacing_folder, write_text
+from timnet.project.dvc import ask_dvc
+from timnet.project.leftovers import leftovers
 
 OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothing
 
@@ -17,6 +17,7 @@ OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothi
 @app.command(rich_help_panel=STAGES)
 def score(run: RunName) -> None:
     """Compute UAR, WAR and confusion matrices of a run and put them where git keeps them."""
+    from timnet import records
     from timnet.evaluation import results
 
     workspace, params = open_workspace()
@@ -24,7 +25,13 @@ def score(run: RunName) -> None:
     target = workspace.run_results(run)
     if workspace.training(run).exists():  # in a clone without it, git has what was copied
         results.keep(workspace.training(run), target)
-    for protocol, figures in results.write_scores(target).items():
+    paths = {corpus: workspace.description(corpus) for corpus in params.corpora}
+    sexes = {
+        corpus: records.read_artifact(path, records.Description)["speakers"]
+        for corpus, path in paths.items()
+        if path.exists()
+    }
+    for protocol, figures in results.write_scores(target, sexes).items():
         bounds = f"95 % {figures['uar']['low']:.2f} to {figures['uar']['high']:.2f}"
         say(
             f"{run}: {protocol}: UAR {figures['uar']['value']:.2f} % ({bounds}), "
@@ -45,6 +52,11 @@ def tables() -> None:
     write.write_tables(made, runs, workspace.tables)
     say(render.markdown(made[0]))
     say(f"{len(made)} tables in {workspace.tables}")
+    if left := leftovers(workspace, params):
+        say(
+            f"not in params.yaml any more, and in no table: {listing(map(str, left))}. "
+            "`timnet runs --prune` removes them."
+        )
 
 
 @app.command(rich_help_panel=STAGES)
@@ -84,8 +96,6 @@ def offline_plots() -> None:
     """Let the pages of `dvc plots` show without a network, in this checkout."""
     import vl_convert
 
-    from timnet.errors import TimnetError
-
     workspace = Workspace(Path())
     if not workspace.dvc.is_dir():
         raise ParameterError("no DVC repository here; run this in the root of the project.")
@@ -97,6 +107,4 @@ def offline_plots() -> None:
         f"{{refresh_tag}}<script>{scripts}</script></head>\n<body>{{plot_divs}}</body></html>\n"
     )
     write_text(workspace.dvc / OFFLINE_PLOTS, page)
-    setting = ("config", "--quiet", "--local", "plots.html_template", OFFLINE_PLOTS)
-    if subprocess.run([sys.executable, "-m", "dvc", *setting]).returncode:
-        raise TimnetError("`dvc config` failed; see above.")
+    ask_dvc(workspace.root, "config", "--local", "plots.html_template", OFFLINE_PLOTS)

@@ -22,6 +22,7 @@ from timnet.cli.common import (
 from timnet.cli.parity import measure_parity
 from timnet.cli.stages import RunName, training_progress
 from timnet.errors import ArtifactError, ParameterError, listing
+from timnet.evaluation.protocols import HONEST, ORDER
 from timnet.paths import Workspace
 
 if TYPE_CHECKING:
@@ -32,11 +33,7 @@ CLOSED = 3  # exit status of `timnet gate`
 TOLERANCE = 1.0  # points of UAR
 
 
-class Protocol(StrEnum):
-    published = "published"
-    corrected = "corrected"
-    speaker = "speaker"
-    cross = "cross"
+Protocol = StrEnum("Protocol", {name.replace("-", "_"): name for name in ORDER})  # type: ignore[misc]
 
 
 @app.command()
@@ -48,11 +45,12 @@ def compare(
     from timnet.project import git, revisions
     from timnet.reporting import render, verdicts
 
-    workspace, _ = open_workspace()
+    workspace, params = open_workspace()
     theirs = revisions.commit_of(workspace.root, revision)
     here = {
-        path.parent.name: results.read(path.parent)
-        for path in workspace.runs.glob("*/metrics.json")
+        run: results.read(folder)
+        for run in params.runs
+        if ((folder := workspace.run_results(run)) / "metrics.json").is_file()
     }
     there = {
         run: revisions.result_of(workspace.root, theirs, run)
@@ -92,7 +90,7 @@ def gate(
 
     workspace = Workspace(Path())
     archives = dict(_weights_of(text) for text in weights or ())
-    protocols = tuple(protocol or rules.HONEST)
+    protocols = tuple(protocol or HONEST)
     new, old = (revisions.commit_of(workspace.root, each) for each in (candidate, baseline))
     here, there = (
         {run: revisions.result_of(workspace.root, each, run) for run in runs}
@@ -157,7 +155,7 @@ def verify(
     workspace, params = open_workspace()
     params.run(run)
     results = workspace.run_results(run)
-    record = records.read_artifact(results / "run.json", records.Run)
+    record = records.read_artifact(results / "run.json", records.RunRecord)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     known = sorted(set(split["fold"].to_pylist()) - {-1})
     if fold not in known:

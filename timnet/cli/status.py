@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -22,11 +23,12 @@ def status(
     from rich.table import Table
 
     from timnet.project import provenance
-    from timnet.project.locks import Busy
+    from timnet.project.dvc import locked, repository
+    from timnet.project.estimates import estimate
+    from timnet.project.locks import WorkspaceInUse
     from timnet.project.status import (
         disk,
         groups,
-        past_time,
         refuse_data_changes,
         stale_stages,
         training_stages,
@@ -34,12 +36,14 @@ def status(
 
     workspace, params = open_workspace()
     try:
-        if not allow_data_changes:
-            refuse_data_changes(workspace.root)
-        stale = stale_stages(workspace.root)
-    except Busy as busy:
+        with repository(workspace.root) as repo:
+            if not allow_data_changes:
+                refuse_data_changes(repo)
+            stale = stale_stages(repo)
+    except WorkspaceInUse as busy:
         say(f"{busy}. What is stale can be told at its end.")
         return
+    lock = locked(workspace.root)
     columns = ("", "stale", "stale if these change it", "because", "time", "disk")
     table = Table(*columns, box=None, pad_edge=False)
     for title, stages in groups(params).items():
@@ -51,13 +55,26 @@ def status(
             ", ".join(name.split("@")[0] for name in direct) or "nothing",
             ", ".join(name.split("@")[0] for name in own if name not in direct),
             "\n".join(reasons),
-            past_time(workspace, own) if own else "",
-            disk(workspace.root, own) if own else "",
+            str(estimate(workspace, params, own)) if own else "",
+            disk(lock, own) if own else "",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     for change, runs in provenance.runs_by_change(workspace.root, params.runs).items():
         say(f"{change}: {listing(runs)}. Nothing is stale by it; `timnet verify RUN` tries it.")
+    if stale:
+        whole = estimate(workspace, params, stale)
+        say(f"\nall of it, one stage after the other: {whole}")
     if training_stages(workspace) & stale.keys():
-        place = device()
-        where = f" in {workers()} processes" if place == "cpu" else ""
-        say(f"\ntraining would run on {provenance.device_name(place)}{where}")
+        say(f"training would run on {_where()}")
+
+
+def _where() -> str:
+    """The machine's device, without the second that it takes to import torch where it can."""
+    from timnet.project import provenance
+    from timnet.project.machine import has_gpu
+
+    if os.environ.get("TIMNET_DEVICE", "cpu") == "cpu" and not has_gpu():
+        return f"{provenance.cpu_name()} in {workers()} processes"
+    place = device()
+    where = f" in {workers()} processes" if place == "cpu" else ""
+    return f"{provenance.device_name(place)}{where}"

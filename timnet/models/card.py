@@ -59,7 +59,7 @@ class Calibration(_Section):
 
 
 class Typical(_Section):
-    """`novelty.Reference` without its arrays."""
+    """`out_of_domain.Reference` without its arrays."""
 
     seconds: Range
     longest: Positive
@@ -187,7 +187,7 @@ def markdown(card: Card) -> str:
 
 def _across(card: Card) -> bool:
     """Whether the run tested on another corpus: one network, trained on all of its own."""
-    return any(each.protocol == "cross" for each in card.figures)
+    return any(each.protocol == "cross-corpus" for each in card.figures)
 
 
 def _networks(card: Card) -> str:

@@ -14,6 +14,7 @@ from timnet.corpora import demo as corpus
 from timnet.errors import ParameterError, TimnetError
 from timnet.paths import Workspace
 from timnet.project import git
+from timnet.project.dvc import ask_dvc
 
 MARK = ".git/timnet-demo"  # what `set_up` made, and may be given other code
 
@@ -38,9 +39,9 @@ def set_up(source: Path, folder: Path, progress: Callable[[int], None] | None = 
     workspace = Workspace(partial)
     shutil.copyfile(str(files("timnet").joinpath("demo.yaml")), workspace.params)
     # DVC then adds to git what it writes, in place of telling how to
-    run(partial, sys.executable, "-m", "dvc", "config", "--local", "core.autostage", "true")
+    ask_dvc(partial, "config", "--local", "core.autostage", "true")
     corpus.generate(workspace.corpus("demo"), progress=progress)
-    run(partial, sys.executable, "-m", "dvc", "add", "--quiet", "data")
+    ask_dvc(partial, "add", "data")
     run(partial, "git", "add", "--all")
     author = ("-c", "user.name=timnet demo", "-c", "user.email=demo@localhost")
     run(partial, "git", *author, "commit", "--quiet", "--message", "Set up the demo")

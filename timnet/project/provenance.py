@@ -11,7 +11,7 @@ from pathlib import Path
 from timnet import records
 from timnet.paths import Workspace
 from timnet.project import git
-from timnet.records import Run
+from timnet.records import RunRecord
 
 # What decides a run's numbers besides its inputs; results and locks change while stages run.
 SOURCES = ("timnet", "params.yaml", "dvc.yaml", "data.dvc", "constraints.txt")
@@ -55,7 +55,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def changed_versions(record: Run) -> list[str]:
+def changed_versions(record: RunRecord) -> list[str]:
     """What a run was made with in other versions than are installed here, a sentence each.
 
     No stage is stale by it: whether numbers change is for `timnet verify` to say.
@@ -87,8 +87,8 @@ def runs_by_change(root: Path, runs: Iterable[str]) -> dict[str, list[str]]:
     workspace, found = Workspace(root), dict[str, list[str]]()
     for run in runs:
         try:
-            record = records.read(workspace.run_results(run) / "run.json", records.Run)
-        except (FileNotFoundError, records.Damaged):  # other stages speak of it
+            record = records.read(workspace.run_results(run) / "run.json", records.RunRecord)
+        except (FileNotFoundError, records.DamagedRecord):  # other stages speak of it
             continue
         for change in changed_versions(record):
             found.setdefault(change, []).append(run)
@@ -100,7 +100,11 @@ def device_name(device: str) -> str:
 
     if device == "cuda":
         return torch.cuda.get_device_name()
-    model = next(
+    return f"CPU: {cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def cpu_name() -> str:
+    return next(
         (
             line.split(":", 1)[1].strip()
             for line in _read("/proc/cpuinfo").splitlines()
@@ -108,7 +112,6 @@ def device_name(device: str) -> str:
         ),
         platform.machine(),
     )
-    return f"CPU: {model}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _read(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +28,29 @@ def commit_of(root: Path, revision: str) -> str:
 
 
 def runs_of(root: Path, commit: str) -> list[str]:
-    """Names of the runs that a commit has scores of."""
+    """Names of the runs of a commit that it has scores of.
+
+    Results may stay behind when a run leaves params.yaml; these say nothing of the commit.
+    """
     paths = files_of(root, commit, PLACES.runs)
-    return [path.parent.name for path in paths if path.name == "metrics.json"]
+    scored = [path.parent.name for path in paths if path.name == "metrics.json"]
+    return [run for run in scored if run in _named(root, commit, "runs", scored)]
+
+
+def _named(root: Path, commit: str, section: str, found: Collection[str]) -> Collection[str]:
+    """What a section of a commit's params.yaml names; all that was found where there is none.
+
+    Whatever version of the project wrote it: no more of it is read than that.
+    """
+    from ruamel.yaml import YAML
+
+    from timnet.records import YAML_TROUBLE
+
+    try:
+        content = YAML(typ="safe").load(show(root, commit, PLACES.params))
+    except (ArtifactError, *YAML_TROUBLE):
+        return found
+    return (content.get(section) if isinstance(content, dict) else found) or ()
 
 
 def result_of(root: Path, commit: str, run: str) -> Result:
@@ -38,13 +59,13 @@ def result_of(root: Path, commit: str, run: str) -> Result:
     from timnet.evaluation.results import Result
 
     folder = PLACES.run_results(run)
-    record = json_of(root, commit, folder / "run.json", records.Run)
+    record = json_of(root, commit, folder / "run.json", records.RunRecord)
     path = folder / "predictions.parquet"
     try:
         predictions = schemas.parse(
             io.BytesIO(show(root, commit, path)), schemas.predictions_of(record)
         )
-    except schemas.Damaged as error:
+    except schemas.DamagedTable as error:
         raise _unusable(path, commit, error) from None
     return Result(record, predictions)
 
@@ -53,7 +74,9 @@ def validations_of(root: Path, commit: str) -> dict[str, dict]:
     """Published summaries of validation by corpus."""
     from timnet import records
 
-    paths = files_of(root, commit, PLACES.validations)
+    found = {path.stem: path for path in files_of(root, commit, PLACES.validations)}
+    known = _named(root, commit, "corpora", found)
+    paths = [path for corpus, path in found.items() if corpus in known]
     return {path.stem: json_of(root, commit, path, records.Validation) for path in paths}
 
 
@@ -63,7 +86,7 @@ def json_of(root: Path, commit: str, path: Path, shape: Any) -> Any:
 
     try:
         return records.parse(show(root, commit, path), shape)
-    except records.Damaged as error:
+    except records.DamagedRecord as error:
         raise _unusable(path, commit, error) from None
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ from timnet.errors import ArtifactError, listing
 from timnet.evaluation.protocols import PROTOCOLS
 from timnet.paths import Workspace
 from timnet.project import git, params
-from timnet.project.dvc import ask_dvc, locked, read_noted
+from timnet.project.dvc import findings, locked, read_noted
 from timnet.project.params import Params
 from timnet.project.remotes import PRIVATE, has_address
-
-TIMED = ("manifest", "validate", "features", "train", "model")  # stages that record their time
 
 
 @dataclass(frozen=True)
@@ -39,16 +36,19 @@ class DataChange:
         return f"{self.corpus}: {', '.join(parts) or 'not the committed files'}"
 
 
-def data_changes(root: Path) -> list[DataChange]:
-    """Corpora whose recordings in data/ are not those of data.dvc; none without a data.dvc."""
-    if not (root / "data.dvc").exists():
+def data_changes(repo: Any) -> list[DataChange]:
+    """Corpora whose recordings in data/ are not those of data.dvc; none without a data.dvc.
+
+    Args:
+        repo: as of `timnet.project.dvc.repository`.
+    """
+    data = next((out for out in repo.index.outs if out.def_path == "data"), None)
+    if data is None or (data.exists and data.get_hash() == data.hash_info):
         return []
-    status = json.loads(ask_dvc(root, "data", "status", "--granular", "--json"))
+    status = repo.data_status(granular=True)
     changes = status.get("uncommitted", {})
-    if "data/" not in changes.get("modified", []) + changes.get("deleted", []):
-        return []
     if "data/" in status.get("not_in_cache", []):
-        return _changes_by_lock(root)
+        return _changes_by_lock(Path(repo.root_dir))
     renamed = changes.get("renamed", [])
     paths = {
         "missing": changes.get("deleted", []) + [pair["old"] for pair in renamed],
@@ -91,7 +91,7 @@ def _changes_by_lock(root: Path) -> list[DataChange]:
     return result or [DataChange(corpus) for corpus in sorted(committed)]
 
 
-def refuse_data_changes(root: Path) -> None:
+def refuse_data_changes(repo: Any) -> None:
     """Stop where data/ is not what data.dvc says.
 
     DVC itself does not: `dvc repro` rewrites data.dvc to whatever it finds.
@@ -99,35 +99,32 @@ def refuse_data_changes(root: Path) -> None:
     Raises:
         ArtifactError: with each corpus that differs.
     """
-    changes = data_changes(root)
+    changes = data_changes(repo)
     if changes:
         lines = "\n".join(f"  - {change}" for change in changes)
         raise ArtifactError(
             f"data/ is not what data.dvc says:\n{lines}\n"
-            f"Put the committed recordings in place: {_ways_back(root, changes)}. If what is there "
+            f"Put the committed recordings in place: {_ways_back(repo, changes)}. If what is there "
             "is meant to be the new state, say so with `dvc add data`, or go on once with "
             "--allow-data-changes."
         )
 
 
-def _ways_back(root: Path, changes: Iterable[DataChange]) -> str:
+def _ways_back(repo: Any, changes: Iterable[DataChange]) -> str:
     """The commands that bring the committed recordings."""
-    from dvc.repo import Repo
-
     lacking = [change for change in changes if change.missing or change.changed or not change.new]
     known = [change.corpus for change in lacking if change.corpus in CORPORA]
-    there = [f"data/{name}" for name in known if (root / "data" / name).exists()]
+    there = [f"data/{name}" for name in known if Path(repo.root_dir, "data", name).exists()]
     ways = [f"`timnet acquire {' '.join(known)}`" if known else "the original archives"]
     if there:
         ways = [f"move {listing(there)} away, then {ways[0]}"]
-    with Repo(str(root)) as repo:
-        remote = repo.config["remote"].get(PRIVATE)
+    remote = repo.config["remote"].get(PRIVATE)
     if remote and has_address(remote["url"]):
         ways.append("`dvc pull`")
     return ", or ".join(ways)
 
 
-def refuse_loss(root: Path, brought: list[str]) -> None:
+def refuse_loss(repo: Any, brought: list[str]) -> None:
     """Stop where `dvc add data` would drop or change corpora that nobody brought anew.
 
     Raises:
@@ -135,7 +132,7 @@ def refuse_loss(root: Path, brought: list[str]) -> None:
     """
     lost = [
         change
-        for change in data_changes(root)
+        for change in data_changes(repo)
         if change.corpus not in brought and (change.missing or change.changed)
     ]
     if lost:
@@ -165,6 +162,18 @@ def groups(params: Params) -> dict[str, list[str]]:
     return result | {"tables": ["tables"], "report": ["report"]}
 
 
+def corpora_of(workspace: Workspace, stages: Collection[str]) -> list[str]:
+    """The corpora that some stages are for; none where that is only known of all."""
+    if not workspace.params.is_file():
+        return []
+    known = params.read(workspace.params)
+    every = groups(known).items()
+    titles = {title for title, own in every if not set(stages).isdisjoint(own)}
+    for run in titles & known.runs.keys():
+        titles |= set(known.runs[run].corpora)
+    return [corpus for corpus in known.corpora if corpus in titles]
+
+
 def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
     """Stages of some corpora, and of the runs on these alone that give figures of some protocols.
 
@@ -174,7 +183,7 @@ def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[
         ParameterError: params.yaml has no such corpus.
     """
     known = params.read(workspace.params)
-    folds = {kind for (kind, _), protocol in PROTOCOLS.items() if protocol in protocols}
+    folds = {protocol.folds for protocol in PROTOCOLS if protocol.name in protocols}
     for corpus in corpora:
         known.corpus(corpus)
     every = groups(known)
@@ -188,21 +197,23 @@ def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[
     return [stage for name in chosen for stage in every[name]]
 
 
-def stale_stages(root: Path) -> dict[str, list[str]]:
-    """Stages that would run, with why; without, if only what they depend on would."""
-    from dvc.repo import Repo
+def stale_stages(repo: Any) -> dict[str, list[str]]:
+    """Stages that would run, with why; without, if only what they depend on would.
+
+    Args:
+        repo: as of `timnet.project.dvc.repository`.
+    """
     from dvc.stage import PipelineStage
 
-    changes = json.loads(ask_dvc(root, "status", "--json"))
-    with Repo(str(root)) as repo:
-        graph = repo.index.graph
-        made = {out.def_path for stage in graph for out in stage.outs if stage.cmd}
-        follow = {  # by name: an address depends on the current folder
-            stage.name: [other.name for other in graph.predecessors(stage)]
-            for stage in graph
-            if isinstance(stage, PipelineStage)
-        }
-    known = locked(root)
+    changes = findings(repo)
+    graph = repo.index.graph
+    made = {out.def_path for stage in graph for out in stage.outs if stage.cmd}
+    follow = {  # by name: an address depends on the current folder
+        stage.name: [other.name for other in graph.predecessors(stage)]
+        for stage in graph
+        if isinstance(stage, PipelineStage)
+    }
+    known = locked(Path(repo.root_dir))
     causes = {}
     for name, entries in changes.items():
         stage = name.split("@")[0]
@@ -242,22 +253,7 @@ def training_stages(workspace: Workspace) -> set[str]:
     return {f"train@{run}" for run in known.runs} | {f"model@{name}" for name in whole}
 
 
-def past_time(workspace: Workspace, stages: Iterable[str]) -> str:
-    """What those of the stages that are timed took when they last ran here: the most it can be."""
-    timed = [stage for stage in stages if stage.partition("@")[0] in TIMED]
-    if not timed:
-        return "not timed"
-    try:
-        seconds = sum(
-            records.read(workspace.times(stage), records.Time)["seconds"] for stage in timed
-        )
-    except (FileNotFoundError, records.Damaged):
-        return "no run here yet"
-    return f"up to {seconds / 60:.0f} min" if seconds >= 120 else f"up to {seconds:.0f} s"
-
-
-def disk(root: Path, stages: Iterable[str]) -> str:
+def disk(lock: dict[str, Any], stages: Iterable[str]) -> str:
     """What the stages' outputs took when they were last locked."""
-    lock = locked(root)
     known = [out.get("size", 0) for name in stages for out in lock.get(name, {}).get("outs", [])]
     return f"{sum(known) / 1e6:.1f} MB" if known else ""

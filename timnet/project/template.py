@@ -21,7 +21,7 @@ import timnet
 from timnet.errors import ArtifactError, ParameterError, TimnetError, listing
 from timnet.paths import replacing, write_text
 from timnet.project import git
-from timnet.records import Damaged, read_yaml
+from timnet.records import DamagedRecord, read_yaml
 
 CODE = "code.yaml"
 PACKAGE = Path(timnet.__file__).parent
@@ -85,7 +85,7 @@ def differing(folder: Path) -> list[str]:
     here = hashes(NEW / "dvc.yaml")
     try:
         stated = read_yaml(folder / CODE, dict[str, str])
-    except Damaged:
+    except DamagedRecord:
         stated = {}
     return sorted(name for name in {*stated, *here} if stated.get(name) != here.get(name))
 

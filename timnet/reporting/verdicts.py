@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from timnet.evaluation import protocols, score
-from timnet.evaluation.compare import changes
+from timnet.evaluation.compare import compare
 from timnet.evaluation.gate import Rule
 from timnet.evaluation.intervals import CONFIDENCE, METRICS
 from timnet.evaluation.results import Result
@@ -74,7 +74,8 @@ def compare_table(
             notes.append(f"`{run}` was made in another way: {'; '.join(told)}.")
     tables = sorted(PurePosixPath(path).stem for path in changed)
     notes += [
-        "95 %: paired bootstrap over the utterances that both tested; an interval that holds 0 is "
+        "95 %: paired bootstrap over the utterances that both tested, and their speakers where "
+        "these are unseen; an interval that holds 0 is "
         "no change that the corpus could show.",
         f"tables that changed: {', '.join(tables) or 'none'}.",
     ]
@@ -84,7 +85,7 @@ def compare_table(
 
 def _compared(run: str, ours: Result, theirs: Result) -> list[list[Cell]]:
     """A row a protocol and figure of a run that both have."""
-    found, rows = changes(ours, theirs), []
+    found, rows = compare(ours, theirs), []
     new, old = (_pooled(result) for result in (ours, theirs))
     for protocol in (each for each in protocols.MEANING if each in new):
         change = found.get(protocol)
