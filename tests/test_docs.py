@@ -44,15 +44,12 @@ def test_each_block_of_commands_is_run_or_says_why_not(page: Path) -> None:
         if not info.startswith("sh"):
             first = set(text.split()[:1]) & {*PROGRAMS, "cd", "export", "$"}
             assert info or not first, page
-                page
-            )
             continue
         marked = TITLE.fullmatch(info)
         assert marked, f"{page}: say which test runs it, or why none does: {info!r}"
         if marked["test"]:
             test = (ROOT / marked["test"]).read_text()
             known = {words[1] for words in commands(text) if words[0] == "timnet"}
-            known |= {words[2].rpartition(".")[2] for words in commands(text) if "-m" in words[1:2]}
             if marked["test"] != "tests/test_docs.py":
                 assert [word for word in known if word not in test] == [], page
 
