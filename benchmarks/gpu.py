@@ -209,6 +209,25 @@ def speed(bench: Bench) -> None:
             bench.keep(step="bits", what=precision, same_twice=same)
 
 
+def profile(bench: Bench) -> None:
+    """Microseconds of an epoch's kernels, the largest first."""
+    mfcc, labels, _, _ = bench.emovo()
+    splits = random_splits(len(labels))
+    settings = TrainSettings(epochs=1, precision=bench.given.precision)
+    train_stack(mfcc, labels, splits, 7, settings, bench.device)
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activity.CPU, activity.CUDA]) as found:
+        train_stack(mfcc, labels, splits, 7, settings, bench.device)
+        bench.wait()
+    rows = [
+        (round(each.self_device_time_total), each.count, each.key[:70])
+        for each in found.key_averages()
+        if each.self_device_time_total > 0 and each.device_type != torch.autograd.DeviceType.CPU
+    ]
+    rows.sort(reverse=True)
+    bench.keep(step="profile", microseconds=sum(row[0] for row in rows), kernels=rows[:24])
+
+
 def stacks(bench: Bench) -> None:
     mfcc, labels, _, _ = bench.emovo()
     for networks in (10, 20, 50, 100, 200):
@@ -260,7 +279,16 @@ def screen(bench: Bench) -> None:
             if state.epoch % every == 0:
                 found.append(uars(state, splits, labels))
 
-        train_stack(normal[settings.normalise], labels, splits, 7, settings, bench.device, note)
+        train_stack(
+            normal[settings.normalise],
+            labels,
+            splits,
+            7,
+            settings,
+            bench.device,
+            note,
+            speakers=of,
+        )
         means = [round(float(np.mean(each)), 2) for each in found]
         spread = round(float(np.std(found[-1], ddof=1)), 2) if len(found[-1]) > 1 else None
         bench.keep(
@@ -357,7 +385,7 @@ def pack(folders: list[Path], out: Path) -> None:
         tar.close()
 
 
-STEPS = {each.__name__: each for each in (tests, speed, stacks, screen, runs)}
+STEPS = {each.__name__: each for each in (tests, speed, profile, stacks, screen, runs)}
 
 
 def main() -> None:
@@ -369,6 +397,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=500, help="of the step speed")
     parser.add_argument("--seconds", type=float, default=480, help="for all steps together")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of profile")
     parser.add_argument("--rehearse", action="store_true", help="runs: with --epochs epochs")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():

@@ -65,7 +65,7 @@ def augment(
         offset = torch.round((settings.shift + 0.49) * either_way(_SHIFT, b))
         out = _move(out, rate, offset)
     if settings.vocal_tract:
-        table = _warps(settings.vocal_tract, coefficients, c).to(x.device)
+        table = _warps(settings.vocal_tract, coefficients, c, x.device)
         chosen = (draw(_TRACT, b) * WARPS).long()
         out = torch.einsum("stbc,sbcd->stbd", out, table[chosen])
     if settings.channel:
@@ -116,7 +116,7 @@ def _outside(draws: Tensor, size: int, most: int) -> Tensor:
 
 
 @lru_cache
-def _warps(most: float, coefficients: int, width: int) -> Tensor:
+def _warps(most: float, coefficients: int, width: int, device: torch.device) -> Tensor:
     """WARPS matrices (width, width) that stretch the mel axis from 1 - most to 1 + most.
 
     MFCC are a cosine transform of log mel bands: back to bands, each read at its place over the
@@ -131,4 +131,4 @@ def _warps(most: float, coefficients: int, width: int) -> Tensor:
         at = np.clip(bands / stretch, 0.5, MEL_BANDS - 0.5)
         warped = norm * np.cos(np.pi * order * at / MEL_BANDS)
         table[place, :coefficients, :coefficients] = warped @ back.T
-    return torch.from_numpy(table)
+    return torch.from_numpy(table).to(device)

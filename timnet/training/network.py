@@ -144,28 +144,24 @@ class _FusedConvNormRelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, kernel, gamma, beta, mask, dilation):
-        from timnet.training import gpu_kernels
+        from timnet.training import gpu_kernels as gpu
 
-        kernel = kernel.contiguous()
-        y, mean, variance = gpu_kernels.convolution(x, kernel, dilation, statistics=True)
-        rstd = torch.rsqrt(variance + BATCH_NORM_EPSILON)
-        scale = gamma * rstd
-        shift = beta - mean * scale
-        mask = mask.contiguous()
-        out = gpu_kernels.normalise(y, scale, shift, mask)
-        ctx.save_for_backward(x, kernel, y, scale, shift, mean, rstd, mask)
+        given = kernel, dilation, gamma, beta, BATCH_NORM_EPSILON
+        y, found = gpu.convolution_statistics(x, *given)
+        ctx.save_for_backward(x, kernel, mask, y, *found)
         ctx.dilation = dilation
-        ctx.mark_non_differentiable(mean, variance)
-        return out, mean, variance
+        ctx.mark_non_differentiable(found.mean, found.variance)
+        return gpu.normalise(y, found.scale, found.shift, mask), found.mean, found.variance
 
     @staticmethod
     def backward(ctx, d_out, *_):
-        from timnet.training import gpu_kernels
+        from timnet.training import gpu_kernels as gpu
 
-        x, kernel, *saved = ctx.saved_tensors
-        d_y, d_gamma, d_beta = gpu_kernels.normalise_backward(d_out.contiguous(), *saved)
-        d_kernel = gpu_kernels.kernel_gradient(x, d_y, ctx.dilation).to(kernel.dtype)
-        d_x, _, _ = gpu_kernels.convolution(d_y, kernel, ctx.dilation, backward=True)
+        x, kernel, mask, y, *found = ctx.saved_tensors
+        statistics = gpu.Statistics(*found)
+        d_y, d_gamma, d_beta = gpu.normalise_backward(d_out.contiguous(), y, statistics, mask)
+        d_kernel = gpu.kernel_gradient(x, d_y, ctx.dilation).to(kernel.dtype)
+        d_x = gpu.convolution(d_y, kernel, ctx.dilation, backward=True)
         return d_x, d_kernel, d_gamma, d_beta, None, None
 
 
@@ -388,17 +384,21 @@ class TIMNet(nn.Module):
         """
         # a convolution each, D after S; taken apart at once, since that gives one gradient
         kernel, gamma, beta = (
-            [part.flatten(0, 1) for part in values[rows].flatten(1, 2).unbind(1)]
-            for values in (self.kernel, self.gamma, self.beta)
+            self._by_convolution(values, rows).to(kind).unbind()
+            for values, kind in (
+                (self.kernel, x.dtype),
+                (self.gamma, torch.float32),
+                (self.beta, torch.float32),
+            )
         )
-        drop = [mask.flatten(0, 1)[:, None] for mask in masks.flatten(1, 2).unbind(1)]
+        drop = masks.flatten(1, 2).transpose(0, 1).flatten(1, 2)[:, :, None].unbind()
         fused = self.compiled and x.is_cuda
         functions = kernels(self.compiled and not fused)
         scales, means, variances = [], [], []
         for block in range(self.tabs):
             h = x
             for n in (2 * block, 2 * block + 1):
-                given = h, kernel[n].to(x.dtype), gamma[n], beta[n], drop[n], 2**block
+                given = h, kernel[n], gamma[n], beta[n], drop[n], 2**block
                 if fused:
                     h, mean, variance = _FusedConvNormRelu.apply(*given)
                 else:
@@ -422,6 +422,13 @@ class TIMNet(nn.Module):
                 batch = batch.unflatten(1, (-1, self.variant.directions)).transpose(0, 1)
                 running.lerp_(batch.reshape_as(running), momentum)
         return torch.stack(scales)
+
+    @torch.no_grad()
+    def adapt(self, x: Tensor, rows: slice = slice(None)) -> None:
+        """Make the statistics of a batch the running ones: x (S', T, B, C), as of `forward`."""
+        s, _, b, c = x.shape
+        kept = torch.ones(s, self.tabs, 2, self.variant.directions, b, c, device=x.device)
+        self._train(self._input_convolution(x, rows), kept, rows, 1.0)
 
     def _evaluate(self, x: Tensor, rows: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """The blocks on running statistics, folded into kernels and biases.

@@ -85,7 +85,8 @@ class Work:
         order = {label: index for index, label in enumerate(self.labels)}
         targets = np.array([order[emotion] for emotion in table["emotion"].to_pylist()])
         chosen = [split for split in splits if only in (None, split.fold)]
-        return Material(table, mfcc, targets, chosen)
+        _, speakers = np.unique(table["speaker"].to_pylist(), return_inverse=True)
+        return Material(table, mfcc, targets, speakers, chosen)
 
     def best(self, splits: list[Split]) -> str | None:
         """The kind of epoch that is kept beside the last one."""
@@ -101,6 +102,7 @@ class Material:
     table: pa.Table  # utterance, speaker, emotion
     mfcc: np.ndarray  # (utterances, frames, coefficients)
     targets: np.ndarray  # (utterances,) label indices
+    speakers: np.ndarray  # (utterances,) numbers of who speaks
     splits: list[Split]
 
 
@@ -361,6 +363,7 @@ def _train_part(
             part.device,
             checkpoint,
             resume,
+            material.speakers,
         )
 
 
