@@ -68,6 +68,7 @@ def validate(corpus: CorpusName) -> None:
     failed = [check["message"] for check in summary["checks"] if not check["passed"]]
     for message in failed:
         say(f"{corpus}: warning: {message}")
+    say(f"{corpus}: {stage.originals(summary)}")
     say(f"{corpus}: {len(summary['checks'])} checks, {len(failed)} warnings")
 
 

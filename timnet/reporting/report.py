@@ -11,6 +11,7 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from timnet.corpora.corpus import Corpus
+from timnet.dataset.validate import originals
 from timnet.evaluation.score import MEANING
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
 from timnet.reporting.tables import GAIN, ScoredRun
@@ -67,7 +68,8 @@ def page(
             for run in runs
         ],
         corpora=[
-            {"recipe": recipes[name], "summary": summary} for name, summary in validations.items()
+            {"recipe": recipes[name], "summary": summary, "originals": originals(summary)}
+            for name, summary in validations.items()
         ],
         commits=sorted({run.record["commit"] for run in runs}),
         told={run.name: "\n".join(_lines(provenance[run.name])) for run in runs},
