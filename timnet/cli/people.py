@@ -57,6 +57,7 @@ def measure_parity(corpus: str, folder: Path, weights: Path) -> Parity:
     network = check.read_networks(recipe, weights)  # before the minute that features take
     with bar("manifest", recipe.utterances) as advance:
         manifest = listing.build(recipe, folder, advance)
+    check.refuse_incomplete(recipe, folder, manifest)
     with TemporaryDirectory() as scratch, bar("features", len(manifest)) as advance:
         target, shards = Path(scratch, "features.parquet"), Path(scratch, "shards")
         extraction.extract(manifest, folder, settings, target, shards, workers(), advance)
