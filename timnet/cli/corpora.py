@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from timnet.cli.common import app, bars, say
-from timnet.cli.status import refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.paths import Workspace
-from timnet.project import git
 
 
 @app.command()
@@ -37,7 +34,9 @@ def acquire(
     """
     from timnet import corpora
     from timnet.acquire import acquire as stage
-    from timnet.corpora import custom as own
+    from timnet.acquire import table
+    from timnet.project.dvc import ask_dvc, repository
+    from timnet.project.status import noted, refuse_loss
 
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
@@ -52,7 +51,7 @@ def acquire(
         try:
             with _transfer(name) as progress:
                 if csv is not None:
-                    recipe = own.take(csv, name, workspace.data, progress=progress)
+                    recipe = table.import_table(csv, name, workspace.data, progress=progress)
                     say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
                 else:
                     recipe = corpora.corpus(name, workspace.data)
@@ -72,21 +71,14 @@ def acquire(
                     "no DVC repository here, so data/ is not under DVC. Run this in the root of "
                     "the project, or with --no-add."
                 )
-            refuse_loss(workspace.root, brought)
-            command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
-            if subprocess.run(command).returncode:
-                raise TimnetError("`dvc add data` failed; see above.")
+            with repository(workspace.root) as repo:
+                refuse_loss(repo, brought)
+            ask_dvc(workspace.root, "add", "data")
             say(noted(workspace.root))
         except TimnetError as error:
             failures.append(str(error))
     if failures:
         raise TimnetError("\n".join(failures))
-
-
-def noted(root: Path) -> str:
-    """That data.dvc is up to date, and what is left to do with it."""
-    changed = git.ask(root, "status", "--porcelain", "--", "data.dvc")
-    return "data.dvc is up to date" + (": commit it with git" if changed else "")
 
 
 @contextmanager

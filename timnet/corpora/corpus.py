@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from timnet.errors import CorpusError, listing
 
@@ -69,7 +70,7 @@ class Corpus:
     speaker_groups: tuple[tuple[str, ...], ...] = ()
     # sentence about a known fault of the originals -> the utterances that have it
     quirks: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    # whether its licence lets anyone have recordings and features; see `timnet.project.licences`
+    # whether its licence lets anyone have recordings and features; see `timnet.project.remotes`
     redistributable: bool = False
     download: Download | None = None  # None: a person has to ask for it
     terms: str = ""  # how to get a corpus that cannot be downloaded, and what one agrees to
@@ -97,6 +98,21 @@ class Corpus:
         lines = table.read_text(encoding="utf-8").splitlines()
         pairs = (line.split() for line in lines if not line.startswith("#"))
         return {utterance: sha256 for sha256, utterance in pairs}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What results say of a corpus, `records.Description`: what no recording is needed for."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "language": self.language,
+            "licence": self.licence,
+            "citation": self.citation,
+            "source": self.source,
+            "speakers": self.speakers,
+            "speaker_groups": [list(group) for group in self.speaker_groups],
+            "quirks": list(self.quirks),
+        }
 
 
 def natural_key(name: str) -> list[str | int]:
