@@ -9,9 +9,11 @@ from itertools import cycle
 import pyarrow as pa
 import pytest
 
+from timnet.corpora.corpus import Corpus
 from timnet.corpora.emovo import CORPUS
 from timnet.dataset.validate import require_passed, validate
 from timnet.errors import CorpusError
+from timnet.records import originals
 from timnet.schemas import MANIFEST
 
 RATE = 48000  # Hz
@@ -34,6 +36,17 @@ def rows():
         for emotion in CORPUS.labels
         for index, speaker in zip(range(CORPUS.counts[emotion]), cycle(CORPUS.speakers))
     ]
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    """A function that says which hashes of the originals are known; none before it is called."""
+
+    def originals_are(hashes):
+        monkeypatch.setattr(Corpus, "originals", property(lambda _: hashes))
+
+    originals_are({})
+    return originals_are
 
 
 def check(rows, corpus=CORPUS, docs=None):
@@ -149,6 +162,36 @@ def test_defect_is_refused_by_name(defect, words):
     for expected in ["corpus emovo is not", *words, "Restore the original"]:
         assert expected in message
     assert not failed(summary, "warning")
+
+
+def test_originals_are_told_from_altered_recordings(known):
+    known({row["utterance"]: row["sha256"] for row in rows()})
+    assert originals(check(rows())) == "588 of 588 recordings are the originals"
+
+    altered = check(change(sha256="altered")(rows()))
+    assert altered["passed"]  # copies with other headers are in use
+    require_passed(altered)
+    assert originals(altered) == "587 of 588 recordings are the originals"
+    (message,) = failed(altered, "warning").values()
+    assert message.startswith("587 of 588") and message.endswith(": f1/angry-f1-0.wav")
+
+
+def test_swapped_originals_are_both_named(known):
+    known({row["utterance"]: row["sha256"] for row in rows()})
+    first, second, *rest = rows()
+    swapped = [
+        first | {"sha256": second["sha256"]},
+        second | {"sha256": first["sha256"]},
+        *rest,
+    ]
+    message = failed(check(swapped), "warning")["originals"]
+    assert "f1/angry-f1-0.wav, f2/angry-f2-0.wav" in message
+
+
+def test_without_known_hashes_nothing_is_said_of_originals():
+    summary = check(rows())
+    assert "originals" not in {check["check"] for check in summary["checks"]}
+    assert originals(summary) == "no hashes of its original recordings are known"
 
 
 def test_many_defects_make_one_message_and_readable_docs(tmp_path, caplog):
