@@ -268,7 +268,7 @@ def of_file(path: Path, settings: FeatureSettings, filters: np.ndarray) -> np.nd
     except AudioError as error:
         return str(error)
     if len(recording) != announced:
-        return f"cut off: {len(recording)} samples where {announced} are announced"
+        return f"truncated: {len(recording)} samples, but the header announces {announced}"
     return mfcc(recording, rate, settings, filters)
 
 
