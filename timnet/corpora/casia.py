@@ -45,7 +45,7 @@ def _parse(path: Path) -> Utterance | None:
 
 def read(folder: Path) -> list[Utterance]:
     """The 1200 utterances, in folders of any case or all files flat."""
-    return read_names(folder, "**/*.wav", _parse, GRAMMAR)
+    return read_names(folder, "*.wav", _parse, GRAMMAR)
 
 
 CORPUS = Corpus(
