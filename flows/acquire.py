@@ -36,6 +36,7 @@ from timnet.cli.corpora import noted
 from timnet.cli.status import refuse_loss
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
+from timnet.project.tracked import refuse_left_out, restored
 
 EVERY = 5.0  # s between two reports of progress
 LOGIN = "the mirror's address holds a login, which Prefect would keep: set TIMNET_MIRROR to it."
@@ -83,8 +84,10 @@ def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
 def add_data(workspace: Path, brought: list[str]) -> State:
     try:
         refuse_loss(workspace, brought)
-        with Leash() as leash:
+        data = Workspace(workspace).data
+        with Leash() as leash, restored(workspace / "data.dvc"):
             ask(leash, workspace, "add", "--quiet", "data")
+            refuse_left_out(workspace, {name: registry.corpus(name, data) for name in brought})
     except TimnetError as error:
         return Failed(message=str(error))
     return Completed(message=noted(workspace))

@@ -111,6 +111,24 @@ def test_a_corpus_that_fails_leaves_the_others_under_dvc(folder, tmp_path):
     assert out["nfiles"] == 480
 
 
+def test_recordings_that_dvc_would_leave_out_are_told(folder, tmp_path):
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    own.take(own_table(tmp_path / "one"), "one", folder / "data")
+    run(folder, "dvc", "add", "--quiet", "data")
+    before = (folder / "data.dvc").read_bytes()
+    own.take(own_table(tmp_path / "two"), "two", folder / "data")
+    (folder / "data/two/.dvcignore").write_text("/anna\n")
+    message = failing(folder, "acquire", "two")
+    assert "4 of the recordings in data/: two/anna/0.wav" in message
+    assert "data/two/.dvcignore" in message
+    assert (folder / "data.dvc").read_bytes() == before
+    (folder / "data/two/.dvcignore").unlink()
+    run(folder, "timnet", "acquire", "two")
+    (out,) = YAML(typ="safe").load(folder / "data.dvc")["outs"]
+    assert out["nfiles"] == 20
+
+
 def own_table(folder: Path) -> Path:
     """Eight recordings of two speakers and two emotions in a folder, and the table beside them."""
     sounds = [f"{who}/{n}.wav" for who in ("anna", "bert") for n in range(4)]

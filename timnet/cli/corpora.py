@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,10 @@ from timnet.cli.status import refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.paths import Workspace
 from timnet.project import git
+from timnet.project.tracked import refuse_left_out, restored
+
+if TYPE_CHECKING:
+    from timnet.corpora.corpus import Corpus
 
 
 @app.command()
@@ -47,7 +51,8 @@ def acquire(
             "--csv says where the recordings are: beside the table. Leave --from and --url away."
         )
     mirror = os.environ.get("TIMNET_MIRROR")
-    brought, failures = list[str](), list[str]()
+    brought: dict[str, Corpus] = {}
+    failures: list[str] = []
     for name in names:
         try:
             with _transfer(name) as progress:
@@ -64,7 +69,7 @@ def acquire(
         except CorpusError as error:  # the others go on
             failures.append(f"{name}: {error}")
         else:
-            brought.append(name)
+            brought[name] = recipe
     if add and brought:
         try:
             if not (workspace.root / ".dvc").is_dir():
@@ -72,10 +77,12 @@ def acquire(
                     "no DVC repository here, so data/ is not under DVC. Run this in the root of "
                     "the project, or with --no-add."
                 )
-            refuse_loss(workspace.root, brought)
+            refuse_loss(workspace.root, list(brought))
             command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
-            if subprocess.run(command).returncode:
-                raise TimnetError("`dvc add data` failed; see above.")
+            with restored(workspace.root / "data.dvc"):
+                if subprocess.run(command).returncode:
+                    raise TimnetError("`dvc add data` failed; see above.")
+                refuse_left_out(workspace.root, brought)
             say(noted(workspace.root))
         except TimnetError as error:
             failures.append(str(error))
