@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from timnet.dataset import features, manifest
+from timnet.dataset import audio, features
 from timnet.errors import AudioError
 from timnet.evaluation import calibration
 from timnet.models import out_of_domain as novelty
@@ -137,7 +137,7 @@ def of_signal(model: Model, signal: np.ndarray, sample_rate: int, single: bool) 
             f"a signal of shape {signal.shape} and type {signal.dtype}; expected (samples,) or "
             "(samples, channels) of floats or signed integers"
         )
-    features.check_form(1 if signal.ndim == 1 else signal.shape[1], sample_rate)
+    audio.check_form(1 if signal.ndim == 1 else signal.shape[1], sample_rate)
     rest = signal.astype(np.float32, copy=False)
 
     def read(samples: int) -> np.ndarray:
@@ -182,17 +182,9 @@ def _of_chunk(model: Model, paths: list[Path], single: bool) -> list[Prediction 
     def heard() -> Iterator[tuple[_Hearing, np.ndarray]]:
         for path, hearing in zip(paths, hearings, strict=True):
             try:
-                with features.opened(path) as file:
-                    if fault := manifest.cut_off(file.extra_info):
-                        raise AudioError(fault)
-                    read = partial(file.read, dtype="float32")
-                    for mfcc in _hear(model, read, file.samplerate, hearing):
+                with audio.opened(path) as file:
+                    for mfcc in _hear(model, file.read, file.sample_rate, hearing):
                         yield hearing, mfcc
-                    samples = round(hearing.seconds * file.samplerate)
-                    if samples != file.frames:  # told by no header, but by an end too early
-                        raise AudioError(
-                            f"cut off: {samples} samples where {file.frames} are announced"
-                        )
             except AudioError as error:
                 hearing.refused = str(error)
 
@@ -205,7 +197,7 @@ def _hear(model: Model, read: Read, rate: int, hearing: _Hearing) -> Iterator[np
     longest = math.ceil(model.reference.longest * rate)
     window = min(round(model.window * rate), longest)
     for start, samples in windows(read, longest, window):
-        features.check_samples(samples)
+        audio.check_samples(samples)
         hearing.seconds = (start + len(samples)) / rate
         mfcc = features.mfcc(samples, rate, model.settings)
         hearing.measured.append(novelty.measure(samples, rate, mfcc, model.settings))
