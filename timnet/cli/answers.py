@@ -50,7 +50,7 @@ class Table:
         ]
         if found.unlike:
             lines.append(f"  unlike the training set: {', '.join(found.unlike)}")
-        if len(found.timeline) > 1:
+        if len(found.heard) > 1:
             lines += [
                 f"  {_clock(part.start)} to {_clock(part.end)}  "
                 f"{part.emotion:{self.label}}  {part.probability:.2f}"

@@ -182,7 +182,7 @@ def _of_chunk(model: Model, paths: list[Path], single: bool) -> list[Prediction 
     def heard() -> Iterator[tuple[_Hearing, np.ndarray]]:
         for path, hearing in zip(paths, hearings, strict=True):
             try:
-                with audio.opened(path) as file:
+                with audio.opened(path, ffmpeg=True) as file:
                     for mfcc in _hear(model, file.read, file.sample_rate, hearing):
                         yield hearing, mfcc
             except AudioError as error:
