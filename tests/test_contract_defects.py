@@ -198,7 +198,7 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     ),
     "casia: one file in its other form as well": (
         copied("liuchanhg/sad/201.wav", "liuchanhg-sad-201.wav"),
-        ("liuchanhg/sad/201.wav and liuchanhg-sad-201.wav are both utterance liuchanhg-sad-201",),
+        ("liuchanhg/sad/201.wav and liuchanhg-sad-201.wav are both utterance 201-sad-liuchanhg",),
     ),
     "casia: case twice": (
         copied("liuchanhg/sad/201.wav", "liuchanhg/Sad/201.wav"),
@@ -390,7 +390,7 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     ),
     "ravdess: no samples": (
         sound("Actor_01/03-01-01-01-01-01-01.wav", 0.0),
-        ("Actor_01/03-01-01-01-01-01-01.wav (0 samples at 1000 Hz)",),
+        ("Actor_01/03-01-01-01-01-01-01.wav (0 samples at 2000 Hz)",),
     ),
     # content
     "emodb: one content twice": (
@@ -398,7 +398,7 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     ),
     "casia: a speaker's recordings twice": (
         speaker_twice,
-        ("identical content: (liuchanhg-sad-201, zhaoquanyin-sad-201), (",),
+        ("identical content: (201-sad-liuchanhg, 201-sad-zhaoquanyin), (",),
     ),
     "ravdess: a third copy of the documented pair": (
         all_at_once(
@@ -413,7 +413,7 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     ),
     # sound
     "casia: stereo": (
-        sound("liuchanhg/sad/201.wav", 0.5, channels=2), ("channels: 2 (liuchanhg-sad-201); exp",),
+        sound("liuchanhg/sad/201.wav", 0.5, channels=2), ("channels: 2 (201-sad-liuchanhg); exp",),
     ),
     "emovo: three channels": (
         sound("f1/dis-f1-b1.wav", 1.3, channels=3), ("channels: 3 (dis-f1-b1); expected 1, 2",),

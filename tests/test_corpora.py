@@ -77,7 +77,7 @@ def test_from_an_archive_to_a_validated_manifest(folder, tmp_path, name, pack):
 
     validated = run(folder, "timnet", "validate", name).stdout
     # the one thing that small sounds cannot have right, and it only warns
-    assert f"{name}: warning: sample rates in Hz: 1000 (" in validated
+    assert f"{name}: warning: sample rates in Hz: 2000 (" in validated
     assert validated.endswith(" checks, 1 warnings\n")
     assert run(folder, "timnet", "corpora", name).stdout.count("complete, ") == 1
 

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timnet.corpora import CORPORA, casia, corpus, emodb, emovo, iemocap, ravdess, savee
+from timnet.corpora.corpus import natural_key
 from timnet.errors import CorpusError
 
 SHARED = Path(os.environ.get("TIMNET_SHARED", Path(__file__).parents[2] / "shared"))
@@ -51,7 +52,9 @@ def few(name):
 def read(name, **form):
     """The utterances of the layout; only names count, so its files are empty."""
     with tempfile.TemporaryDirectory() as folder:
-        members = {p: b"" if p.endswith(".wav") else c for p, c in layout(name, **form).items()}
+        members = {
+            p: b"" if p.lower().endswith(".wav") else c for p, c in layout(name, **form).items()
+        }
         return corpus(name).read(laid_out(members, Path(folder)))
 
 
@@ -90,7 +93,8 @@ def test_reads_the_archive(name):
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        ("casia", {"top": "", "flat": True}),
+        ("casia", {"top": "", "form": "{text}-{emotion}-{speaker}.wav"}),
+        ("casia", {"top": "wav/", "form": "{speaker}-{emotion}-{text}.WAV"}),
         ("emodb", {"top": "download/"}),
         ("ravdess", {"top": "Audio_Speech_Actors_01-24/"}),
         ("savee", {"top": "ALL/", "flat": True}),
@@ -115,8 +119,10 @@ R12 = "03-01-06-02-01-02-12"
 @pytest.mark.parametrize(
     ("name", "path", "expected"),
     [
-        ("casia", "liuchanhg/angry/201.wav", ("liuchanhg-angry-201", "liuchanhg", "angry", "201")),
-        ("casia", "x/WangZhe/SAD/250.wav", ("wangzhe-sad-250", "wangzhe", "sad", "250")),
+        ("casia", "liuchanhg/angry/201.wav", ("201-angry-liuchanhg", "liuchanhg", "angry", "201")),
+        ("casia", "x/WangZhe/SAD/250.wav", ("250-sad-wangzhe", "wangzhe", "sad", "250")),
+        ("casia", "202-Sad-WangZhe.WAV", ("202-sad-wangzhe", "wangzhe", "sad", "202")),
+        ("casia", "WANGZHE-HAPPY-203.Wav", ("203-happy-wangzhe", "wangzhe", "happy", "203")),
         ("emodb", "wav/16b10Lb.wav", ("16b10Lb", "16", "boredom", "b10")),
         ("emovo", "m3/gio-m3-n5.wav", ("gio-m3-n5", "m3", "happy", "n5")),
         ("ravdess", f"Actor_12/{R12}.wav", (R12, "Actor_12", "fear", "01")),
@@ -130,6 +136,18 @@ def test_names(tmp_path, name, path, expected):
     (utterance,) = corpus(name).read(laid_out({path: b"x"}, tmp_path))
     assert (utterance.id, utterance.speaker, utterance.emotion, utterance.sentence) == expected
     assert utterance.path == path
+
+
+def test_casia_puts_texts_before_speakers():
+    """The order that the paper's folds follow."""
+    angry = [u.id for u in read("casia") if u.emotion == "angry"]
+    assert sorted(angry, key=natural_key)[:5] == [
+        "201-angry-liuchanhg",
+        "201-angry-wangzhe",
+        "201-angry-zhaoquanyin",
+        "201-angry-zhaozuoxiang",
+        "202-angry-liuchanhg",
+    ]
 
 
 def labelled(*lines, dialogue="Ses01F_impro01", recordings=True, content=b"x"):
@@ -217,6 +235,8 @@ REFUSED = {
     },
     "casia: text": (casia, one_more("casia", "liuchanhg/sad/251.wav"), "fit no rule: .*251"),
     "casia: emotion": (casia, one_more("casia", "liuchanhg/calm/201.wav"), "fit no rule: .*calm"),
+    "casia: flat": (casia, one_more("casia", "251-sad-liuchanhg.wav"), "fit no rule: 251-sad"),
+    "casia: no emotion": (casia, one_more("casia", "201-liuchanhg.wav"), "fit no rule: 201-liu"),
     "casia: no folders": (casia, one_more("casia", "201.wav"), r"fit no rule: 201\.wav"),
     "emodb: second edition": (emodb, lambda: SECOND_EDITION, "816 recordings: this is EMODB 2.0"),
     "emodb: speaker": (emodb, one_more("emodb", "wav/17a01Fa.wav"), "fit no rule: wav/17a01Fa"),
