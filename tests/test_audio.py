@@ -207,7 +207,7 @@ def test_an_mp3_that_tells_its_length_gives_the_samples_of_libsndfile(
 def test_an_mp3_that_was_cut_off(tmp_path: Path, mode: str, told: bool) -> None:
     path = tmp_path / "x.mp3"
     content = mp3(mode, told)
-    for kept in (len(content) // 2, len(content) - 100):
+    for kept in (len(content) // 2 + 7, len(content) - 100):
         path.write_bytes(content[:kept])
         with pytest.raises(AudioError, match="cut off"):
             audio.examine(path)

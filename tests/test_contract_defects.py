@@ -383,7 +383,7 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     ),
     "casia: cut off": (
         holding("wangzhe/Angry/201.wav", half),
-        ("wangzhe/Angry/201.wav (cut off: 228 bytes of sound where 500 are announced)",),
+        ("wangzhe/Angry/201.wav (cut off: 478 bytes of sound where 1000 are announced)",),
     ),
     "emodb: cut off in the header": (
         holding(E1, lambda content: content[:30]), ("wav/03a01Wa.wav (30 bytes, not sound",),

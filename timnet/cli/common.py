@@ -17,6 +17,7 @@ import typer
 
 from timnet.errors import ArtifactError, CorpusError, ParameterError, listing
 from timnet.paths import Workspace, replacing, write_text
+from timnet.processes import cores
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -79,8 +80,7 @@ def workers(device: str = "cpu") -> int:
         return 1
     given = os.environ.get("TIMNET_WORKERS")
     if given is None:
-        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return cores()
     if not given.isdecimal() or int(given) < 1:
         raise ParameterError(f"TIMNET_WORKERS is {given!r}; give a whole number of processes.")
     return int(given)
@@ -98,9 +98,11 @@ def timed(workspace: Workspace, stage: str) -> Iterator[None]:
 def open_workspace() -> tuple[Workspace, Params]:
     """The workspace in the current folder and its parameters."""
     from timnet.project import params
+    from timnet.project.git import refuse_conflicts
 
     workspace = Workspace(Path())
     _refuse_other_code(workspace)
+    refuse_conflicts(workspace.root)
     return workspace, params.read(workspace.params)
 
 

@@ -235,11 +235,12 @@ def _recording(path: Path, file: BinaryIO, ffmpeg: bool) -> Recording:
     try:
         sources, counted = _sources(path, file)
         return Recording((partial(_Part, source) for source in sources), counted)
-    except soundfile.LibsndfileError:
+    except soundfile.LibsndfileError as error:
         file.seek(0)
         kind = foreign.kind_of(path, file.read(16))
         if kind is None:
-            raise
+            size = path.stat().st_size
+            raise AudioError(f"{size} bytes, not sound: {error.error_string}") from None
         if not ffmpeg:
             raise AudioError(
                 f"{kind}, while corpora are read as WAV, FLAC, MP3, Ogg and the like. Convert it: "
