@@ -30,11 +30,11 @@ from tempfile import TemporaryDirectory
 import psutil
 from ruamel.yaml import YAML
 
-from flows.leash import Leash
+from flows.process_group import ProcessGroup
 from flows.server import free_port, start_server
-from timnet.cli.people import set_up_demo
-from timnet.corpora import custom as own
-from timnet.corpora import demo
+from timnet.acquire.table import import_table
+from timnet.corpora import custom, demo
+from timnet.project.demo import set_up
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ("demo-b", "demo-c", "demo-d", "demo-e")
@@ -64,7 +64,7 @@ def twelve_stages(root: Path) -> None:
 
 def five_corpora(root: Path) -> None:
     """The demo's workspace with four more corpora, a run each way on all, and short training."""
-    set_up_demo(ROOT, root)
+    set_up(ROOT, root)
     yaml = YAML()
     params = yaml.load(root / "params.yaml")
     params["train"].update(epochs=1, batch_size=64)
@@ -74,8 +74,8 @@ def five_corpora(root: Path) -> None:
         if name != "demo":
             demo.generate(folder, seed)
             label(folder)
-            own.take(folder / own.LABELS, name, root / "data")
-            params["corpora"].append(name)
+            import_table(folder / custom.LABELS, name, root / "data")
+            params["corpora"][name] = "custom"
             params["features"]["sets"][f"{name}-44100"] = {"corpus": name, "signal_length": 44100}
         for protocol in ("random", "speaker"):
             folds = {"protocol": protocol}
@@ -95,7 +95,7 @@ def five_corpora(root: Path) -> None:
 
 
 def label(folder: Path) -> None:
-    with (folder / own.LABELS).open("w", encoding="utf-8", newline="") as file:
+    with (folder / custom.LABELS).open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "speaker", "emotion"))
         for each in demo.read(folder):
@@ -219,9 +219,9 @@ def main() -> None:
     parser.add_argument("--pause", type=float, action="append", help="s before each command")
     parser.add_argument("--runs", type=int, default=20)
     arguments = parser.parse_args()
-    with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch, Leash() as leash:
+    with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch, ProcessGroup() as processes:
         os.environ["PREFECT_HOME"] = str(Path(scratch, "prefect"))
-        url = start_server(leash, free_port())
+        url = start_server(processes, free_port())
         if arguments.what == "kills":
             Path(scratch, "kills").mkdir()
             print(dict(kills(Path(scratch, "kills"), url, arguments.runs)))

@@ -30,12 +30,12 @@ from tempfile import TemporaryDirectory
 
 from flow import flow, label, left_in, run, state, twelve_stages
 
-from flows.leash import Leash
+from flows.process_group import ProcessGroup
 from flows.server import free_port, start_server
-from timnet.cli.people import set_up_demo
 from timnet.corpora import demo
 from timnet.corpora.custom import LABELS
 from timnet.paths import Workspace
+from timnet.project.demo import set_up
 
 ROOT = Path(__file__).resolve().parent.parent
 DEAD = 99_999_999  # no process has this number: it is above the system's largest
@@ -73,7 +73,7 @@ COMMANDS = (
     ),
     Target("train", (*TIMNET, "train", "demo-random"), ("build/train/demo-random",), 10),
     Target("score", (*TIMNET, "score", "demo-random"), (RESULTS,), 9),
-    Target("tables", (*TIMNET, "tables"), ("results/tables", "results/provenance.json"), 6),
+    Target("tables", (*TIMNET, "tables"), ("results/tables",), 6),
 )
 FLOW = Target(
     "flow",
@@ -82,7 +82,6 @@ FLOW = Target(
         *(f"build/train/demo-{name}" for name in ("random", "speaker")),
         *(f"results/runs/demo-{name}" for name in ("random", "speaker")),
         "results/tables",
-        "results/provenance.json",
     ),
     6,
 )
@@ -90,7 +89,7 @@ FLOW = Target(
 
 def miniature(root: Path) -> None:
     """The demo brought up to date, with one epoch of small networks."""
-    set_up_demo(ROOT, root)
+    set_up(ROOT, root)
     shorten(root, {"epochs: 22": "epochs: 1", "tabs: 5": "tabs: 2", "size: 8": "size: 64"})
     run(root, "dvc", "repro")
 
@@ -233,14 +232,14 @@ def restarted_server(scratch: Path) -> list[str]:
     serial = copied(scratch / "new", scratch / "serial")
     run(serial, "dvc", "repro")
     root, port = copied(scratch / "new", scratch / "away"), free_port()
-    with Leash() as leash:
-        url = start_server(leash, port)
+    with ProcessGroup() as processes:
+        url = start_server(processes, port)
         process = flow(root, url, workers=1)
         deadline = time.monotonic() + MOST
         while not (root / "a1.out").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-    with Leash() as leash:
-        start_server(leash, port)
+    with ProcessGroup() as processes:
+        start_server(processes, port)
         _, said = process.communicate(timeout=MOST)
         print(f"the flow ended with {process.returncode}: {said.strip().splitlines()[-1:]}")
         faults = ["a traceback is its last word"] if said.strip().endswith("Error") else []
@@ -296,7 +295,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("--ready", type=Path, help="a miniature made before")
     arguments = parser.parse_args()
-    with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name, Leash() as leash:
+    with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as name, ProcessGroup() as processes:
         scratch = Path(name)
         os.environ["PREFECT_HOME"] = str(scratch / "prefect")
         checks: dict[str, Callable[[], list[str]]] = {
@@ -305,7 +304,7 @@ def main() -> None:
             "locks": lambda: left_locks(scratch, os.environ["PREFECT_API_URL"]),
         }
         if arguments.what != "server":
-            os.environ["PREFECT_API_URL"] = start_server(leash, free_port())
+            os.environ["PREFECT_API_URL"] = start_server(processes, free_port())
         if arguments.what == "kills":
             ready = arguments.ready or scratch / "ready"
             if not ready.exists():

@@ -8,8 +8,8 @@ speed does not depend on what they hold. An epoch trains a fold and tests it.
 
 On the CPU, all on the cores that there are:
 
-    plain       one fold: PyTorch's own layers (benchmarks/plain.py), torch.optim.Adam, batches
-                of 64, all cores on one product
+    plain       one fold: PyTorch's own layers (timnet/training/definition.py), torch.optim.Adam,
+                batches of 64, all cores on one product
     timnet      the project's: a network a process, a core each
 
 On a GPU `plain` trains one fold likewise and `timnet` all ten in one stack. First calls, which
@@ -28,10 +28,10 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 import torch.nn.functional as F
-from plain import PlainTIMNet
 
 from timnet.dataset.folds import random_folds
 from timnet.processes import worker_environment
+from timnet.training.definition import PlainTIMNet
 from timnet.training.stack import Split, State, TrainSettings, train_stack
 
 UTTERANCES, FRAMES, CHANNELS, CLASSES, FOLDS = 588, 188, 39, 7, 10

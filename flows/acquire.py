@@ -27,15 +27,16 @@ from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.command import run
-from flows.leash import Leash
-from flows.reproduce import ask
+from flows.process_group import ProcessGroup
+from flows.reproduce import ask, this_run
+from flows.run_control import describe
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.acquire.download import Progress, without_login
-from timnet.cli.corpora import noted
-from timnet.cli.status import refuse_loss
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
+from timnet.project.dvc import repository
+from timnet.project.status import noted, refuse_loss
 from timnet.project.tracked import refuse_left_out, restored
 
 EVERY = 5.0  # s between two reports of progress
@@ -54,6 +55,7 @@ def acquire(corpora: list[str], workspace: Path = Path(), mirror: str | None = N
         return Failed(message=LOGIN)
     logging.getLogger("timnet").setLevel(logging.INFO)
     root, stop = workspace.absolute(), Event()
+    describe(this_run(), root, f"acquire {', '.join(corpora)}")
     futures = {name: bring.submit(root, name, mirror, stop) for name in dict.fromkeys(corpora)}
     try:
         wait(list(futures.values()))
@@ -83,10 +85,12 @@ def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
 @task(task_run_name="dvc add data", cache_policy=NO_CACHE)
 def add_data(workspace: Path, brought: list[str]) -> State:
     try:
-        refuse_loss(workspace, brought)
+        with repository(workspace) as repo:
+            refuse_loss(repo, brought)
         data = Workspace(workspace).data
-        with Leash() as leash, restored(workspace / "data.dvc"):
-            ask(leash, workspace, "add", "--quiet", "data")
+        with restored(workspace / "data.dvc"):
+            with ProcessGroup() as processes:
+                ask(processes, workspace, "add", "data")
             refuse_left_out(workspace, {name: registry.corpus(name, data) for name in brought})
     except TimnetError as error:
         return Failed(message=str(error))

@@ -7,8 +7,11 @@ import base64
 import json
 import os
 import re
+import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,10 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from timnet.cli.status import ask_dvc
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project import git, params
+from timnet.project.dvc import ask_dvc
 from timnet.project.provenance import commit
 
 TABLE = "single-corpus"  # results/tables/<TABLE>.md, made by the stage `tables`; artifact's key
@@ -39,8 +42,8 @@ def show(root: Path, done: Collection[str]) -> None:
     for stage in done:
         group, _, item = stage.partition("@")
         items.setdefault(group, []).append(item)
-    if "publish" in items:
-        text = validation(workspace, items["publish"])
+    if "validate" in items:
+        text = validation(workspace, items["validate"])
         create_markdown_artifact(text, key="validation", description=source)
     if "score" in items and (rows := metrics(workspace)):
         create_table_artifact(rows, key="metrics", description=source)
@@ -78,7 +81,7 @@ def validation(workspace: Workspace, corpora: list[str]) -> str:
     """One row a corpus: checks, and what they found; Markdown."""
     rows = ["# Validation", "", "| corpus | checks | warnings |", "| --- | ---: | --- |"]
     for corpus in corpora:
-        path = workspace.published_validation(corpus)
+        path = workspace.validation(corpus)
         checks = json.loads(path.read_text(encoding="utf-8"))["checks"]
         warnings = "; ".join(check["message"] for check in checks if not check["passed"])
         rows.append(f"| {corpus} | {len(checks)} | {warnings or 'none'} |")
@@ -111,35 +114,56 @@ def key(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
+@contextmanager
+def reported(root: Path, stage: str) -> Iterator[None]:
+    """Show how far a stage is as an artifact while it runs, if it tells (`Workspace.progress`)."""
+    progress, ended = Progress(root, stage), threading.Event()
+
+    def report() -> None:
+        while not ended.wait(1.0):
+            progress.look()
+
+    Workspace(root).progress(stage).unlink(missing_ok=True)  # of a run that was killed
+    thread = threading.Thread(target=copy_context().run, args=(report,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        progress.end()
+
+
 class Progress:
-    """Progress artifacts of stages that tell how far they are (`Workspace.progress`)."""
+    """The progress artifact of a stage."""
 
-    def __init__(self, root: Path) -> None:
-        self._workspace = Workspace(root)
+    def __init__(self, root: Path, stage: str) -> None:
+        self._file, self._stage = Workspace(root).progress(stage), stage
         self._source = f"commit {commit(root)}"
-        self._artifacts = dict[str, Any]()
-        self._told = dict[str, float]()
+        self._artifact: Any = None
+        self._told = -EVERY
 
-    def look(self, stage: str) -> None:
-        """Report what a running stage tells, now and then."""
-        if time.monotonic() - self._told.get(stage, -EVERY) < EVERY:
+    def look(self) -> None:
+        """Report what the stage tells, now and then."""
+        if time.monotonic() - self._told < EVERY:
             return
         try:
-            told = json.loads(self._workspace.progress(stage).read_text(encoding="utf-8"))
+            told = json.loads(self._file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return
-        self._told[stage] = time.monotonic()
+        self._told = time.monotonic()
         said = f"{told['done']} of {told['total']} {told['unit']}, {told['figures']}"
-        self._report(stage, 100 * told["done"] / told["total"], f"{said}; {self._source}")
+        self._report(100 * told["done"] / told["total"], f"{said}; {self._source}")
 
-    def end(self, stage: str) -> None:
-        """Report that a stage is done, if it told of itself."""
-        if stage in self._artifacts:
-            self._report(stage, 100.0, f"done; {self._source}")
+    def end(self) -> None:
+        """Report that the stage has ended, if it told of itself."""
+        if self._artifact is not None:
+            self._report(100.0, f"ended; {self._source}")
 
-    def _report(self, stage: str, percent: float, description: str) -> None:
-        if stage in self._artifacts:
-            update_progress_artifact(self._artifacts[stage], percent, description)
+    def _report(self, percent: float, description: str) -> None:
+        if self._artifact is not None:
+            update_progress_artifact(self._artifact, percent, description)
         else:
-            made = create_progress_artifact(percent, key=key(stage), description=description)
-            self._artifacts[stage] = made
+            self._artifact = create_progress_artifact(
+                percent, key=key(self._stage), description=description
+            )

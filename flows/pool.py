@@ -24,9 +24,9 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Failed, State
 
-from flows.leash import Leash
-from timnet.cli.status import locked
+from flows.process_group import ProcessGroup
 from timnet.errors import ParameterError
+from timnet.project.dvc import locked
 from timnet.project.provenance import head
 
 FLOW = "stage"  # of `flows.stage`; its deployment has the name of the pool
@@ -88,7 +88,12 @@ def end_the_silent() -> None:
 
 
 def send(
-    root: Path, stage: str, needs: Sequence[str], inputs: Sequence[str], pool: str, leash: Leash
+    root: Path,
+    stage: str,
+    needs: Sequence[str],
+    inputs: Sequence[str],
+    pool: str,
+    processes: ProcessGroup,
 ) -> State:
     """Let a machine of the pool run a stage whose inputs are in the remote; gives its last state.
 
@@ -109,7 +114,7 @@ def send(
             f"{FLOW}/{pool}", parameters=parameters, timeout=0, flow_run_name=stage
         )
         log.info("goes to the pool %s, as its run %s", pool, run.id)
-        state = _wait(run.id, leash)
+        state = _wait(run.id, processes)
         if state.is_failed():  # a state of its own, for Prefect puts other words on one returned
             return Failed(message=state.message)
         if not state.is_crashed():
@@ -118,9 +123,9 @@ def send(
     return Failed(message=f"{TRIES} machines of the pool {pool} were lost at it")
 
 
-def _wait(run: UUID, leash: Leash) -> State:
+def _wait(run: UUID, processes: ProcessGroup) -> State:
     with get_client(sync_client=True) as client:
-        while leash.reason is None:
+        while processes.reason is None:
             state = client.read_flow_run(run).state
             if state and state.is_cancelled():
                 return Cancelled(message=f"someone cancelled its run {run}")
@@ -128,4 +133,4 @@ def _wait(run: UUID, leash: Leash) -> State:
                 return state
             time.sleep(EVERY)
         client.set_flow_run_state(run, Cancelling())
-    return Cancelled(message=leash.reason)
+    return Cancelled(message=processes.reason)

@@ -18,13 +18,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows.leash import Cut, Leash
+from flows.process_group import ProcessGroup, Stopped
 from flows.reproduce import ask, environment
-from timnet.cli.push import has_address, refuse_unlicensed
-from timnet.cli.status import ask_dvc
 from timnet.errors import ArtifactError, TimnetError, listing
 from timnet.paths import Workspace, write_text
 from timnet.project import git
+from timnet.project.dvc import ask_dvc
+from timnet.project.remotes import has_address, refuse_unlicensed
 
 PREFIX = "retrain"  # of branches
 COMMITTED = ("params.yaml", "dvc.lock", "data.dvc", "results")
@@ -59,13 +59,13 @@ class Version:
 class Repository:
     """A checkout; `remote` is the name of git's remote, which need not exist."""
 
-    def __init__(self, root: Path, leash: Leash, remote: str) -> None:
+    def __init__(self, root: Path, processes: ProcessGroup, remote: str) -> None:
         from dvc.repo import Repo
 
         self.root = root
         self.worktree = Workspace(root).retraining / "worktree"
-        self._let_in = Workspace(root).retraining / "let-in"
-        self.leash = leash
+        self._published = Workspace(root).retraining / "published"
+        self.processes = processes
         known = (self._ask("remote") or "").split()
         self.remote = remote if remote in known else None
         with Repo(str(root)) as repo:
@@ -124,20 +124,20 @@ class Repository:
 
     def is_unchanged(self, tip: str) -> bool:
         """Whether the files of a commit are known to be up to date."""
-        return self.is_let_in(tip) or bool(self.with_files_of(tip))
+        return self.is_published(tip) or bool(self.with_files_of(tip))
 
     def with_files_of(self, tip: str) -> list[Candidate]:
         """Candidates that a tip does not differ from: people merged them."""
         return [each for each in self.candidates() if each.tree == self.tree_of(tip)]
 
-    def is_let_in(self, tip: str) -> bool:
+    def is_published(self, tip: str) -> bool:
         """Whether the files of a commit were noted as up to date and published."""
         with suppress(FileNotFoundError):
-            return self._let_in.read_text(encoding="utf-8").strip() == self.tree_of(tip)
+            return self._published.read_text(encoding="utf-8").strip() == self.tree_of(tip)
         return False
 
-    def note_let_in(self, tip: str) -> None:
-        write_text(self._let_in, f"{self.tree_of(tip)}\n")
+    def note_published(self, tip: str) -> None:
+        write_text(self._published, f"{self.tree_of(tip)}\n")
 
     # the worktree
 
@@ -183,7 +183,7 @@ class Repository:
     def pull(self) -> str:
         """Put in place what DVC's cache or remote has of recordings and outputs."""
         bring = ("pull", "--run-cache") if self.data_remote else ("checkout",)
-        return ask(self.leash, self.worktree, *bring, "--force", "--allow-missing")
+        return ask(self.processes, self.worktree, *bring, "--force", "--allow-missing")
 
     def commit(self, tip: str, branch: str) -> str | None:
         """Commit parameters, lock and results in the worktree; None if they are as they were."""
@@ -216,7 +216,7 @@ class Repository:
         """
         remote = self.data_remote or ""
         refuse_unlicensed(self.worktree, remote)
-        said = ask(self.leash, self.worktree, "push", "--run-cache", "--remote", remote)
+        said = ask(self.processes, self.worktree, "push", "--run-cache", "--remote", remote)
         status = json.loads(ask_dvc(self.worktree, "data", "status", "--not-in-remote", "--json"))
         if missing := status.get("not_in_remote"):
             raise TimnetError(
@@ -343,8 +343,8 @@ class Repository:
         given = {**os.environ, "GIT_TERMINAL_PROMPT": "0", **who}
         command = ("git", "-c", f"core.hooksPath={os.devnull}", *arguments)
         status, said, complained = self._run(command, folder or self.root, given)
-        if status and self.leash.reason is not None:
-            raise Cut(self.leash.reason)
+        if status and self.processes.reason is not None:
+            raise Stopped(self.processes.reason)
         if status:
             raise TimnetError(f"`git {' '.join(arguments)}` failed:\n{complained.strip()}")
         return said
@@ -353,7 +353,7 @@ class Repository:
         self, command: tuple[str, ...], folder: Path, given: dict[str, str]
     ) -> tuple[int, str, str]:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        with self.leash.start(command, cwd=folder, env=given, **pipes) as process:
+        with self.processes.start(command, cwd=folder, env=given, **pipes) as process:
             said, complained = process.communicate()
         return process.returncode, said, complained
 

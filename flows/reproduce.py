@@ -2,11 +2,12 @@
 
     python -m flows.reproduce [TARGET...]
 
-Each stage of dvc.yaml is one task run of its name, started as soon as the stages that it depends
-on have ended, several at a time. It is one `dvc repro --single-item`, and ends as
+Each stage of dvc.yaml that is not up to date is one task run of its name, started as soon as the
+stages that it depends on have ended, several at a time. The others are counted as unchanged. It is
+one `dvc repro --single-item`, and ends as
 
     Completed  the stage ran
-    Cached     DVC found it unchanged
+    Cached     what it depends on came out as before
     Restored   DVC's run cache held its outputs; they were put in place, nothing ran
     Failed     with the last lines of what it printed
     NotReady   it needs a stage that failed, and was not started
@@ -23,13 +24,13 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from queue import Empty, SimpleQueue
 from typing import Any, Literal, get_args
 
 from dvc.exceptions import DvcException
@@ -43,28 +44,32 @@ from prefect.concurrency.asyncio import AcquireConcurrencySlotTimeoutError
 from prefect.concurrency.sync import concurrency
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
-from prefect.futures import PrefectFuture
+from prefect.futures import PrefectFuture, wait
 from prefect.states import Cancelled, Completed, Failed, Pending, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.artifacts import Progress, show
+from flows.artifacts import reported, show
 from flows.command import run_and_exit
-from flows.guard import exclusive, watch
-from flows.leash import Cut, Leash
 from flows.pool import prepare, send
-from timnet.cli.push import refuse_unlicensed
-from timnet.cli.status import (
-    past_time,
+from flows.process_group import ProcessGroup, Stopped
+from flows.run_control import describe, exclusive, watch
+from flows.server import running_ui
+from timnet.errors import ParameterError, TimnetError, listing
+from timnet.evaluation.protocols import ORDER
+from timnet.paths import Workspace
+from timnet.project import params
+from timnet.project.dvc import repository
+from timnet.project.estimates import estimate
+from timnet.project.remotes import PRIVATE, refuse_unlicensed
+from timnet.project.status import (
+    corpora_of,
     refuse_data_changes,
     stages_of,
     stale_stages,
     training_stages,
 )
-from timnet.errors import ParameterError, TimnetError, listing
-from timnet.paths import Workspace
-from timnet.project.licences import PRIVATE
 
-Protocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
+Protocol = Literal[ORDER]  # type: ignore[valid-type]
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
     "didn't change, skipping": "Cached",
     "is cached - skipping run, checking out outputs": "Restored",
@@ -140,22 +145,62 @@ def reproduce(
     try:
         if max_workers < 1:
             raise ParameterError(f"max_workers is {max_workers}; give 1 or more.")
-        if not allow_data_changes:
-            refuse_data_changes(root)
-        steps = plan(root, targets, corpora, protocols)
-        if dry_run:
-            return forecast(root, steps, force)
+        wanted = partial(look, root, targets, corpora, protocols, force, allow_data_changes)
         run = this_run()
-        with exclusive(root, run.name) as lock, Leash(lock) as leash:
-            watch(run, leash)
+        if dry_run:
+            return forecast(root, run, wanted())
+        with exclusive(root, run.name) as lock, ProcessGroup(lock) as processes:
+            watch(run, processes)
+            found = wanted()
+            describe(run, root, f"reproduce {about(root, found.stale)}")
             if pool is not None:
                 prepare(root, pool)
-            states = run_steps(root, steps, leash, max_workers, force, pool)
-            if leash.reason is None:
+            states = run_steps(Work(root, processes, max_workers, force, pool), found.to_run)
+            if processes.reason is None:
                 show(root, [stage for stage, state in states.items() if state.is_completed()])
-            return outcome(steps, states, leash.reason)
+            return outcome(found, states, processes.reason)
     except (TimnetError, DvcException) as error:
         return Failed(message=str(error))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is to be done."""
+
+    steps: dict[str, Step]  # all that were asked for, in the order in which DVC would run them
+    stale: dict[str, list[str]]  # those of them that may run, each with why
+
+    @property
+    def to_run(self) -> dict[str, Step]:
+        return {stage: step for stage, step in self.steps.items() if stage in self.stale}
+
+
+def look(
+    root: Path,
+    targets: Sequence[str] = (),
+    corpora: Sequence[str] = (),
+    protocols: Sequence[str] = (),
+    force: bool = False,
+    allow_data_changes: bool = False,
+) -> Found:
+    """What a run would do; arguments and errors as of the flow `reproduce`."""
+    with repository(root) as repo:
+        if not allow_data_changes:
+            refuse_data_changes(repo)
+        steps, stale = plan(repo, targets, corpora, protocols), stale_stages(repo)
+    forced = {stage: ["forced"] for stage in (steps if force else ())}
+    why = {stage: reasons or ["if what it depends on changes"] for stage, reasons in stale.items()}
+    return Found(steps, {stage: each for stage, each in (forced | why).items() if stage in steps})
+
+
+def about(root: Path, stages: Collection[str]) -> str:
+    """What some stages are for, such as `emovo 3 stages`."""
+    if not stages:
+        return "nothing: up to date"
+    corpora = corpora_of(Workspace(root), stages)
+    named = [", ".join(corpora) if len(corpora) < 4 else f"{len(corpora)} corpora"]
+    number = f"{len(stages)} stage{'s' if len(stages) > 1 else ''}"
+    return " ".join([*filter(None, named), number])
 
 
 def this_run() -> FlowRun:
@@ -165,23 +210,24 @@ def this_run() -> FlowRun:
 
 
 def plan(
-    root: Path,
+    repo: Any,
     targets: Sequence[str] = (),
     corpora: Sequence[str] = (),
     protocols: Sequence[str] = (),
 ) -> dict[str, Step]:
     """The stages to bring up to date, in the order in which DVC would run them.
 
+    Args:
+        repo: as of `timnet.project.dvc.repository`.
+
     Raises:
         ParameterError: no such stage or corpus.
     """
-    from dvc.repo import Repo
     from dvc.repo.reproduce import plan_repro
     from dvc.stage import PipelineStage
 
-    with Repo(str(root)) as repo:
-        graph = repo.index.graph
-        kept = {out.def_path for out in repo.index.outs if out.use_cache}
+    root, graph = Path(repo.root_dir), repo.index.graph
+    kept = {out.def_path for out in repo.index.outs if out.use_cache}
     names = {  # of the stages in dvc.yaml; data.dvc is a node of the graph too
         stage: {stage.name, stage.name.partition("@")[0]}
         for stage in graph
@@ -219,76 +265,59 @@ def _and_above(path: str) -> set[str]:
     return {path, *map(str, PurePosixPath(path).parents)}
 
 
-def forecast(root: Path, steps: Mapping[str, Step], force: bool) -> State:
+def forecast(root: Path, run: FlowRun, found: Found) -> State:
     """What a run would do, in the log and as an artifact."""
-    workspace, stale = Workspace(root), stale_stages(root)
-    would = [stage for stage in steps if force or stage in stale]
-    lines = []
-    for stage in would:
-        reasons = stale.get(stage) or ["if what it depends on changes"]
-        why = "; ".join(["forced"] if force and stage not in stale else reasons)
-        lines.append((stage, why, past_time(workspace, [stage])))
-        get_run_logger().info("would run %s: %s (%s)", *lines[-1])
-    said = f"{len(would)} of {len(steps)} stages would run"
+    workspace = Workspace(root)
+    known = params.read(workspace.params) if workspace.params.is_file() else None
+    would = found.to_run
+    describe(run, root, f"dry run of {about(root, would)}")
+
+    def time(stages: Collection[str]) -> str:
+        return str(estimate(workspace, known, stages)) if known else "not timed"
+
+    lines = [(stage, "; ".join(found.stale[stage]), time([stage])) for stage in would]
+    for line in lines:
+        get_run_logger().info("would run %s: %s (%s)", *line)
+    said = f"{len(would)} of {len(found.steps)} stages would run"
     if would:
-        said += f"; one after the other: {past_time(workspace, would)}"
+        said += f"; one after the other: {time(would)}"
     rows = [f"| {stage} | {why} | {time} |" for stage, why, time in lines]
     text = ["# Dry run", "", f"{said}.", "", "| stage | why | time |", "| --- | --- | --- |", *rows]
     create_markdown_artifact("\n".join(text), key="dry-run", description=said)
     return Completed(message=f"dry run: {said}")
 
 
-def run_steps(
-    root: Path,
-    steps: Mapping[str, Step],
-    leash: Leash,
-    max_workers: int,
-    force: bool,
-    pool: str | None,
-) -> dict[str, State]:
-    """Run each stage once what it needs has ended; gives the states of those that were reached."""
-    room = {False: max_workers, True: 0}
-    if any(step.gpu for step in steps.values()):
-        here = slots()
-        room[True] = len(steps) if pool else here
-    progress = Progress(root)
-    futures: dict[str, PrefectFuture[Any]] = {}
-    running, waiting = set[str](), list(steps)
-    ended: SimpleQueue[str] = SimpleQueue()
-    while running or (waiting and leash.reason is None):
-        for stage in list(waiting):
-            step = steps[stage]
-            beside = sum(steps[other].gpu == step.gpu for other in running)
-            if beside >= room[step.gpu] or not (futures.keys() - running).issuperset(step.needs):
-                continue
-            waiting.remove(stage)
-            running.add(stage)
-            futures[stage] = run_stage.submit(
-                root,
-                stage,
-                leash,
-                step,
-                force,
-                pool,
-                [each for each in step.needs if not futures[each].state.is_completed()],
-                # else Prefect itself ends it, naming what it needs by a number
-                wait_for=[allow_failure(futures[each]) for each in step.needs],
-                return_state=False,
-            )
-            futures[stage].add_done_callback(partial(_put, ended, stage))
-        with suppress(Empty):
-            stage = ended.get(timeout=1.0)
-            running.remove(stage)
-            futures[stage].wait()  # takes the state that it ended in; the server learns it later
-            if futures[stage].state.is_completed():
-                progress.end(stage)
-        for stage in running:
-            progress.look(stage)
-    return {stage: futures[stage].state for stage in steps if stage in futures}
+class Work:
+    """What the tasks of one run share."""
+
+    def __init__(
+        self, root: Path, processes: ProcessGroup, max_workers: int, force: bool, pool: str | None
+    ) -> None:
+        self.root, self.processes, self.force, self.pool = root, processes, force, pool
+        self.room = threading.Semaphore(max_workers)  # of stages that do not train
+        self.turn = threading.Lock()  # one of this run at a time asks for a slot of the limit `gpu`
+        self.futures: dict[str, PrefectFuture[Any]] = {}
+
+    def lacking(self, step: Step) -> list[str]:
+        """Of the stages that a step needs those that have ended otherwise than completed."""
+        needed = (each for each in step.needs if each in self.futures)
+        return [each for each in needed if not self.futures[each].state.is_completed()]
 
 
-def _put(queue: SimpleQueue[str], stage: str, _future: Any) -> None:
-    queue.put(stage)
+def run_steps(work: Work, steps: Mapping[str, Step]) -> dict[str, State]:
+    """Run each stage once what it needs has ended; gives the states that they end in."""
+    for stage, step in steps.items():  # each stands behind what it needs
+        needed = [work.futures[each] for each in step.needs if each in work.futures]
+        work.futures[stage] = run_stage.submit(
+            work,
+            stage,
+            step,
+            # else Prefect itself ends it, naming what it needs by a number
+            wait_for=[allow_failure(each) for each in needed],
+            return_state=False,
+        )
+    wait(list(work.futures.values()))
+    return {stage: future.state for stage, future in work.futures.items()}
 
 
 def is_transient(_task: Any, _run: Any, state: State) -> bool:
@@ -304,33 +333,28 @@ PATIENT: dict[str, Any] = {  # a task that tries again what is transient
 
 
 @task(task_run_name="{stage}", **PATIENT)
-def run_stage(
-    workspace: Path,
-    stage: str,
-    leash: Leash,
-    step: Step,
-    force: bool,
-    pool: str | None,
-    lacking: Sequence[str],
-) -> State:
-    """Let DVC reproduce one stage whose inputs are up to date, here or on a machine of a pool.
-
-    Args:
-        lacking: of the stages that it needs those that have not been completed; then it is not run.
-    """
-    if lacking:
+def run_stage(work: Work, stage: str, step: Step) -> State:
+    """Let DVC reproduce one stage whose inputs are up to date, here or on a machine of a pool."""
+    if lacking := work.lacking(step):
         return Pending(name="NotReady", message=f"it needs {listing(lacking)}")
-    if step.pooled and pool:
-        return run_elsewhere(workspace, stage, leash, step, pool)
-    with ExitStack() as stack:
-        if step.gpu:
-            take_slot(stack, leash)
-        return reproduce_stage(leash, workspace, stage, *(["--force"] if force else []))
+    try:
+        if step.pooled and work.pool:
+            return run_elsewhere(work.root, stage, work.processes, step, work.pool)
+        with slot(work.processes, work.turn) if step.gpu else work.room:
+            if work.processes.reason is not None:
+                return Pending(name="NotReady", message=work.processes.reason)
+            with reported(work.root, stage):
+                options = ["--force"] if work.force else []
+                return reproduce_stage(work.processes, work.root, stage, *options)
+    except TimnetError as error:
+        return Failed(message=str(error))
 
 
-def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: str) -> State:
+def run_elsewhere(
+    workspace: Path, stage: str, processes: ProcessGroup, step: Step, pool: str
+) -> State:
     """Let a machine of the pool run a stage, unless the remote has its result already."""
-    restore = partial(reproduce_stage, leash, workspace, stage, "--pull", SHELL=NO_SHELL)
+    restore = partial(reproduce_stage, processes, workspace, stage, "--pull", SHELL=NO_SHELL)
     state = restore(quiet=True)
     if state.is_completed() and state.name == "Completed":
         return Completed(name="Restored", message="its outputs came from the remote")
@@ -340,10 +364,10 @@ def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: s
         if step.inputs:
             refuse_unlicensed(workspace, PRIVATE)
             # Whole outputs: of a folder that was sent in part DVC believes that it is all there.
-            ask(leash, workspace, "push", "--remote", PRIVATE, *set(step.inputs.values()))
-        state = send(workspace, stage, step.needs, list(step.inputs), pool, leash)
-    except Cut as cut:
-        return Cancelled(message=str(cut))
+            ask(processes, workspace, "push", "--remote", PRIVATE, *set(step.inputs.values()))
+        state = send(workspace, stage, step.needs, list(step.inputs), pool, processes)
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
     except TimnetError as error:
         return Failed(message=str(error))
     if state.is_completed():
@@ -354,7 +378,7 @@ def run_elsewhere(workspace: Path, stage: str, leash: Leash, step: Step, pool: s
 
 
 def reproduce_stage(
-    leash: Leash,
+    processes: ProcessGroup,
     workspace: Path,
     stage: str,
     *options: str,
@@ -369,7 +393,7 @@ def reproduce_stage(
     command = ["--wait-for-lock", "repro", "--single-item", *options, stage]
     Workspace(workspace).progress(stage).unlink(missing_ok=True)  # of a run that was killed
     try:
-        with dvc(leash, workspace, *command, **environment) as process:
+        with dvc(processes, workspace, *command, **environment) as process:
             for line in map(str.rstrip, process.stdout or ()):
                 if not line or line.startswith(ADVICE):
                     continue
@@ -378,27 +402,27 @@ def reproduce_stage(
                 tail.append(line)
                 if verdict := VERDICTS.get(line.removeprefix(f"Stage '{stage}' ")):
                     name, message = verdict, line
-    except Cut as cut:
-        return Cancelled(message=str(cut))
-    if process.returncode and leash.reason is not None:
-        return Cancelled(message=leash.reason)
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
+    if process.returncode and processes.reason is not None:
+        return Cancelled(message=processes.reason)
     if process.returncode:
         said = "\n".join(tail) or "(it printed nothing)"
         return Failed(message=f"`dvc repro {stage}` ended with {process.returncode}:\n{said}")
     return Completed(name=name, message=message)
 
 
-def ask(leash: Leash, workspace: Path, *arguments: str) -> str:
+def ask(processes: ProcessGroup, workspace: Path, *arguments: str) -> str:
     """What a DVC command prints, once it has ended.
 
     Raises:
-        Cut: the leash was, before the command had ended.
+        Stopped: the group was, before the command had ended.
         TimnetError: the command failed; with the end of what it printed.
     """
-    with dvc(leash, workspace, "--wait-for-lock", *arguments) as process:
+    with dvc(processes, workspace, "--wait-for-lock", *arguments) as process:
         said = process.communicate()[0].strip()
-    if process.returncode and leash.reason is not None:
-        raise Cut(leash.reason)
+    if process.returncode and processes.reason is not None:
+        raise Stopped(processes.reason)
     if process.returncode:
         tail = "\n".join(said.splitlines()[-TAIL:])
         raise TimnetError(f"`dvc {' '.join(arguments)}` ended with {process.returncode}:\n{tail}")
@@ -407,11 +431,11 @@ def ask(leash: Leash, workspace: Path, *arguments: str) -> str:
 
 @contextmanager
 def dvc(
-    leash: Leash, workspace: Path, *arguments: str, **variables: str
+    processes: ProcessGroup, workspace: Path, *arguments: str, **variables: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """DVC on a leash."""
+    """DVC, as one of the run's processes."""
     # unbuffered: its lines are read as they are printed
-    with leash.start(
+    with processes.start(
         [sys.executable, "-c", DVC, *arguments],
         cwd=workspace,
         env={**environment(workspace), "PYTHONUNBUFFERED": "1", **variables},
@@ -446,35 +470,49 @@ def slots() -> int:
             return 1
 
 
-def take_slot(stack: ExitStack, leash: Leash) -> None:
-    """Wait for a slot of the limit `gpu`, which `stack` gives back, or for the leash to be cut."""
+@contextmanager
+def slot(processes: ProcessGroup, turn: threading.Lock) -> Iterator[None]:
+    """Hold a slot of the limit `gpu`, once there is one or the processes were stopped.
+
+    Raises:
+        ParameterError: the limit is 0, so that none would ever come.
+    """
     told = False
-    while leash.reason is None:
-        slot = concurrency(
-            GPU,
-            timeout_seconds=5,
-            lease_duration=LEASE,
-            strict=True,
-            raise_on_lease_renewal_failure=False,  # `watch` sees to a lost server
-        )
-        with suppress(AcquireConcurrencySlotTimeoutError):
-            stack.enter_context(slot)
-            return
-        if not told:
-            get_run_logger().info("waits for a slot of the limit %s, which others hold", GPU)
-            told = True
+    with ExitStack() as stack:
+        with turn:
+            while processes.reason is None:
+                if slots() == 0:
+                    raise ParameterError(
+                        f"the limit {GPU} is 0, so nothing may train. Raise it: "
+                        f"`prefect gcl update {GPU} --limit 1`, or under Concurrency in the UI."
+                    )
+                held = concurrency(
+                    GPU,
+                    timeout_seconds=5,
+                    lease_duration=LEASE,
+                    strict=True,
+                    raise_on_lease_renewal_failure=False,  # `watch` sees to a lost server
+                )
+                with suppress(AcquireConcurrencySlotTimeoutError):
+                    stack.enter_context(held)
+                    break
+                if not told:
+                    get_run_logger().info("waits for a slot of the limit %s: others hold it", GPU)
+                    told = True
+        yield
 
 
-def outcome(steps: Mapping[str, Step], states: Mapping[str, State], stopped: str | None) -> State:
+def outcome(found: Found, states: Mapping[str, State], stopped: str | None) -> State:
     """The flow's own state: failed if a stage is, naming these and what was not reached."""
     done = [str(state.name) for state in states.values() if state.is_completed()]
-    not_reached = [s for s in steps if s not in states or states[s].is_pending()]
+    done += ["unchanged"] * (len(found.steps) - len(found.to_run))
+    not_reached = [s for s in found.to_run if s not in states or states[s].is_pending()]
     failed = [stage for stage, state in states.items() if state.is_failed() or state.is_crashed()]
-    cut = [stage for stage, state in states.items() if state.is_cancelled()]
+    stopped_stages = [stage for stage, state in states.items() if state.is_cancelled()]
     counts = ", ".join(f"{done.count(name)} {name.lower()}" for name in sorted(set(done)))
     parts = {
         "failed": ", ".join(failed),
-        "stopped": ", ".join(cut),
+        "stopped": ", ".join(stopped_stages),
         "not reached": ", ".join(not_reached),
     }
     if not any(parts.values()):
@@ -485,7 +523,10 @@ def outcome(steps: Mapping[str, Step], states: Mapping[str, State], stopped: str
 
 
 def main() -> None:
-    """Run the flow from the command line: 0 if all stages are up to date, otherwise 1."""
+    """Run the flow from the command line: 0 if all stages are up to date, otherwise 1.
+
+    Where nothing is to be done and no server runs, none is started to say so.
+    """
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce")
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="stages or groups; else all")
     parser.add_argument("--workspace", type=Path, default=".", help="folder of dvc.yaml")
@@ -497,7 +538,24 @@ def main() -> None:
     parser.add_argument("--max-workers", type=int, default=2, help="stages at a time")
     parser.add_argument("--allow-data-changes", action="store_true", help="whatever data.dvc says")
     parser.add_argument("--pool", help="work pool whose machines train")
-    run_and_exit(reproduce, **vars(parser.parse_args()))
+    arguments = vars(parser.parse_args())
+    if unchanged := count_unchanged(**arguments):
+        print(f"reproduce: {unchanged} unchanged", file=sys.stderr)
+        return
+    run_and_exit(reproduce, **arguments)
+
+
+def count_unchanged(
+    workspace: Path, dry_run: bool, max_workers: int, pool: str | None, **options: Any
+) -> int:
+    """How many stages are up to date, if all are and there is no server to tell; otherwise 0."""
+    if dry_run or max_workers < 1 or "PREFECT_API_URL" in os.environ or running_ui():
+        return 0
+    try:
+        found = look(workspace.absolute(), **options)
+    except (TimnetError, DvcException):  # the flow says it too, where all can see it
+        return 0
+    return 0 if found.stale else len(found.steps)
 
 
 if __name__ == "__main__":

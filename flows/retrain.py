@@ -15,6 +15,7 @@ is simply started again. On a tip that is up to date it ends in seconds.
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import argparse
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,33 +31,34 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import ValidationError
 
 from flows.acquire import acquire
 from flows.artifacts import show
 from flows.command import run_and_exit
-from flows.guard import exclusive, watch
-from flows.leash import Cut, Leash
 from flows.pool import prepare
+from flows.process_group import ProcessGroup, Stopped
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
-from flows.reproduce import PATIENT, outcome, plan, run_steps, this_run
+from flows.reproduce import PATIENT, Work, look, outcome, run_steps, this_run
+from flows.run_control import describe, exclusive, watch
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
-from timnet.cli.status import refuse_data_changes
 from timnet.errors import TimnetError
+from timnet.evaluation.protocols import HONEST, ORDER
 from timnet.paths import Workspace
 from timnet.project import params
 
-GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `score.MEANING`
+GateProtocol = Literal[ORDER]  # type: ignore[valid-type]
 Promote = Literal["candidate", "ask", "production"]
 REFUSED = "timnet.retrain.refused"  # an event
 LOOKS = 5  # s between two looks for an answer
 
 
 class Answer(RunInput):
-    """What a person says of a candidate."""
+    """What a person says of a candidate. No default: who says nothing has not decided."""
 
-    decision: Literal["production", "rejected"] = "production"
+    decision: Literal["production", "rejected"]
 
 
 @flow(name="retrain", task_runner=ThreadPoolTaskRunner())  # type: ignore[arg-type]
@@ -64,7 +66,7 @@ def retrain(
     workspace: Path = Path(),
     branch: str = "main",
     baseline: str = "",
-    protocols: Sequence[GateProtocol] = ("corrected", "speaker", "cross"),
+    protocols: Sequence[GateProtocol] = HONEST,
     tolerance: float = TOLERANCE,
     weights: Mapping[str, Path] | None = None,
     promote: Promote = "candidate",
@@ -98,30 +100,30 @@ def retrain(
     archives = {corpus: Path(path).absolute() for corpus, path in (weights or {}).items()}
     options += [f"--weights={corpus}={path}" for corpus, path in archives.items()]
     try:
-        with at_work(root, run, git_remote) as repository:
+        with at_work(root, run, git_remote, branch) as repository:
             do("look", repository.fetch)
             made = brought_up_to_date(repository, branch, mirror, max_workers, pool)
             if made is None:
                 told = f"nothing has changed: {branch} is up to date"
-                return Completed(message=told + let_in(repository, branch, git_remote))
+                return Completed(message=told + publish_merged(repository, branch, git_remote))
             told = f"nothing has changed since {made.name}"
             if not is_settled(repository, made):
                 do("worktree", lambda: repository.prepare(made.commit))
                 against = repository.revision(baseline or branch)
                 closed = judge(repository, made, against, options)
                 if closed:
-                    return refuse(repository, made, closed)
+                    return reject(repository, made, closed)
                 told = f"{made.name}: the gate is open"
                 publish(repository, made)
             told += left_out(repository, git_remote)
             waiting = undecided(repository, made, promote)
         if waiting:
             decision = ask(made, waiting, patience) if promote == "ask" else PRODUCTION
-            with at_work(root, run, git_remote) as repository:
+            with at_work(root, run, git_remote, branch) as repository:
                 do(decision, lambda: decide(repository, made, waiting, decision))
         return Completed(message=f"{told}{registered(repository, made)}")
-    except Cut as cut:
-        return Cancelled(message=str(cut))
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
     except (TimnetError, DvcException) as error:
         return Failed(message=str(error))
 
@@ -130,7 +132,7 @@ def do(name: str, work: Callable[[], Any]) -> Any:
     """What a step gives, as a task run of its name; raises what it fails with."""
     state: State = step(name, work, return_state=True)
     if state.is_cancelled():
-        raise Cut(state.message or "")
+        raise Stopped(state.message or "")
     if not state.is_completed():
         raise TimnetError(f"{name}: {state.message}")
     return state.result()
@@ -140,8 +142,8 @@ def do(name: str, work: Callable[[], Any]) -> Any:
 def step(name: str, work: Callable[[], Any]) -> State:
     try:
         given = work()
-    except Cut as cut:
-        return Cancelled(message=str(cut))
+    except Stopped as stopped:
+        return Cancelled(message=str(stopped))
     except (TimnetError, DvcException) as error:
         return Failed(message=str(error))
     if isinstance(given, str) and given:
@@ -150,11 +152,12 @@ def step(name: str, work: Callable[[], Any]) -> State:
 
 
 @contextmanager
-def at_work(root: Path, run: FlowRun, git_remote: str) -> Iterator[Repository]:
+def at_work(root: Path, run: FlowRun, git_remote: str, branch: str) -> Iterator[Repository]:
     """The checkout, for the only run at work on it; what is started there ends with the `with`."""
-    with exclusive(root, run.name, "retrain") as lock, Leash(lock) as leash:
-        watch(run, leash)
-        yield Repository(root, leash, git_remote)
+    with exclusive(root, run.name, "retrain") as lock, ProcessGroup(lock) as processes:
+        watch(run, processes)
+        describe(run, root, f"retrain {branch}")
+        yield Repository(root, processes, git_remote)
 
 
 def brought_up_to_date(
@@ -167,7 +170,7 @@ def brought_up_to_date(
     if repository.is_unchanged(tip):
         return None
     bring(repository, tip, mirror)
-    states = reproduce(repository.worktree, repository.leash, max_workers, pool)
+    states = reproduce(repository.worktree, repository.processes, max_workers, pool)
     made = do("commit", lambda: commit(repository, tip, branch))
     if made is not None:
         show(repository.worktree, states)
@@ -194,23 +197,24 @@ def bring(repository: Repository, tip: str, mirror: str | None) -> None:
         state = acquire(absent, repository.worktree, mirror, return_state=True)
         if not state.is_completed():
             raise TimnetError(f"corpora are missing:\n{state.message}")
-    refuse_data_changes(repository.worktree)
 
 
-def reproduce(worktree: Path, leash: Leash, max_workers: int, pool: str | None) -> list[str]:
+def reproduce(
+    worktree: Path, processes: ProcessGroup, max_workers: int, pool: str | None
+) -> list[str]:
     """Run the stages, each a task as in the flow `reproduce`; gives their names.
 
     Raises:
         TimnetError: some failed, or nobody serves the pool.
-        Cut: the run was stopped.
+        Stopped: the run was stopped.
     """
-    steps = plan(worktree)
+    found = look(worktree)
     if pool is not None:
         prepare(worktree, pool)
-    states = run_steps(worktree, steps, leash, max_workers, force=False, pool=pool)
-    end = outcome(steps, states, leash.reason)
+    states = run_steps(Work(worktree, processes, max_workers, False, pool), found.to_run)
+    end = outcome(found, states, processes.reason)
     if end.is_cancelled():
-        raise Cut(end.message or "")
+        raise Stopped(end.message or "")
     if not end.is_completed():
         raise TimnetError(f"{end.message}. What was done is kept: start again once it is mended.")
     get_run_logger().info(end.message)
@@ -248,7 +252,7 @@ def judge(repository: Repository, made: Candidate, against: str, options: list[s
     return complaint.strip().removeprefix("timnet: ") if status == CLOSED else None
 
 
-def refuse(repository: Repository, made: Candidate, why: str) -> State:
+def reject(repository: Repository, made: Candidate, why: str) -> State:
     """Promote nothing, and tell everybody."""
     emit_event(
         REFUSED,
@@ -276,22 +280,24 @@ def push_tags(repository: Repository, made: Candidate) -> None:
         do("push tags", lambda: repository.push_tags(tags))
 
 
-def let_in(repository: Repository, branch: str, git_remote: str) -> str:
+def publish_merged(repository: Repository, branch: str, git_remote: str) -> str:
     """Publish a tip that is up to date, unless that was done when it was made.
 
     People have merged it: a candidate that the gate was closed to, perhaps. Says what came of it.
     """
     tip = repository.commit_of(repository.revision(branch))
     merged = repository.with_files_of(tip)
-    if repository.is_let_in(tip) or any(is_settled(repository, each) for each in merged):
+    if repository.is_published(tip) or any(is_settled(repository, each) for each in merged):
         return ""
     accepted = Candidate(branch, tip, tip, repository.tree_of(tip), parent="")
     if repository.remote and not repository.is_pushed(accepted):
         return ""  # a branch that nobody else has
     do("worktree", lambda: repository.prepare(tip))
     publish(repository, accepted)
-    repository.note_let_in(tip)
-    return f"; let in as it is{left_out(repository, git_remote)}{registered(repository, accepted)}"
+    repository.note_published(tip)
+    return (
+        f"; published as merged{left_out(repository, git_remote)}{registered(repository, accepted)}"
+    )
 
 
 def left_out(repository: Repository, git_remote: str) -> str:
@@ -323,18 +329,23 @@ def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
     names = ", ".join(map(str, waiting))
     text = f"{names} of {made.name} passed the gate: see the artifact `gate`. Use in production?"
     get_run_logger().info("%s Resume this run with the answer.", text)
-    try:
-        answer = pause_flow_run(
-            wait_for_input=Answer.with_initial_data(description=text),
-            timeout=int(3600 * patience),
-            poll_interval=LOOKS,
-        )
-    except FlowPauseTimeout:
-        raise TimnetError(
-            f"nobody answered in {patience:g} hours: {names} stay candidates. Start again to be "
-            "asked again."
-        ) from None
-    return answer.decision
+    end = time.monotonic() + 3600 * patience
+    while True:
+        try:
+            answer = pause_flow_run(
+                wait_for_input=Answer.with_initial_data(description=text),
+                timeout=max(int(end - time.monotonic()), 1),
+                poll_interval=LOOKS,
+            )
+        except ValidationError:  # someone resumed it past the form, which insists on an answer
+            get_run_logger().warning("resumed without a decision: asks again")
+            continue
+        except FlowPauseTimeout:
+            raise TimnetError(
+                f"nobody answered in {patience:g} hours: {names} stay candidates. Start again to "
+                "be asked again."
+            ) from None
+        return answer.decision
 
 
 def decide(repository: Repository, made: Candidate, waiting: list[Version], decision: str) -> None:

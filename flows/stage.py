@@ -3,10 +3,6 @@
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +10,21 @@ from prefect import flow, get_run_logger
 from prefect.states import Failed, State
 from ruamel.yaml import YAML
 
-from flows.artifacts import Progress
-from flows.guard import exclusive
-from flows.leash import Leash
+from flows.artifacts import reported
 from flows.pool import FLOW
+from flows.process_group import ProcessGroup
 from flows.reproduce import ask, reproduce_stage
-from timnet.cli.push import refuse_unlicensed
+from flows.run_control import exclusive
 from timnet.errors import ParameterError, TimnetError
-from timnet.paths import Workspace, replacing
+from timnet.paths import replacing
 from timnet.project import git
-from timnet.project.licences import PRIVATE
+from timnet.project.remotes import PRIVATE, refuse_unlicensed
 
 CLONE = "TIMNET_CLONE"  # where the runs of a worker find its clone
 
 
 @flow(name=FLOW, flow_run_name="{stage}")
-def take(stage: str, commit: str, lock: dict[str, Any], inputs: list[str]) -> State:
+def reproduce_in_clone(stage: str, commit: str, lock: dict[str, Any], inputs: list[str]) -> State:
     """Reproduce one stage in this machine's clone, from the remote and back to it.
 
     Args:
@@ -41,17 +36,17 @@ def take(stage: str, commit: str, lock: dict[str, Any], inputs: list[str]) -> St
     root = Path(os.environ[CLONE])
     try:
         refuse_unlicensed(root, PRIVATE)
-        with exclusive(root, stage) as held, Leash(held) as leash:
+        with exclusive(root, stage) as held, ProcessGroup(held) as processes:
             check_out(root, commit)
             add_to_lock(root, lock)
             if inputs:
-                ask(leash, root, "pull", "--force", *inputs)
+                ask(processes, root, "pull", "--force", *inputs)
             with reported(root, stage):
-                state = reproduce_stage(leash, root, stage, "--pull")
+                state = reproduce_stage(processes, root, stage, "--pull")
             if state.is_completed():
-                ask(leash, root, "push", "--remote", PRIVATE, stage)
+                ask(processes, root, "push", "--remote", PRIVATE, stage)
                 # last, so that the run cache knows of no result that is not there
-                ask(leash, root, "push", "--remote", PRIVATE, "--run-cache", stage)
+                ask(processes, root, "push", "--remote", PRIVATE, "--run-cache", stage)
             return state
     except TimnetError as error:
         return Failed(message=str(error))
@@ -82,23 +77,3 @@ def add_to_lock(root: Path, entries: dict[str, Any]) -> None:
     content["stages"].update(entries)
     with replacing(path) as partial:
         YAML(typ="safe").dump(content, partial)
-
-
-@contextmanager
-def reported(root: Path, stage: str) -> Iterator[None]:
-    """Report the progress of a stage as an artifact while it runs."""
-    progress, ended = Progress(root), threading.Event()
-
-    def report() -> None:
-        while not ended.wait(1.0):
-            progress.look(stage)
-
-    Workspace(root).progress(stage).unlink(missing_ok=True)
-    thread = threading.Thread(target=copy_context().run, args=(report,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        progress.end(stage)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.command import command
-from flows.leash import Leash
+from flows.process_group import ProcessGroup
 from flows.server import HOST, announced, is_free, running_ui, start_server
 from timnet.errors import TimnetError
 
@@ -33,11 +33,11 @@ def main() -> None:
     port = parser.parse_args().port
     if not Path("dvc.yaml").is_file():
         sys.exit("ui: no dvc.yaml here: start it in the root of the project or of a workspace.")
-    with command("ui"), Leash() as leash:
-        run(leash, port)
+    with command("ui"), ProcessGroup() as processes:
+        run(processes, port)
 
 
-def run(leash: Leash, port: int) -> None:
+def run(processes: ProcessGroup, port: int) -> None:
     """Start everything, and serve until a signal comes; if it runs already, say where.
 
     Raises:
@@ -48,7 +48,7 @@ def run(leash: Leash, port: int) -> None:
         return
     if not is_free(port + 1):
         raise TimnetError(f"port {port + 1} of {HOST} is taken. Name another one with --port.")
-    url = start_server(leash, port)
+    url = start_server(processes, port)
     os.environ["PREFECT_API_URL"] = url  # for Prefect, which is not imported yet, and for runs
     os.environ["TIMNET_RESULTS_URL"] = serve_results(port + 1)
     with announced(url):

@@ -21,12 +21,11 @@ from prefect.flows import EntrypointType
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.command import command
-from flows.leash import Leash
 from flows.pool import HEARTBEAT
-from flows.server import running_ui
-from flows.stage import CLONE, take
-from timnet.cli.push import refuse_unlicensed
-from timnet.project.licences import PRIVATE
+from flows.process_group import ProcessGroup
+from flows.server import refuse_closed, running_ui
+from flows.stage import CLONE, reproduce_in_clone
+from timnet.project.remotes import PRIVATE, refuse_unlicensed
 
 
 def register(pool: str) -> None:
@@ -34,7 +33,9 @@ def register(pool: str) -> None:
     with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     kind = EntrypointType.MODULE_PATH  # the installed one, wherever a machine has it
-    deployment: Any = take.to_deployment(pool, work_pool_name=pool, entrypoint_type=kind)
+    deployment: Any = reproduce_in_clone.to_deployment(
+        pool, work_pool_name=pool, entrypoint_type=kind
+    )
     deployment.apply()
 
 
@@ -56,11 +57,12 @@ def main() -> None:
     }
     start = [sys.executable, "-m", "prefect", "worker", "start", "--type", "process"]
     with command("worker"):
+        refuse_closed(url)
         refuse_unlicensed(root, PRIVATE)
         with temporary_settings({PREFECT_API_URL: url}):
             register(pool)
-        with Leash() as leash:
-            sys.exit(leash.start([*start, "--pool", pool, "--limit", "1"]).wait())
+        with ProcessGroup() as processes:
+            sys.exit(processes.start([*start, "--pool", pool, "--limit", "1"]).wait())
 
 
 if __name__ == "__main__":

@@ -106,9 +106,9 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def reproduce_demo(folder: Path) -> None:
-    from timnet.cli.people import set_up_demo
+    from timnet.project.demo import set_up
 
-    set_up_demo(ROOT, folder)
+    set_up(ROOT, folder)
     edit(folder / "params.yaml", "epochs: 22", "epochs: 1")
     edit(folder / "params.yaml", "tabs: 5", "tabs: 2")
     edit(folder / "params.yaml", "batch_size: 8", "batch_size: 64")

@@ -14,8 +14,9 @@ from conftest import ROOT, commit, run
 from ruamel.yaml import YAML
 
 from timnet import schemas
-from timnet.corpora import corpus
-from timnet.corpora import custom as own
+from timnet.acquire.table import import_table
+from timnet.corpora import CORPORA, corpus, custom
+from timnet.paths import write_json
 
 SLOW = pytest.mark.slow
 
@@ -32,7 +33,7 @@ def name_in_params(folder: Path, name: str) -> None:
     """A params.yaml that has one corpus and nothing to run on it."""
     yaml = YAML()
     content = yaml.load(ROOT / "params.yaml")
-    content["corpora"] = [name]
+    content["corpora"] = {name: name if name in CORPORA else "custom"}
     content["features"]["sets"] = {}
     content["runs"] = {}
     content["models"] = {}
@@ -114,10 +115,10 @@ def test_a_corpus_that_fails_leaves_the_others_under_dvc(folder, tmp_path):
 def test_recordings_that_dvc_would_leave_out_are_told(folder, tmp_path):
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
-    own.take(own_table(tmp_path / "one"), "one", folder / "data")
+    import_table(own_table(tmp_path / "one"), "one", folder / "data")
     run(folder, "dvc", "add", "--quiet", "data")
     before = (folder / "data.dvc").read_bytes()
-    own.take(own_table(tmp_path / "two"), "two", folder / "data")
+    import_table(own_table(tmp_path / "two"), "two", folder / "data")
     (folder / "data/two/.dvcignore").write_text("/anna\n")
     message = failing(folder, "acquire", "two")
     assert "4 of the recordings in data/: two/anna/0.wav" in message
@@ -142,7 +143,7 @@ def test_a_corpus_that_fails_does_not_excuse_its_own_loss(folder, tmp_path):
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
     for name in ("one", "two"):
-        own.take(own_table(tmp_path / name), name, folder / "data")
+        import_table(own_table(tmp_path / name), name, folder / "data")
     run(folder, "dvc", "add", "--quiet", "data")
     before = (folder / "data.dvc").read_bytes()
     (folder / "data/one/anna/1.wav").unlink()
@@ -238,12 +239,12 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
 
     monkeypatch.chdir(folder)
     monkeypatch.setenv("TIMNET_WORKERS", "1")
-    own.take(own_table(tmp_path / "mine"), "mine", folder / "data")
+    import_table(own_table(tmp_path / "mine"), "mine", folder / "data")
     yaml = YAML()
     content = yaml.load(ROOT / "timnet/demo.yaml")
     settings = dict(content["runs"]["demo-random"], trained_on="mine", tested_on="mine")
     settings |= {"folds": {"protocol": "random", "number": 2, "seeds": [1]}, "signal_length": 22050}
-    content["corpora"], content["models"] = ["mine"], {}
+    content["corpora"], content["models"] = {"mine": "custom"}, {}
     content["features"]["sets"] = {"mine-22050": {"corpus": "mine", "signal_length": 22050}}
     content["train"]["epochs"] = 1
     content["runs"] = {"mine-random": settings}
@@ -252,8 +253,8 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
     stages.features("mine-22050")
     stages.folds("mine-random")
     summary = {"corpus": "mine", "utterances": 8, "speakers": 2, "passed": True, "checks": []}
-    results.write_text(Path("results/validation/mine.json"), results.as_json(summary))
-    Path("dvc.lock").write_text("stages:\n  features@mine-22050: {}\n")
+    write_json(Path("results/validation/mine.json"), summary)
+    write_json(Path("results/corpora/mine.json"), custom.load(folder / "data/mine").description)
     shutil.rmtree("data")
 
     stages.train("mine-random")
@@ -264,7 +265,7 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
     assert record["labels"] == ["happy", "sad"]
     page = Path("results/report.html").read_text()
     assert "<h3>mine</h3>" in page
-    assert "stand in its <code>corpus.json</code>, which is not here" in page
+    assert "Terms: unknown" in page
 
 
 ABSENT_ACTORS = ", ".join(f"Actor_{n:02}" for n in range(1, 25) if n not in (1, 5, 7, 9, 20))

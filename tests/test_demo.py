@@ -8,7 +8,7 @@ import pytest
 from archives import laid_out, tree
 from conftest import run
 
-from timnet.cli.people import demo
+from timnet.cli.demo import demo
 from timnet.errors import ParameterError
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from archives import ARCHIVES, laid_out, tree, zipped
 from conftest import run
-from mini import launch_flow
 from prefect.client.orchestration import get_client
 from ruamel.yaml import YAML
 from server import Server, status
+from small_pipeline import launch_flow
 
 from flows.acquire import acquire
 

@@ -14,12 +14,12 @@ import boto3
 import psutil
 import pytest
 from conftest import ROOT, commit, edit, run
-from mini import copy, dvc, launch, lock, make, take, until
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.sorting import FlowRunSort
+from small_pipeline import copy, dvc, launch, lock, make, until, write_recording
 
-from flows.leash import Leash
 from flows.pool import prepare
+from flows.process_group import ProcessGroup
 from flows.server import free_port, start_server
 from timnet.errors import ParameterError
 
@@ -29,9 +29,9 @@ POOL = "machines"
 @pytest.fixture(scope="module")
 def api(tmp_path_factory):
     """URL of a server with all its services, events and automations among them."""
-    with pytest.MonkeyPatch.context() as patch, Leash() as leash:
+    with pytest.MonkeyPatch.context() as patch, ProcessGroup() as processes:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        yield start_server(leash, free_port())
+        yield start_server(processes, free_port())
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def project(new: Path, tmp_path: Path, remote: str, one: str) -> Path:
     root = copy(new, tmp_path / "project")
     with (root / ".dvc" / "config").open("a") as file:
         file.write(f"[core]\n    remote = private\n['remote \"private\"']\n{remote}")
-    take(root, "one", one)
+    write_recording(root, "one", one)
     dvc(root, "add", "--quiet", "data")
     commit(root)
     return root
@@ -91,7 +91,7 @@ def cut_power(process: psutil.Process) -> None:
 
 def same_as_serial(root: Path, new: Path, one: str) -> bool:
     serial = copy(new, root.with_name("serial"))
-    take(serial, "one", one)
+    write_recording(serial, "one", one)
     dvc(serial, "repro")
     return lock(root) == lock(serial) and all(
         (root / made).read_bytes() == (serial / made).read_bytes()

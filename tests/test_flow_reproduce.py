@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT, edit, run
 from flow import kills, left_in
-from mini import ALL, copy, dvc, launch, lock, make, take, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -20,14 +19,15 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Pending
 from reliability import dead_locks
+from small_pipeline import ALL, copy, dvc, launch, lock, make, until, write_recording
 
-from flows.leash import Leash
-from flows.reproduce import Step, is_transient, outcome, plan, reproduce
-from flows.reproduce import dvc as leashed_dvc
+from flows.process_group import ProcessGroup
+from flows.reproduce import Found, Step, is_transient, outcome, reproduce
+from flows.reproduce import dvc as started_dvc
+from flows.reproduce import plan as plan_of
 from flows.server import free_port, start_server
-from timnet.cli.status import past_time
 from timnet.errors import ParameterError
-from timnet.paths import Workspace
+from timnet.project.dvc import repository
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,11 @@ def names(tasks):
     return {stage: state.name for stage, state in tasks.items()}
 
 
+def plan(root, *arguments, **options):
+    with repository(root) as repo:
+        return plan_of(repo, *arguments, **options)
+
+
 def test_plan_is_dvcs_graph(new):
     assert plan(new) == {
         "copy@one": Step([]),
@@ -115,26 +120,27 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
     whole = plan(tmp_path)
     assert {stage for stage, step in whole.items() if step.gpu} == {*runs, "model@demo"}
     assert {stage for stage, step in whole.items() if step.pooled} == runs
-    assert past_time(Workspace(tmp_path), ["model@demo"]) == "no run here yet"
     some = plan(tmp_path, corpora=["demo"])
     assert everything.keys() - some.keys() == {"tables", "report"}
-    speaker = plan(tmp_path, protocols=["speaker"])
+    speaker = plan(tmp_path, protocols=["speaker-independent"])
     assert "score@demo-speaker" in speaker and "features@demo-44100" in speaker
     assert not any("random" in stage for stage in speaker)
-    assert list(plan(tmp_path, ["folds"], ["demo"], ["published"])) == [
+    assert list(plan(tmp_path, ["folds"], ["demo"], ["best-epoch"])) == [
         "manifest@demo",
         "folds@demo-random",
     ]
-    assert plan(tmp_path, protocols=["cross"]) == {}
+    assert plan(tmp_path, protocols=["cross-corpus"]) == {}
     with pytest.raises(ParameterError, match="demoo"):
         plan(tmp_path, corpora=["demoo"])
 
 
 def test_outcome_says_what_is_left():
-    steps = {name: Step([]) for name in ("a", "b", "c", "d")}
+    stages = ("a", "b", "c", "d")
+    steps = Found({name: Step([]) for name in stages}, {name: ["why"] for name in stages})
     done = Completed(name="Cached")
-    assert outcome({}, {}, None).message == "no stage to bring up to date"
-    assert outcome({"a": Step([])}, {"a": done}, None).message == "1 cached"
+    assert outcome(Found({}, {}), {}, None).message == "no stage to bring up to date"
+    assert outcome(Found({"a": Step([])}, {}), {}, None).message == "1 unchanged"
+    assert outcome(Found({"a": Step([])}, {"a": []}), {"a": done}, None).message == "1 cached"
     state = outcome(steps, {"a": done, "b": Failed(), "c": Pending(name="NotReady")}, None)
     assert state.is_failed()
     assert state.message == "failed: b; not reached: c, d; others: 1 cached"
@@ -176,12 +182,43 @@ def test_same_as_dvc_repro(first, new, tmp_path):
     assert "up to date" in dvc(first.root, "status")
 
 
-def test_second_run_is_cached(first):
+def test_a_second_run_changes_nothing(first):
     start(first.root)
-    seen = on_server(first.root, tasks=6)
-    assert seen.state.message == "6 cached"
-    assert names(seen.tasks) == dict.fromkeys(ALL, "Cached")
-    assert all(state.is_completed() for state in seen.tasks.values())
+    seen = on_server(first.root, tasks=0)
+    assert seen.state.is_completed() and seen.state.message == "6 unchanged"
+    assert seen.artifacts == {}
+
+
+def test_what_comes_out_as_before_stops_there(first, tmp_path):
+    root = copy(first.root, tmp_path / "same")
+    edit(root / "dvc.yaml", "cmd: sh work.sh copy/", "cmd: sh  work.sh copy/")
+    state = start(root)
+    assert state.message == "2 cached, 2 completed, 2 unchanged"
+    assert names(on_server(root, tasks=4).tasks) == {
+        "score@one": "Completed",
+        "score@two": "Completed",
+        "tables": "Cached",
+        "report": "Cached",
+    }
+
+
+def test_a_run_says_what_it_does(first, tmp_path):
+    root = copy(first.root, tmp_path / "named")
+    write_recording(root, "one", "# un\n")
+    start(root, targets=["score@one"])
+    with get_client(sync_client=True) as client:
+        flow_run = newest(root, client)
+    assert flow_run.name == "reproduce 2 stages"
+    commit = run(root, "git", "rev-parse", "--short=10", "HEAD").stdout.strip()
+    assert set(flow_run.tags) == {"main", commit}
+
+
+def test_nothing_to_do_needs_no_server(first):
+    flow = launch(first.root, PREFECT_API_URL="")
+    _, errors = flow.communicate(timeout=60)
+    assert flow.returncode == 0
+    assert errors.splitlines()[-1] == "reproduce: 6 unchanged"
+    assert not (first.root / ".prefect" / "server.log").exists()
 
 
 def test_force_runs_what_has_not_changed(first):
@@ -200,7 +237,7 @@ def test_restored_from_the_run_cache(first, tmp_path):
 def test_dry_run_says_what_and_why(first, tmp_path):
     root = copy(first.root, tmp_path / "dry")
     assert start(root, dry_run=True).message == "dry run: 0 of 6 stages would run"
-    take(root, "one", "# another\n")
+    write_recording(root, "one", "# another\n")
     state = start(root, dry_run=True)
     assert state.message == "dry run: 4 of 6 stages would run; one after the other: not timed"
     seen = on_server(root, tasks=0)
@@ -215,8 +252,8 @@ def test_dry_run_says_what_and_why(first, tmp_path):
 
 def test_failing_stage(first, tmp_path):
     root = copy(first.root, tmp_path / "failing")
-    take(root, "one", "broken\n")
-    take(root, "two", "# deux\n")
+    write_recording(root, "one", "broken\n")
+    write_recording(root, "two", "# deux\n")
     flow = launch(root)
     printed, errors = flow.communicate(timeout=120)
     seen = on_server(root, tasks=6)
@@ -243,7 +280,7 @@ def test_failing_stage(first, tmp_path):
 
 def test_changed_data_are_refused(first, tmp_path):
     root = copy(first.root, tmp_path / "changed")
-    take(root, "one", "# another\n")
+    write_recording(root, "one", "# another\n")
     state = reproduce(root, return_state=True)
     assert state.is_failed()
     assert state.message.startswith("data/ is not what data.dvc says:\n  - one: 1 file changed")
@@ -254,7 +291,7 @@ def test_changed_data_are_refused(first, tmp_path):
 def test_stages_run_together(first, tmp_path):
     root = copy(first.root, tmp_path / "together")
     for corpus in ("one", "two"):
-        take(root, corpus, "together\n")  # each waits for the other
+        write_recording(root, corpus, "together\n")  # each waits for the other
     assert start(root, targets=["copy"]).message == "2 completed"
 
 
@@ -266,28 +303,57 @@ def test_stages_on_a_gpu_run_alone(first, tmp_path):
         "      meta: {gpu: true}\n      outs:\n        - copy",
     )
     for corpus in ("one", "two"):
-        take(root, corpus, "alone\n")  # fails beside another
+        write_recording(root, corpus, "alone\n")  # fails beside another
     assert start(root, targets=["copy"]).message == "2 completed"
     with get_client(sync_client=True) as client:
         limit = client.read_global_concurrency_limit_by_name("gpu")
         assert (limit.limit, limit.active_slots) == (1, 0)
 
 
+def test_a_limit_of_0_is_told_and_a_new_one_is_obeyed(first, tmp_path):
+    root = copy(first.root, tmp_path / "limit")
+    edit(
+        root / "dvc.yaml",
+        "      outs:\n        - copy",
+        "      meta: {gpu: true}\n      outs:\n        - copy",
+    )
+    for corpus in ("one", "two"):
+        write_recording(root, corpus, "together\n")  # each waits for the other
+    with get_client(sync_client=True) as client:
+
+        def limit(number):
+            client.upsert_global_concurrency_limit_by_name("gpu", number)
+
+        limit(0)
+        try:
+            state = start(root, targets=["copy"])
+            assert state.is_failed() and state.message.startswith("failed: copy@one, copy@two")
+            assert "limit gpu is 0" in on_server(root, tasks=2).tasks["copy@one"].message
+            limit(1)
+            flow = launch(root, "copy")
+            until(lambda: any(root.glob("here-*")))
+            limit(2)  # while the second one waits
+            flow.communicate(timeout=120)
+            assert flow.returncode == 0
+        finally:
+            limit(1)
+
+
 @pytest.mark.slow
 def test_a_stage_waits_for_somebody_else_s_lock(first, tmp_path):
     root = copy(first.root, tmp_path / "busy")
-    take(root, "one", "together\n")
-    take(root, "two", "slow\n")
+    write_recording(root, "one", "together\n")
+    write_recording(root, "two", "slow\n")
     flow = launch(root, "copy", "--max-workers", "1")
     until((root / "here-one.txt").exists)
-    with Leash() as leash:
-        with leashed_dvc(leash, root, "repro", "--single-item", "copy@two"):
+    with ProcessGroup() as processes:
+        with started_dvc(processes, root, "repro", "--single-item", "copy@two"):
             until((root / "running").exists)
             (root / "here-two.txt").touch()  # copy@one can end
             busy = "is busy, it is being blocked by"
             until(lambda: any(busy in line for line in log_of(root)))
-            take(root, "two", "# deux\n")
-            leash.cut("enough")
+            write_recording(root, "two", "# deux\n")
+            processes.stop("enough")
         assert flow.wait(timeout=120) == 0
     assert (root / "copy" / "two.txt").read_text() == "# deux\n"
 
@@ -303,7 +369,7 @@ def log_of(root):
 @pytest.mark.slow
 def test_a_second_run_is_refused(first, tmp_path):
     root = copy(first.root, tmp_path / "twice")
-    take(root, "one", "slow\n")
+    write_recording(root, "one", "slow\n")
     flow = launch(root)
     until((root / "running").exists)
     state = start(root)
@@ -317,11 +383,11 @@ def test_a_second_run_is_refused(first, tmp_path):
 @pytest.mark.slow
 def test_a_run_beside_dvc_repro_is_refused(first, tmp_path):
     root = copy(first.root, tmp_path / "beside")
-    take(root, "one", "slow\n")
-    with Leash() as leash, leashed_dvc(leash, root, "repro", "copy@one"):
+    write_recording(root, "one", "slow\n")
+    with ProcessGroup() as processes, started_dvc(processes, root, "repro", "copy@one"):
         until((root / "running").exists)
         state = start(root)
-        leash.cut("enough")
+        processes.stop("enough")
     assert state.is_failed()
     assert state.message.startswith(f"{root}: `dvc repro copy@one` (process ")
     assert state.message.endswith(
@@ -332,7 +398,7 @@ def test_a_run_beside_dvc_repro_is_refused(first, tmp_path):
 
 def test_locks_of_the_dead_stop_nobody(first, tmp_path):
     root = copy(first.root, tmp_path / "left")
-    take(root, "one", "# un\n")
+    write_recording(root, "one", "# un\n")
     dead_locks(root, "copy/one.txt", "score/one.txt")
     assert start(root, targets=["score@one"]).message == "2 completed"
 
@@ -341,7 +407,7 @@ def test_locks_of_the_dead_stop_nobody(first, tmp_path):
 @pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_flow_leaves_nothing(first, tmp_path, blow):
     root = copy(first.root, tmp_path / "slow")
-    take(root, "one", "slow\n")
+    write_recording(root, "one", "slow\n")
     flow = launch(root, "copy@one")
     until((root / "running").exists)
     assert any("sleep" in command for command in left_in(root))
@@ -357,7 +423,7 @@ def test_a_stopped_flow_leaves_nothing(first, tmp_path, blow):
         assert seen.tasks["copy@one"].is_cancelled()
         assert seen.tasks["copy@one"].message == "stopped"
     # the workspace is as usable as before
-    take(root, "one", "# un\n")
+    write_recording(root, "one", "# un\n")
     assert start(root).is_completed()
     assert (root / "score" / "one.txt").read_text() == "# un\n"
     assert "up to date" in dvc(root, "status", *ALL)
@@ -366,7 +432,7 @@ def test_a_stopped_flow_leaves_nothing(first, tmp_path, blow):
 @pytest.mark.slow
 def test_a_cancelled_run_stops(first, tmp_path):
     root = copy(first.root, tmp_path / "cancelled")
-    take(root, "one", "slow\n")
+    write_recording(root, "one", "slow\n")
     flow = launch(root, "score@one")
     until((root / "running").exists)
     with get_client(sync_client=True) as client:
@@ -384,16 +450,16 @@ def test_a_cancelled_run_stops(first, tmp_path):
 @pytest.mark.slow
 def test_a_lost_server_stops_the_run(new, tmp_path):
     root = copy(new, tmp_path / "lost")
-    take(root, "one", "slow\n")
-    with Leash() as leash:
-        url = start_server(leash, free_port())
+    write_recording(root, "one", "slow\n")
+    with ProcessGroup() as processes:
+        url = start_server(processes, free_port())
         flow = launch(root, PREFECT_API_URL=url)
         until((root / "running").exists)
     _, errors = flow.communicate(timeout=120)
     assert flow.returncode == 1
     assert f"the Prefect server at {url} has not answered for 30 s" in errors
     until(lambda: left_in(root) == [])
-    take(root, "one", "# one\n")
+    write_recording(root, "one", "# one\n")
     dvc(root, "repro")
     assert "up to date" in dvc(root, "status")
 

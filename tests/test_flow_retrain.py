@@ -12,14 +12,15 @@ from types import SimpleNamespace
 import pytest
 from conftest import run
 from flow import left_in
-from mini import dvc, launch_flow, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_runs import resume_flow_run
-from weekly import copy, make, push, refs, train
+from prefect.states import Running
+from retraining_project import copy, make, push, push_epochs, refs
+from small_pipeline import dvc, launch_flow, until
 
-from flows.leash import Leash
+from flows.process_group import ProcessGroup
 from flows.repository import Repository
 from flows.retrain import retrain
 
@@ -96,7 +97,9 @@ def test_first_run(first):
     assert sorted(path.name for path in (root / "build").iterdir()) == ["retrain"]
     verdict = newest(root).artifacts["gate"]
     assert verdict.data.startswith("# The gate is open\n")
-    assert "- UAR of demo-speaker, speaker: New: the baseline has nothing" in verdict.data
+    assert (
+        "- UAR of demo-speaker, speaker-independent: New: the baseline has nothing" in verdict.data
+    )
     assert f"- Before: origin/main at {refs(root)['main'][:10]}. After: {name} at" in verdict.data
 
 
@@ -117,12 +120,12 @@ def test_worse_then_better(first, tmp_path):
     root = copy(first.root, tmp_path / "home")
     accept(root)
     before = refs(origin(root))
-    train(root, 30)
+    push_epochs(root, 30)
     state = retrain(root, return_state=True)
     name = made(root)
     assert state.is_failed()
     why = "Fell by more than the tolerance, with 95 % confidence. -30.00 points ("
-    head = f"{name}: the gate is closed:\n  - UAR of demo-speaker, speaker: {why}"
+    head = f"{name}: the gate is closed:\n  - UAR of demo-speaker, speaker-independent: {why}"
     assert state.message.startswith(head)
     assert "Nothing was pushed or registered." in state.message
     assert refs(origin(root)) == {**before, "main": refs(root)["main"]}
@@ -147,7 +150,7 @@ def test_worse_then_better(first, tmp_path):
     before = refs(origin(root))
     state = retrain(root, return_state=True)
     told = "nothing has changed: main is up to date"
-    assert state.message == f"{told}; let in as it is; demo@v1.1.0 is candidate"
+    assert state.message == f"{told}; published as merged; demo@v1.1.0 is candidate"
     there = refs(origin(root))
     assert there.keys() - before.keys() == {"demo@v1.1.0", "demo#candidate#2"}
     assert there["demo@v1.1.0"] == there["main"]
@@ -155,7 +158,7 @@ def test_worse_then_better(first, tmp_path):
     assert retrain(root, return_state=True).message == told
     assert newest(root).tasks == {"look"}
     # a better one, where nothing can be pushed
-    train(root, 90)
+    push_epochs(root, 90)
     run(root, "git", "remote", "remove", "origin")
     dvc(root, "remote", "remove", "private")
     state = retrain(root, return_state=True)
@@ -176,9 +179,9 @@ def test_a_branch_that_was_squashed_and_deleted(first, tmp_path):
     run(root, "git", "push", "--quiet", "--delete", "origin", name)
     other = root.with_name("other")
     run(root.parent, "git", "clone", "--quiet", "--no-tags", "origin.git", other)
-    with Leash() as leash:
+    with ProcessGroup() as processes:
         for place, known in ((root, {name}), (other, set())):
-            repository = Repository(place, leash, "origin")
+            repository = Repository(place, processes, "origin")
             repository.fetch()
             assert repository.versions(refs(root)[name]) != []
             assert {each.revision for each in repository.candidates()} == known
@@ -196,6 +199,14 @@ def test_a_person_decides(first, tmp_path):
             return seen if seen.state.is_paused() else None
 
     asking = until(paused, 120)
+    with pytest.raises(RuntimeError, match="decision"):  # the form insists on an answer
+        resume_flow_run(asking.id)
+    assert paused()
+    with get_client(sync_client=True) as client:  # past the form
+        client.set_flow_run_state(asking.id, Running(), force=True)
+    until(lambda: not paused(), 60)
+    asking = until(paused, 120)
+    assert not [name for name in refs(root) if "production" in name]
     resume_flow_run(asking.id, run_input={"decision": "rejected"})
     _, errors = flow.communicate(timeout=120)
     told = f"nothing has changed since {made(root)}; demo@v1.0.0 is candidate and rejected"
@@ -265,18 +276,23 @@ def test_what_stops_it_is_said(first, tmp_path):
     flow = launch_flow("retrain", root, "--weights", "demo")
     _, errors = flow.communicate(timeout=60)
     assert "argument --weights: give CORPUS=ZIP, such as emovo=EMOVO_1.zip" in errors
-    options = ("--protocol=speaker", "--weights=demo=a.zip", "--patience=1", "--mirror=http://x")
+    options = (
+        "--protocol=speaker-independent",
+        "--weights=demo=a.zip",
+        "--patience=1",
+        "--mirror=http://x",
+    )
     flow = launch_flow("retrain", root, "--branch=mian", *options, "--max-workers=3", "--pool=p")
     _, errors = flow.communicate(timeout=120)
     assert "git knows no 'mian'" in errors
     given = newest(root).run.parameters
-    assert (given["protocols"], given["weights"]) == (["speaker"], {"demo": "a.zip"})
+    assert (given["protocols"], given["weights"]) == (["speaker-independent"], {"demo": "a.zip"})
     assert (given["patience"], given["mirror"]) == (1.0, "http://x")
     assert (given["max_workers"], given["pool"], given["promote"]) == (3, "p", "candidate")
-    train(root, 70)
+    push_epochs(root, 70)
     state = retrain(root, pool="none", return_state=True)
     assert state.is_failed() and "no machine has ever served the pool 'none'" in state.message
-    (root / "params.yaml").write_text("corpora: [demo]\n")
+    (root / "params.yaml").write_text("corpora: {demo: demo}\n")
     push(root, "Break it")
     state = retrain(root, return_state=True)
     assert state.is_failed() and "params.yaml: correct these settings:" in state.message

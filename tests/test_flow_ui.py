@@ -15,11 +15,10 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-import weekly
+import retraining_project
 from browser import chromium
 from conftest import ROOT, run
 from flow import left_in
-from mini import ALL, copy, make, take, until
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.filters import (
@@ -35,6 +34,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from small_pipeline import ALL, copy, make, until, write_recording
 
 from flows.server import free_port, is_free
 
@@ -52,7 +52,7 @@ def root(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """What is retrained."""
-    return weekly.make(tmp_path_factory.mktemp("ui-weekly") / "home")
+    return retraining_project.make(tmp_path_factory.mktemp("ui-weekly") / "home")
 
 
 def launch(root: Path, port: int) -> subprocess.Popen[str]:
@@ -78,7 +78,7 @@ def port(root) -> Iterator[int]:
     assert ui.stdout is not None
     assert ui.stdout.readline() == f"Prefect: http://127.0.0.1:{port}   (Ctrl-C stops it)\n"
     yield port
-    take(root, "one", "slow\n")
+    write_recording(root, "one", "slow\n")
     with api(port) as client:
         start(client, targets=["copy@one"])
         until((root / "running").exists)
@@ -173,7 +173,7 @@ def test_pages(root, port, first, browser):
 
 def test_a_cancelled_run_leaves_nothing(root, port, first):
     before = len(left_in(root))
-    take(root, "one", "slow\n")
+    write_recording(root, "one", "slow\n")
     with api(port) as client:
         run = start(client, targets=["score@one"])
         until((root / "running").exists)
@@ -182,7 +182,7 @@ def test_a_cancelled_run_leaves_nothing(root, port, first):
         assert ended(client, run).is_cancelled()
     until(lambda: len(left_in(root)) == before)
     (root / "running").unlink()
-    take(root, "one", "# one\n")
+    write_recording(root, "one", "# one\n")
 
 
 def test_schedules_fire(port, first, project):

@@ -115,7 +115,7 @@ def test_a_folder_that_may_only_be_read(workspace: Path) -> None:
 
 def test_no_temporary_folder_and_no_network(workspace: Path) -> None:
     """Stages need neither; what they leave is what they left with both."""
-    made = [workspace / name for name in ("build/validation/demo.json", "results/report.html")]
+    made = [workspace / name for name in ("results/validation/demo.json", "results/report.html")]
     before = [path.read_bytes() for path in made]
     script = """
     for folder in /tmp /var/tmp; do mount -o ro -t tmpfs tmpfs $folder; done
@@ -171,7 +171,7 @@ def test_another_place_language_time_and_clock_give_the_same_bytes(
         *(f"build/train/demo-random/{name}.parquet" for name in ("history", "predictions")),
         "build/train/demo-random/weights.npz",
         "results/runs/demo-random/scores.json",
-        "results/tables/corrected.md",
+        "results/tables/last-epoch.md",
     )
     for name in names:
         assert (folder / name).read_bytes() == (reproduced / name).read_bytes(), name

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, commit, edit, run
-from mini import dvc
 from ruamel.yaml import YAML
+from small_pipeline import dvc
 
-from timnet.cli.push import refuse_unlicensed
 from timnet.corpora import CORPORA
 from timnet.errors import LicenceError, ParameterError
-from timnet.project import licences
+from timnet.project.remotes import refuse_outputs, refuse_unlicensed
 
 STAGES = """\
 stages:
@@ -86,10 +85,10 @@ def test_refused_by_corpus_with_the_reason():
         "data": {"emovo": CORPORA["emovo"], "demo": CORPORA["demo"], "mine": None},
         "build/features/emovo-96000.parquet": {"emovo": CORPORA["emovo"]},
     }
-    licences.refuse("private", outputs)
-    licences.refuse("public", {"build/features/demo-44100.parquet": {"demo": CORPORA["demo"]}})
+    refuse_outputs("private", outputs)
+    refuse_outputs("public", {"build/features/demo-44100.parquet": {"demo": CORPORA["demo"]}})
     with pytest.raises(LicenceError) as caught:
-        licences.refuse("public", outputs)
+        refuse_outputs("public", outputs)
     first, emovo, mine, advice = str(caught.value).split("\n")
     assert first == "the remote 'public' may not have what was made of"
     assert emovo == (

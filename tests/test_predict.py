@@ -18,10 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from models import LABELS, RATE, small_model, voice
 
-from timnet.cli import answers
 from timnet.dataset import features
 from timnet.errors import AudioError
-from timnet.models import model
+from timnet.models import formats, model
 from timnet.models.predict import Prediction, windows
 from timnet.training.network import pad_channels
 
@@ -64,7 +63,7 @@ def test_logits_are_those_of_evaluation(small: model.Model) -> None:
     np.testing.assert_allclose(found.probabilities, odds.mean(0), atol=1e-6)
     assert found.emotion == LABELS[odds.mean(0).argmax()]
     assert found.votes == (odds.argmax(1) == odds.mean(0).argmax()).sum()
-    np.testing.assert_allclose(found.heard, [[0.15, 1.15]])
+    np.testing.assert_allclose(found.windows, [[0.15, 1.15]])
 
 
 def test_single_asks_the_first_network(small: model.Model) -> None:
@@ -134,8 +133,8 @@ def test_long_sound_has_a_timeline(small: model.Model, folder: Path) -> None:
     ((_, found),) = small.predict_files([folder / "sounds" / "deeper" / "long.wav"])
     assert isinstance(found, Prediction)
     assert found.seconds == 9
-    assert len(found.heard) == 17  # a second each, half a second apart
-    assert found.unlike == []
+    assert len(found.windows) == 17  # a second each, half a second apart
+    assert found.out_of_domain == []
     assert found.timeline[0].start == 0
     assert found.timeline[-1].end == 9
     for one, other in zip(found.timeline, found.timeline[1:], strict=False):
@@ -149,7 +148,7 @@ def test_long_sound_has_a_timeline(small: model.Model, folder: Path) -> None:
 
 
 def test_a_recording_like_the_training_set_is_not_doubted(small: model.Model) -> None:
-    assert small.predict(voice(1.1, 170), RATE).unlike == []
+    assert small.predict(voice(1.1, 170), RATE).out_of_domain == []
 
 
 @pytest.mark.parametrize(
@@ -165,13 +164,13 @@ def test_a_recording_like_the_training_set_is_not_doubted(small: model.Model) ->
 def test_a_recording_unlike_the_training_set_is_told(
     small: model.Model, sound: np.ndarray, rate: int, words: str
 ) -> None:
-    assert any(words in reason for reason in small.predict(sound, rate).unlike)
+    assert any(words in reason for reason in small.predict(sound, rate).out_of_domain)
 
 
 def test_a_higher_rate_of_the_same_band_is_like_it() -> None:
     trained_wide = small_model()
     object.__setattr__(trained_wide.reference, "sample_rates", (44100,))
-    told = trained_wide.predict(voice(1, rate=48000), 48000).unlike
+    told = trained_wide.predict(voice(1, rate=48000), 48000).out_of_domain
     assert not any("Hz" in reason for reason in told)
 
 
@@ -195,7 +194,7 @@ def predict(folder: Path, *arguments: str | Path, check: bool = True):
 
 def test_the_command_prints_a_table(folder: Path) -> None:
     said = predict(folder, "sounds").stdout.splitlines()
-    assert said[0].split() == ["recording", "emotion", "p", "or", "p", "votes", "heard"]
+    assert said[0].split() == ["recording", "emotion", "p", "or", "p", "votes", "length"]
     names = [line.split("  ")[0] for line in said[1:] if line.startswith("sounds")]
     assert names == [
         "sounds/deeper/long.wav",
@@ -210,7 +209,7 @@ def test_emotions_of_long_sound_are_listed(folder: Path) -> None:
     heard = np.array([[0, 3], [2, 5.4]])
     logits = np.array([[[9, 0]], [[0, 5]]], np.float32)
     found = Prediction(("calm", "happy"), 5.4, [], heard, logits, 1.0)
-    said = answers.Table(found.labels, [folder]).line(folder, found).splitlines()
+    said = formats.TableWriter(found.labels, [folder]).line(folder, found).splitlines()
     assert said[0].endswith("5 s in 2 windows")
     assert [line.split() for line in said[1:]] == [
         ["0:00", "to", "0:03", "calm", "1.00"],
@@ -263,9 +262,9 @@ def test_csv_and_json_are_for_programs(folder: Path, small: model.Model) -> None
     lines = predict(folder, wav, long, "--format", "json").stdout.splitlines()
     first, second = (json.loads(line) for line in lines)
     assert first["emotion"] == found.emotion
-    assert first["unlike"] == found.unlike
+    assert first["out_of_domain"] == found.out_of_domain
     assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-3)
-    assert len(second["heard"]) == 17
+    assert len(second["windows"]) == 17
     assert second["timeline"][-1]["end"] == 9
 
 
@@ -308,8 +307,8 @@ def test_emovo_through_prediction_is_the_paper_s(restored, shared: Path) -> None
     truth = [loaded.labels.index(emotion) for emotion in rows["emotion"].to_pylist()]
     assert (logits.argmax(1) == truth).sum() == 541
     (figures,) = loaded.card.figures
-    assert (figures.protocol, figures.uar, figures.war) == ("published", 92.01, 92.01)
-    assert np.mean([not each.unlike for each in found]) > 0.9
+    assert (figures.protocol, figures.uar, figures.war) == ("best-epoch", 92.01, 92.01)
+    assert np.mean([not each.out_of_domain for each in found]) > 0.9
 
 
 # formats of phones, which the optional program ffmpeg decodes
@@ -373,7 +372,7 @@ def test_recordings_of_phones_are_read_with_ffmpeg(
     assert abs(found.seconds - 9) < 0.1
     (plain,) = (each for _, each in small.predict_files([tmp_path / "x.wav"]))
     assert isinstance(plain, Prediction)
-    assert abs(len(found.heard) - len(plain.heard)) <= 1
+    assert abs(len(found.windows) - len(plain.windows)) <= 1
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     ((_, cut),) = small.predict_files([path])
     assert isinstance(cut, str) and cut.startswith("ffmpeg: ")
@@ -390,7 +389,7 @@ def test_long_sound_of_one_emotion_has_a_timeline_too(folder: Path, small: model
         LABELS, 41.0, [], np.array([(0.0, 30.0), (11.0, 41.0)]),
         np.tile(np.float32([9, 0, 0]), (2, 1, 1)), 1.0,
     )  # fmt: skip
-    lines = answers.Table(LABELS, [Path("x")]).line(Path("x"), said).splitlines()
+    lines = formats.TableWriter(LABELS, [Path("x")]).line(Path("x"), said).splitlines()
     assert lines[1].split() == ["0:00", "to", "0:41", "angry", "1.00"]
 
 
@@ -398,13 +397,13 @@ def test_long_sound_of_one_emotion_has_a_timeline_too(folder: Path, small: model
 def test_channels_that_cancel_out_are_no_silence(small: model.Model, left: float) -> None:
     sound = voice(1.1, 170)
     found = small.predict(np.stack([sound, -sound * (1 - left)], 1), RATE)
-    assert not any("silence" in reason for reason in found.unlike)
-    assert any("channels that cancel out" in reason for reason in found.unlike)
+    assert not any("silence" in reason for reason in found.out_of_domain)
+    assert any("channels that cancel out" in reason for reason in found.out_of_domain)
     same = small.predict(np.stack([sound, sound], 1), RATE)
     one = small.predict(np.stack([sound, 0 * sound], 1), RATE)
     for heard in (same, one):
-        assert not any("cancel" in reason for reason in heard.unlike)
-    assert small.predict(np.zeros((RATE, 2)), RATE).unlike == ["silence"]
+        assert not any("cancel" in reason for reason in heard.out_of_domain)
+    assert small.predict(np.zeros((RATE, 2)), RATE).out_of_domain == ["silence"]
 
 
 def test_a_name_of_another_normal_form_is_told(folder: Path) -> None:

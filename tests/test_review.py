@@ -19,7 +19,7 @@ def test_a_change_comes_with_its_interval(workspace: Path) -> None:
     edit(workspace / "params.yaml", "epochs: 1", "epochs: 2")
     run(workspace, "dvc", "repro", "tables")
     said = run(workspace, "timnet", "compare", "HEAD").stdout
-    (line,) = (line for line in said.splitlines() if "corrected | UAR" in line)
+    (line,) = (line for line in said.splitlines() if "last-epoch | UAR" in line)
     _, _, _, before, after, change, bounds = (cell.strip() for cell in line.split("|")[1:-1])
     assert float(after) - float(before) == pytest.approx(float(change), abs=0.011)
     low, high = (float(bound) for bound in bounds.split(" to "))
@@ -30,6 +30,8 @@ def test_a_change_comes_with_its_interval(workspace: Path) -> None:
 
 def test_runs_of_one_revision_alone_are_named(workspace: Path) -> None:
     (workspace / "results/runs/demo-speaker").rename(workspace / "results/runs/demo-new")
+    edit(workspace / "params.yaml", "  demo-speaker:", "  demo-new:")
+    edit(workspace / "params.yaml", "run: demo-speaker", "run: demo-new")
     lines = run(workspace, "timnet", "compare", "HEAD").stdout.splitlines()
     assert any("demo-new" in line and "new here" in line for line in lines)
     assert any("demo-speaker" in line and "not here, but in" in line for line in lines)
@@ -85,3 +87,42 @@ def test_a_fold_that_comes_out_otherwise_is_told_how_far_and_why(workspace: Path
     )
     result = run(workspace, "timnet", "verify", "demo-random", "--fold", "5", check=False)
     assert "timnet: demo-random has no fold 5; it has 0 to 4." in result.stderr
+
+
+def drop_a_run(workspace: Path) -> None:
+    """What leaves params.yaml leaves its results behind."""
+    path = workspace / "params.yaml"
+    text = path.read_text()
+    runs, models = text.index("  demo-random:"), text.index("  demo-speaker:")
+    path.write_text(text[:runs] + text[models:])
+
+
+def test_a_run_that_left_is_judged_no_more(workspace: Path) -> None:
+    drop_a_run(workspace)
+    compared = run(workspace, "timnet", "compare", "HEAD").stdout
+    assert any("demo-random" in row and "not here" in row for row in compared.splitlines())
+    commit(workspace)
+    compared = run(workspace, "timnet", "compare", "HEAD").stdout
+    assert "demo-random" not in compared and "demo-speaker" in compared
+    judged = run(workspace, "timnet", "gate", "HEAD").stdout
+    assert "demo-random" not in judged and "demo-speaker" in judged
+    judged = run(workspace, "timnet", "gate", "HEAD~1").stdout
+    assert any("demo-random" in row and "No longer run" in row for row in judged.splitlines())
+
+
+def test_results_of_a_run_that_left_are_named_and_removed(workspace: Path) -> None:
+    drop_a_run(workspace)
+    left = ["results/runs/demo-random", "results/figures/demo-random"]
+    said = run(workspace, "timnet", "tables").stdout
+    assert all(path in said for path in left) and "timnet runs --prune" in said
+    kept = workspace / "results/runs/demo-random/metrics.json"
+    before = kept.read_bytes()
+    kept.write_bytes(before + b"\n")  # git could not bring this back
+    refused = run(workspace, "timnet", "runs", "--prune", check=False)
+    assert refused.returncode == 1 and "demo-random" in refused.stderr and kept.exists()
+    kept.write_bytes(before)
+    said = run(workspace, "timnet", "runs", "--prune").stdout
+    assert all(f"{path}: not in params.yaml" in said for path in left)
+    assert not any((workspace / path).exists() for path in left)
+    assert (workspace / "results/runs/demo-speaker").exists()
+    assert "demo-random" not in run(workspace, "timnet", "runs", "--prune").stdout

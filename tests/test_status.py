@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import ROOT, run
-from mini import dvc, make, take, until
+import soundfile as sf
+from conftest import ROOT, edit, run
+from small_pipeline import dvc, make, until, write_recording
 
-from timnet.cli.busy import Busy, at_work, refuse_at_work
-from timnet.cli.status import locked, past_time, refuse_data_changes
 from timnet.errors import ArtifactError
 from timnet.paths import Workspace, write_text
+from timnet.project import params
+from timnet.project.dvc import locked, repository
+from timnet.project.estimates import estimate
+from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
+from timnet.project.status import refuse_data_changes as refuse
+from timnet.project.status import stale_stages
 
 LOCK = (ROOT / "dvc.lock").read_bytes()
 PART = LOCK[:8192]  # what DVC has written at first when it writes the file anew
@@ -39,12 +47,12 @@ def test_a_lock_that_is_being_written_is_waited_for(tmp_path: Path, there: bytes
 def test_tables_refuse_a_lock_without_what_they_were_made_of(workspace: Path) -> None:
     lock = workspace / "dvc.lock"
     lock.write_text(lock.read_text().replace("features@demo-44100:", "features@demo-96000:"))
-    before = (workspace / "results/provenance.json").read_bytes()
+    before = (workspace / "results/tables/single-corpus.csv").read_bytes()
     result = run(workspace, "timnet", "tables", check=False)
     assert result.returncode == 1
     said = "timnet: dvc.lock: no entry of features@demo-44100. Run `dvc repro`.\n"
     assert result.stderr == said
-    assert (workspace / "results/provenance.json").read_bytes() == before
+    assert (workspace / "results/tables/single-corpus.csv").read_bytes() == before
 
 
 def test_the_folder_that_holds_a_clone_is_no_project(tmp_path: Path) -> None:
@@ -55,21 +63,94 @@ def test_the_folder_that_holds_a_clone_is_no_project(tmp_path: Path) -> None:
     assert result.stderr.startswith("timnet: params.yaml: no such file. Run timnet in the root of")
 
 
-def test_a_time_is_told_only_where_it_was_taken(tmp_path: Path) -> None:
+def refuse_data_changes(root: Path) -> None:
+    with repository(root) as repo:
+        refuse(repo)
+
+
+def test_a_run_that_never_ran_is_estimated_from_those_that_did(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    stages = ["manifest@demo", "features@demo-44100", "publish@demo"]
-    assert past_time(workspace, stages) == "no run here yet"
-    for stage in stages[:2]:
-        write_text(workspace.times(stage), '{"seconds": 100.2}')
-    assert past_time(workspace, stages) == "up to 3 min"
-    assert past_time(workspace, stages[:1]) == "up to 100 s"
-    assert past_time(workspace, ["tables"]) == "not timed"
+    shutil.copy(ROOT / "timnet" / "demo.yaml", workspace.params)
+
+    def told(*stages: str) -> str:
+        return str(estimate(workspace, params.read(workspace.params), stages))
+
+    assert told("tables") == "seconds"
+    assert told("manifest@demo") == "not known yet"
+    assert told("train@demo-random").endswith("on two cores")  # of another machine
+    # a tenth of what demo-random has to do: 2 of 22 epochs of 5 networks
+    work = 10 * 240 * 87 * 5 * 2
+    done = f'{{"seconds": 60, "kind": "train fp32", "work": {work}}}'
+    write_text(workspace.times("train@left-long-ago"), done)
+    assert told("train@demo-random") == "about 11 min"
+    assert told("train@demo-random", "tables") == "about 11 min"
+    # 6 folds of speakers; another precision; half the epochs
+    assert told("train@demo-speaker") == "about 13 min"
+    edit(workspace.params, "epochs: 22", "epochs: 11")
+    edit(workspace.params, "precision: fp32", "precision: bf16")
+    assert told("train@demo-random") == "about 6 min"
+    assert told("train@demo-random", "manifest@demo").endswith(", and manifest@demo")
+    write_text(workspace.times("manifest@demo"), '{"seconds": 6, "work": 240}')
+    assert told("manifest@demo") == "about 6 s"
+
+
+def test_stages_leave_what_estimates_need(reproduced: Path) -> None:
+    shown = run(reproduced, "timnet", "status", "--allow-data-changes").stdout
+    assert "nothing" in shown
+    workspace = Workspace(reproduced)
+    known = params.read(workspace.params)
+    for stage in ("manifest@demo", "features@demo-44100", "train@demo-random"):
+        seconds = json.loads(workspace.times(stage).read_text())["seconds"]
+        found = estimate(workspace, known, [stage])
+        assert not found.unknown and not found.elsewhere
+        assert found.seconds == pytest.approx(seconds, rel=1, abs=0.2)
+
+
+def as_dvc_says(root: Path) -> set[str]:
+    """The stages that `dvc status` names, and those after them."""
+    found = json.loads(dvc(root, "status", "--json"))
+    after = {"copy@one": ["score@one"], "copy@two": ["score@two"]}
+    names = {name for name in found if name != "data.dvc"}
+    names |= {each for name in list(names) for each in after.get(name, ())}
+    return names | ({"tables", "report"} if names else set())
+
+
+def test_what_is_stale_is_what_dvc_says(tmp_path: Path) -> None:
+    root = make(tmp_path / "root")
+
+    def stale() -> set[str]:
+        with repository(root) as repo:
+            return set(stale_stages(repo))
+
+    assert len(stale()) == 6
+    dvc(root, "repro")
+    assert stale() == as_dvc_says(root) == set()
+    changes: list[Callable[[], object]] = [
+        lambda: write_recording(root, "two", "# deux\n"),
+        lambda: (root / "copy" / "one.txt").unlink(),
+        lambda: edit(root / "dvc.yaml", "cmd: cp results", "cmd: cp  results"),
+        lambda: (root / "score" / "one.txt").chmod(0o644),
+        lambda: (root / "score" / "one.txt").write_text("changed"),
+        lambda: shutil.rmtree(root / ".dvc" / "cache"),
+        lambda: shutil.rmtree(root / "data"),
+        lambda: (root / "dvc.lock").unlink(),
+    ]
+    for change in changes:
+        copied = Path(shutil.copytree(root, root.with_name("before"), symlinks=True))
+        change()
+        found = as_dvc_says(root)
+        if found - {"report", "tables"}:
+            assert stale() == found
+        else:
+            assert stale() <= {"report", "tables"}
+        shutil.rmtree(root)
+        copied.rename(root)
 
 
 def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:
     root = make(tmp_path / "root")
     shutil.copy(ROOT / "timnet" / "demo.yaml", root / "params.yaml")
-    take(root, "one", "slow\n")
+    write_recording(root, "one", "slow\n")
     dvc(root, "add", "--quiet", "data")
     command = [sys.executable, "-m", "dvc", "repro", "copy@one"]
     with subprocess.Popen(command, cwd=root, start_new_session=True) as repro:
@@ -83,13 +164,13 @@ def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:
             )
         finally:
             os.killpg(repro.pid, signal.SIGKILL)
-    assert at_work(root) is None  # though DVC's lock is left
+    assert running_dvc(root) is None  # though DVC's lock is left
 
 
 def test_who_holds_the_whole_repository(tmp_path: Path) -> None:
     write_text(tmp_path / ".dvc" / "tmp" / "lock", " 7\n")
-    with pytest.raises(Busy, match=r"another `dvc` \(process 7\) is at work"):
-        refuse_at_work(tmp_path, "ERROR: Unable to acquire lock. Most likely another DVC process")
+    with pytest.raises(WorkspaceInUse, match=r"another `dvc` \(process 7\) is at work"):
+        raise_if_in_use(tmp_path, "ERROR: Unable to acquire lock. Most likely another DVC process")
 
 
 def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> None:
@@ -109,3 +190,18 @@ def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> 
     dvc(root, "remote", "modify", "private", "url", str(tmp_path / "remote"))
     with pytest.raises(ArtifactError, match=r"`timnet acquire emovo savee`, or `dvc pull`\. If"):
         refuse_data_changes(root)
+
+
+def test_what_dvc_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
+    root = make(tmp_path / "root")
+    (root / ".dvcignore").write_text("/data\n")
+    table = ["path,speaker,emotion"]
+    generator = np.random.default_rng(0)
+    for name, emotion in (("a.wav", "happy"), ("b.wav", "sad")):
+        signal = 0.1 * generator.standard_normal(16000).astype("f4")
+        sf.write(tmp_path / name, signal, 16000)
+        table.append(f"{name},anna,{emotion}")
+    (tmp_path / "t.csv").write_text("\n".join(table) + "\n")
+    result = run(root, "timnet", "acquire", "mine", "--csv", tmp_path / "t.csv", check=False)
+    assert result.returncode == 1
+    assert "ignored" in result.stderr and "see above" not in result.stderr

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,6 @@ class Workspace:
 
     def manifest(self, corpus: str) -> Path:
         return self.root / "build" / "manifest" / f"{corpus}.parquet"
-
-    def validation(self, corpus: str) -> Path:
-        return self.root / "build" / "validation" / f"{corpus}.json"
 
     def data_docs(self, corpus: str) -> Path:
         return self.root / "build" / "data-docs" / corpus
@@ -80,16 +80,15 @@ class Workspace:
     def validations(self) -> Path:
         return self.root / "results" / "validation"
 
-    def published_validation(self, corpus: str) -> Path:
+    def validation(self, corpus: str) -> Path:
         return self.validations / f"{corpus}.json"
+
+    def description(self, corpus: str) -> Path:
+        return self.root / "results" / "corpora" / f"{corpus}.json"
 
     @property
     def tables(self) -> Path:
         return self.root / "results" / "tables"
-
-    @property
-    def provenance(self) -> Path:
-        return self.root / "results" / "provenance.json"
 
     @property
     def report(self) -> Path:
@@ -118,7 +117,30 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to fill that takes the place of `folder`, with all that it held, at the end."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a small JSON file atomically; equal content gives equal bytes."""
+    write_text(path, as_json(content))
+
+
+def as_json(content: Any) -> str:
+    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -6,7 +6,7 @@ Settings, params.yaml, are `timnet.project.params`' business.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from typing_extensions import TypedDict
 
-from timnet.errors import listing
+from timnet.errors import ArtifactError, listing
 
 # beside its own errors, what ruamel lets through: of `!!int x`, a 13th month, a thousand brackets
 YAML_TROUBLE = (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
@@ -39,6 +39,7 @@ class Features(TypedDict):
     revision: int
     settings: Settings
     source: str
+    libraries: NotRequired[dict[str, str]]  # versions
 
 
 class Folds(TypedDict):
@@ -55,7 +56,7 @@ class Training(TypedDict):
     compiled: bool
 
 
-class Run(TypedDict):
+class RunRecord(TypedDict):
     """run.json: what was trained, on what, with what."""
 
     commit: str
@@ -65,28 +66,43 @@ class Run(TypedDict):
     folds: Folds
     labels: Annotated[list[str], Field(min_length=2)]
     seeds: Annotated[list[int], Field(min_length=1)]
-    tested_on: str
+    tested_on: str | Annotated[list[str], Field(min_length=1)]
     train: Training
+    recipe: NotRequired[str]
+    baseline: NotRequired[str | None]
     trained_on: str
     utterances: int
     versions: dict[str, str]
 
 
+def tested_on(record: Mapping[str, Any]) -> list[str]:
+    """The corpora that a run tests, as its `Run` has them."""
+    tested = record["tested_on"]
+    return [tested] if isinstance(tested, str) else list(tested)
+
+
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-class Figure(TypedDict):
+class Score(TypedDict):
+    """UAR or WAR, percent."""
+
     value: Percent
     low: Percent
     high: Percent
     fold_mean: Percent
     fold_sd: NotRequired[Percent]
+    seed_sd: NotRequired[Percent]
 
 
 class Speaker(TypedDict):
     uar: Percent
     war: Percent
     utterances: int
+
+
+class Sex(Speaker):
+    speakers: PositiveInt
 
 
 class Draw(TypedDict):
@@ -96,16 +112,29 @@ class Draw(TypedDict):
     war: Percent
 
 
-class Protocol(TypedDict):
-    uar: Figure
-    war: Figure
+class Evaluation(TypedDict):
+    """What a protocol gave; `timnet.evaluation.score.scores` says what each entry is."""
+
+    uar: Score
+    war: Score
     draws: Annotated[list[Draw], Field(min_length=1)]
-    speakers: dict[str, Speaker]
+    clusters: NotRequired[PositiveInt]
     calibration: NotRequired[dict[str, float]]
 
 
-Scores = dict[str, Protocol]  # scores.json, by protocol
-Metrics = dict[str, dict[str, Percent]]  # metrics.json: figures by protocol
+class OneCorpus(Evaluation):
+    speakers: dict[str, Speaker]
+    sexes: NotRequired[dict[str, Sex]]
+
+
+class AcrossCorpora(Evaluation):
+    """The mean over the corpora that were tested, and each of them."""
+
+    corpora: Annotated[dict[str, OneCorpus], Field(min_length=1)]
+
+
+Scores = dict[str, OneCorpus | AcrossCorpora]  # scores.json, by protocol
+Metrics = dict[str, dict[str, Percent]]  # metrics.json: scores by protocol
 
 
 class Check(TypedDict):
@@ -125,20 +154,18 @@ class Validation(TypedDict):
     checks: list[Check]
 
 
-class Origin(TypedDict):
-    """Where the figures of a run come from."""
+class Description(TypedDict):
+    """results/corpora: what the recipe says of a corpus, `Corpus.description`."""
 
-    commit: str
-    data: dict[str, str | None]
-    device: str
-    features: dict[str, str | None]
-    folds: dict[str, Any]
-    seeds: list[int]
-    settings: dict[str, Any]
-    versions: dict[str, str]
-
-
-Provenance = dict[str, Origin]  # provenance.json, by run
+    id: str
+    title: str
+    language: str
+    licence: str
+    citation: str
+    source: str
+    speakers: dict[str, str]
+    speaker_groups: list[list[str]]
+    quirks: list[str]
 
 
 class Contract(TypedDict):
@@ -159,9 +186,11 @@ class Contract(TypedDict):
 
 
 class Time(TypedDict):
-    """How long a stage took."""
+    """How long a stage took, and for how much: see `timnet.project.estimates`."""
 
     seconds: float
+    work: NotRequired[float]
+    kind: NotRequired[str]
 
 
 class Entry(TypedDict):
@@ -190,13 +219,27 @@ class Tracked(TypedDict):
     outs: Annotated[list[Entry], Field(min_length=1)]
 
 
-class Damaged(ValueError):
+class DamagedRecord(ValueError):
     """A file is not what it is to be; says in what."""
 
 
 def read(path: Path, shape: Any) -> Any:
     """The content of a JSON file; args, errors as of `parse`, and those of the system."""
     return parse(path.read_bytes(), shape)
+
+
+def read_artifact(path: Path, shape: Any) -> Any:
+    """The content of a JSON file of the pipeline.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    try:
+        return read(path, shape)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file. Run `dvc repro`.") from None
+    except DamagedRecord as error:
+        raise ArtifactError(f"{path}: {error}. Run `dvc repro`.") from None
 
 
 def parse(content: bytes, shape: Any) -> Any:
@@ -206,12 +249,12 @@ def parse(content: bytes, shape: Any) -> Any:
         shape: what it must have; more is no fault.
 
     Raises:
-        Damaged: not JSON, or of another shape.
+        DamagedRecord: not JSON, or of another shape.
     """
     try:
         found = from_json(content, allow_inf_nan=False)
     except ValueError as error:
-        raise Damaged(f"not valid JSON: {error}") from None
+        raise DamagedRecord(f"not valid JSON: {error}") from None
     _check(content, _adapter(shape).validate_json)
     return found
 
@@ -221,7 +264,7 @@ def read_yaml(path: Path, shape: Any = Any) -> Any:
     try:
         found = YAML(typ="safe").load(path)
     except YAML_TROUBLE as error:
-        raise Damaged(f"not valid YAML: {error}") from None
+        raise DamagedRecord(f"not valid YAML: {error}") from None
     _check(found, _adapter(shape).validate_python)
     return found
 
@@ -234,7 +277,7 @@ def _check(content: Any, validate: Callable[..., Any]) -> None:
             f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
             for each in error.errors(include_input=False)
         )
-        raise Damaged(listing(wrong)) from None
+        raise DamagedRecord(listing(wrong)) from None
 
 
 @cache

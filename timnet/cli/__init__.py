@@ -10,9 +10,23 @@ import errno
 import io
 import sys
 
-from timnet.cli import corpora, people, push, results, review, runs, stages, status, use  # noqa: F401  (they register their commands)
+from timnet.cli import (  # noqa: F401  (they register their commands)
+    corpora,
+    demo,
+    init,
+    models,
+    parity,
+    predict,
+    push,
+    results,
+    review,
+    runs,
+    stages,
+    status,
+)
 from timnet.cli.common import app
 from timnet.errors import TimnetError
+from timnet.project.machine import name_the_user
 
 # the machine's trouble, not a fault of the program
 MACHINE_TROUBLE = {
@@ -38,6 +52,7 @@ def main() -> None:
     """Run the command line; a user's mistake ends in one message and exit code 1."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # where the locale has no ± or ü, a ? will do
         sys.stdout.reconfigure(errors="replace")
+    name_the_user()
     try:
         app()
     except TimnetError as error:

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from timnet.errors import ArtifactError, CorpusError, ParameterError, listing
-from timnet.paths import Workspace, replacing, write_text
+from timnet.errors import ArtifactError, ParameterError, listing
+from timnet.paths import Workspace, write_text
 from timnet.processes import cores
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
-    from timnet.corpora.corpus import Corpus
     from timnet.project.params import Params
 
 app = typer.Typer(
@@ -87,21 +86,22 @@ def workers(device: str = "cpu") -> int:
 
 
 @contextmanager
-def timed(workspace: Workspace, stage: str) -> Iterator[None]:
-    """Record how long a stage took here, for `timnet status`."""
-    start = time.monotonic()
-    yield
-    record = {"seconds": round(time.monotonic() - start, 1)}
+def timed(workspace: Workspace, stage: str) -> Iterator[dict[str, Any]]:
+    """Record how long a stage took here, for `timnet status`; how much it did is added inside."""
+    start, done = time.monotonic(), dict[str, Any]()
+    yield done
+    record = {"seconds": round(time.monotonic() - start, 1), **done}
     write_text(workspace.times(stage), json.dumps(record) + "\n")
 
 
 def open_workspace() -> tuple[Workspace, Params]:
     """The workspace in the current folder and its parameters."""
-    from timnet.project import params
+    from timnet.project import params, template
     from timnet.project.git import refuse_conflicts
 
     workspace = Workspace(Path())
     _refuse_other_code(workspace)
+    template.refuse_other_code(workspace.root)
     refuse_conflicts(workspace.root)
     return workspace, params.read(workspace.params)
 
@@ -133,46 +133,6 @@ def _code(folder: Path) -> list[Path]:
     return [
         path for ending in ("py", "html", "json", "yaml") for path in folder.rglob(f"*.{ending}")
     ]
-
-
-def recipe_of(name: str, data: Path) -> Corpus | None:
-    """What is known of a corpus; None of one's own whose folder is not here."""
-    from timnet import corpora
-
-    try:
-        return corpora.corpus(name, data)
-    except CorpusError:
-        return None
-
-
-def as_json(content: Any) -> str:
-    return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-
-
-def read_json(path: Path, shape: Any) -> Any:
-    """The content of a JSON file of the pipeline, of a shape of `timnet.records`.
-
-    Raises:
-        ArtifactError: it is missing or damaged.
-    """
-    from timnet import records
-
-    try:
-        return records.read(path, shape)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file. Run `dvc repro`.") from None
-    except records.Damaged as error:
-        raise ArtifactError(f"{path}: {error}. Run `dvc repro`.") from None
-
-
-def copy_files(source: Path, target: Path, names: tuple[str, ...]) -> None:
-    """Copy files of the pipeline, each atomically; none and an ArtifactError if one is missing."""
-    for name in names:
-        if not (source / name).is_file():
-            raise ArtifactError(f"{source / name}: no such file. Run `dvc repro`.")
-    for name in names:
-        with replacing(target / name) as partial:
-            shutil.copyfile(source / name, partial)
 
 
 def need_compiler(place: str) -> None:

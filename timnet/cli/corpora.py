@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timnet.cli.common import app, bars, say
-from timnet.cli.status import refuse_loss
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.paths import Workspace
-from timnet.project import git
-from timnet.project.tracked import refuse_left_out, restored
 
 if TYPE_CHECKING:
     from timnet.corpora.corpus import Corpus
@@ -33,6 +29,10 @@ def acquire(
     csv: Annotated[
         Path | None, typer.Option(help="Table of your own recordings: path, speaker, emotion.")
     ] = None,
+    language: Annotated[str | None, typer.Option(help="Of --csv: what is spoken.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Of --csv: under which terms the recordings are.")
+    ] = None,
     add: Annotated[bool, typer.Option(help="Let DVC take data/ over at the end.")] = True,
 ) -> None:
     """Bring corpora to data/, whole or not at all, and put them under DVC.
@@ -41,7 +41,10 @@ def acquire(
     """
     from timnet import corpora
     from timnet.acquire import acquire as stage
-    from timnet.corpora import custom as own
+    from timnet.acquire import table
+    from timnet.project.dvc import ask_dvc, repository
+    from timnet.project.status import noted, refuse_loss
+    from timnet.project.tracked import refuse_left_out, restored
 
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
@@ -50,6 +53,8 @@ def acquire(
         raise ParameterError(
             "--csv says where the recordings are: beside the table. Leave --from and --url away."
         )
+    if (language or licence) and not csv:
+        raise ParameterError("--language and --licence are for recordings of --csv.")
     mirror = os.environ.get("TIMNET_MIRROR")
     brought: dict[str, Corpus] = {}
     failures: list[str] = []
@@ -57,8 +62,23 @@ def acquire(
         try:
             with _transfer(name) as progress:
                 if csv is not None:
-                    recipe = own.take(csv, name, workspace.data, progress=progress)
+                    recipe = table.import_table(
+                        csv,
+                        name,
+                        workspace.data,
+                        progress=progress,
+                        language=language,
+                        licence=licence,
+                    )
                     say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
+                    missing = [
+                        key for key in ("language", "licence") if vars(recipe)[key] == "unknown"
+                    ]
+                    if missing:
+                        say(
+                            f"{name}: {' and '.join(missing)} unknown. Cards of models tell them: "
+                            f"run this again with {' and '.join(f'--{key}' for key in missing)}."
+                        )
                 else:
                     recipe = corpora.corpus(name, workspace.data)
                     got = stage.acquire(
@@ -77,23 +97,16 @@ def acquire(
                     "no DVC repository here, so data/ is not under DVC. Run this in the root of "
                     "the project, or with --no-add."
                 )
-            refuse_loss(workspace.root, list(brought))
-            command = [sys.executable, "-m", "dvc", "add", "--quiet", "data"]
+            with repository(workspace.root) as repo:
+                refuse_loss(repo, list(brought))
             with restored(workspace.root / "data.dvc"):
-                if subprocess.run(command).returncode:
-                    raise TimnetError("`dvc add data` failed; see above.")
+                ask_dvc(workspace.root, "add", "data")
                 refuse_left_out(workspace.root, brought)
             say(noted(workspace.root))
         except TimnetError as error:
             failures.append(str(error))
     if failures:
         raise TimnetError("\n".join(failures))
-
-
-def noted(root: Path) -> str:
-    """That data.dvc is up to date, and what is left to do with it."""
-    changed = git.ask(root, "status", "--porcelain", "--", "data.dvc")
-    return "data.dvc is up to date" + (": commit it with git" if changed else "")
 
 
 @contextmanager

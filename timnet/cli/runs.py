@@ -22,15 +22,32 @@ def list_runs(
     add: Annotated[
         str | None, typer.Option(metavar="TABLE", help="Write the runs of a table to params.yaml.")
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove results of runs that params.yaml does not name.")
+    ] = False,
 ) -> None:
     """List the runs that the paper's tables need; --add writes them to params.yaml."""
     workspace, params = open_workspace()
-    if add is None:
+    if prune:
+        if corpora or add:
+            raise ParameterError("--prune stands alone: it looks at all results.")
+        _prune(workspace, params)
+    elif add is None:
         if corpora:
             raise ParameterError("name a table as well: `timnet runs --add TABLE CORPUS...`.")
         _show(workspace, params)
     else:
-        _add(workspace, params, add, corpora or params.corpora)
+        _add(workspace, params, add, corpora or list(params.corpora))
+
+
+def _prune(workspace: Workspace, params: Params) -> None:
+    from timnet.project.leftovers import leftovers, remove
+
+    found = leftovers(workspace, params)
+    for path in found:
+        say(f"{path}: not in params.yaml")
+    remove(workspace, found)
+    say("removed; git has them still." if found else "every result is of a run in params.yaml.")
 
 
 def _show(workspace: Workspace, params: Params) -> None:
@@ -38,16 +55,16 @@ def _show(workspace: Workspace, params: Params) -> None:
     from rich.table import Table
 
     from timnet.paper import paper
-    from timnet.paper import runs as catalogue
+    from timnet.paper import runs as paper_runs
 
     console = Console(width=None if sys.stdout.isatty() else 100)
-    for table, meaning in catalogue.TABLES.items():
+    for table, meaning in paper_runs.TABLES.items():
         shown = Table(title=f"{table}: {meaning}", title_justify="left", box=None, pad_edge=False)
         for column, width in (("run", 18), ("recordings", 38), ("in params.yaml", 14)):
             shown.add_column(column, min_width=width)
         shown.add_column("results")
-        known = catalogue.CROSS_CORPORA if table == "table-2" else paper()["fold_seed"]
-        runs = catalogue.runs(table, list(known))
+        known = paper_runs.CROSS_CORPORA if table == "table-2" else paper()["fold_seed"]
+        runs = paper_runs.runs(table, list(known))
         # pairs and ablations of a corpus on one line
         lines: dict[str, list[str]] = {}
         for name, run in runs.items():
@@ -80,22 +97,22 @@ def _corpora(run: dict) -> set[str]:
 def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -> None:
     from ruamel.yaml import YAML
 
-    from timnet.paper import runs as catalogue
+    from timnet.paper import runs as paper_runs
 
     yaml = YAML()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(workspace.params)
     corpora = list(dict.fromkeys(corpora))
-    wanted = catalogue.runs(table, corpora)
+    wanted = paper_runs.runs(table, corpora)
     if table == "table-s3":  # with the whole network, which ablations are held against
-        wanted = catalogue.runs("table-1", corpora) | wanted
+        wanted = paper_runs.runs("table-1", corpora) | wanted
     added = []
     for name, run in wanted.items():
         if name in content["runs"]:
             continue
         for corpus in sorted(_corpora(run)):
-            _append(content["corpora"], corpus)
+            _append(content["corpora"], corpus, corpus)
             features = {"corpus": corpus, "signal_length": run["signal_length"]}
             content["features"]["sets"].setdefault(
                 f"{corpus}-{run['signal_length']}", _in_a_line(features)
@@ -114,13 +131,13 @@ def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -
     say(f"added to params.yaml: {', '.join(added)}. `timnet status` says what they cost.")
 
 
-def _append(items: Any, item: str) -> None:
-    """Append what a YAML list has not; the blank line after its last item stays after the last."""
-    if item not in items:
-        items.append(item)
-        comments = items.ca.items
-        if len(items) - 2 in comments:
-            comments[len(items) - 1] = comments.pop(len(items) - 2)
+def _append(entries: Any, name: str, value: str) -> None:
+    """Append what a YAML mapping has not; the blank line after its last entry stays at the end."""
+    if name not in entries:
+        last = next(reversed(entries), None)
+        entries[name] = value
+        if last in entries.ca.items:
+            entries.ca.items[name] = entries.ca.items.pop(last)
 
 
 def _in_a_line(value: Any) -> Any:

@@ -14,18 +14,16 @@ import typer
 
 from timnet.cli.common import (
     app,
-    as_json,
     bar,
     bars,
     device,
     need_compiler,
     open_workspace,
-    read_json,
     say,
     timed,
     workers,
 )
-from timnet.paths import Workspace, write_text
+from timnet.paths import Workspace, as_json, write_json
 
 if TYPE_CHECKING:
     from timnet.dataset.features import FeatureSettings
@@ -46,8 +44,10 @@ def manifest(corpus: CorpusName) -> None:
 
     workspace, params = open_workspace()
     recipe = corpora.corpus(params.corpus(corpus), workspace.data)
-    with timed(workspace, f"manifest@{corpus}"), bar(corpus, recipe.utterances) as advance:
+    shown = bar(corpus, recipe.utterances)
+    with timed(workspace, f"manifest@{corpus}") as done, shown as advance:
         table = stage.build(recipe, workspace.corpus(corpus), advance)
+        done["work"] = len(table)
         schemas.write(table, workspace.manifest(corpus), schemas.MANIFEST)
     say(f"{corpus}: {len(table)} utterances, {len(set(table['speaker'].to_pylist()))} speakers")
 
@@ -60,25 +60,17 @@ def validate(corpus: CorpusName) -> None:
 
     workspace, params = open_workspace()
     recipe = corpora.corpus(params.corpus(corpus), workspace.data)
-    with timed(workspace, f"validate@{corpus}"):
+    with timed(workspace, f"validate@{corpus}") as done:
         table = schemas.read(workspace.manifest(corpus), schemas.MANIFEST)
+        done["work"] = len(table)
         summary = stage.validate(recipe, table, workspace.data_docs(corpus))
-        stage.refuse(summary)
-        write_text(workspace.validation(corpus), as_json(summary))
+        stage.require_passed(summary)
+        write_json(workspace.validation(corpus), summary)
+        write_json(workspace.description(corpus), recipe.description)
     failed = [check["message"] for check in summary["checks"] if not check["passed"]]
     for message in failed:
         say(f"{corpus}: warning: {message}")
     say(f"{corpus}: {len(summary['checks'])} checks, {len(failed)} warnings")
-
-
-@app.command(rich_help_panel=STAGES)
-def publish(corpus: CorpusName) -> None:
-    """Put the summary of a validation where git keeps it."""
-    from timnet import records
-
-    workspace, params = open_workspace()
-    summary = read_json(workspace.validation(params.corpus(corpus)), records.Validation)
-    write_text(workspace.published_validation(corpus), as_json(summary))
 
 
 @app.command(rich_help_panel=STAGES)
@@ -94,7 +86,8 @@ def features(
     settings = stage.FeatureSettings(wanted.signal_length, params.features.resampler)
     table = schemas.read(workspace.manifest(wanted.corpus), schemas.MANIFEST)
     folder = workspace.corpus(wanted.corpus)
-    with timed(workspace, f"features@{name}"), bar(name, len(table)) as advance:
+    with timed(workspace, f"features@{name}") as done, bar(name, len(table)) as advance:
+        done["work"] = len(table)
         target, shards = workspace.features(name), workspace.shards(name)
         stage.extract(table, folder, settings, target, shards, workers(), advance)
     say(f"{name}: {len(table)} utterances x {settings.frames} frames x {settings.coefficients}")
@@ -112,7 +105,7 @@ def folds(run: RunName) -> None:
         schemas.read(workspace.manifest(corpus), schemas.MANIFEST) for corpus in settings.corpora
     ]
     number, seeds = settings.folds.number, settings.folds.seeds
-    if settings.folds.protocol == "cross":
+    if settings.folds.protocol == "cross-corpus":
         table = stage.cross_table(*manifests)
     elif number is not None and seeds is not None:
         table = stage.random_table(manifests[0], number, seeds)
@@ -129,6 +122,7 @@ def train(run: RunName) -> None:
     from timnet import schemas
     from timnet.dataset import features
     from timnet.project import provenance
+    from timnet.project.estimates import training_work
     from timnet.training import train as stage
 
     workspace, params = open_workspace()
@@ -138,6 +132,7 @@ def train(run: RunName) -> None:
     wanted = features.FeatureSettings(settings.signal_length, params.features.resampler)
     labels, made = _labels_and_features(sources, settings, wanted)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
+    utterances = len(set(split["utterance"].to_pylist()))
     record = {
         "commit": provenance.commit(workspace.root),
         "device": place,
@@ -149,11 +144,11 @@ def train(run: RunName) -> None:
         "tested_on": settings.tested_on,
         "train": asdict(training),
         "trained_on": settings.trained_on,
-        "utterances": len(set(split["utterance"].to_pylist())),
+        "utterances": utterances,
         "versions": provenance.versions(),
     }
     shown = training_progress(run, training.epochs, workspace.progress(f"train@{run}"))
-    with timed(workspace, f"train@{run}"), shown as report:
+    with timed(workspace, f"train@{run}") as done, shown as report:
         result = stage.train(
             sources,
             split,
@@ -168,6 +163,8 @@ def train(run: RunName) -> None:
             say,
         )
         stage.write(result, workspace.training(run), as_json(record))
+        size = training_work(settings, utterances)
+        done |= {"kind": f"train {settings.precision}", "work": size * report.epochs}
     shutil.rmtree(workspace.checkpoints(run))  # those of other settings too
 
 
@@ -183,7 +180,7 @@ def _labels_and_features(
     from timnet.dataset import features
 
     tables, records = zip(*(features.read(source, wanted) for source in sources), strict=True)
-    if run.folds.protocol == "cross":
+    if run.folds.protocol == "cross-corpus":
         return SHARED_EMOTIONS, records[0]
     return tuple(sorted(set(tables[0]["emotion"].to_pylist()))), records[0]
 
@@ -207,10 +204,26 @@ def sources_of(workspace: Workspace, run: Run) -> list[Path]:
     return [workspace.features(name) for name in run.features]
 
 
+class TrainingReport:
+    """Takes what training tells of itself; counts the epochs that were trained meanwhile."""
+
+    def __init__(self, show: Callable[[Any, int], None]) -> None:
+        self._show = show
+        self._first, self._last = dict[int, int](), dict[int, int]()
+
+    def __call__(self, message: Any) -> None:
+        self._first.setdefault(message.part, message.epoch - 1)
+        self._last[message.part] = message.epoch
+        self._show(message, sum(self._last.values()))
+
+    @property
+    def epochs(self) -> int:
+        """Of all networks, without those of checkpoints that training went on from."""
+        return sum(self._last.values()) - sum(self._first.values())
+
+
 @contextmanager
-def training_progress(
-    run: str, epochs: int, file: Path | None = None
-) -> Iterator[Callable[[Any], None]]:
+def training_progress(run: str, epochs: int, file: Path | None = None) -> Iterator[TrainingReport]:
     """One line: epochs done of all parts, loss, accuracy, time left. In a log, now and then.
 
     Once a second at most the same goes to `file`, for who watches from outside.
@@ -223,27 +236,25 @@ def training_progress(
         TimeElapsedColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    done: dict[int, int] = {}
     told = written = time.monotonic()
     with bars(*columns) as progress:
         task = progress.add_task(run, total=None, figures="")
 
-        def report(message: Any) -> None:
+        def show(message: Any, done: int) -> None:
             nonlocal told, written
-            done[message.part] = message.epoch
             total = message.parts * epochs
             figures = f"loss {message.loss:.3f}, test accuracy {100 * message.accuracy:.1f} %"
-            progress.update(task, total=total, completed=sum(done.values()), figures=figures)
+            progress.update(task, total=total, completed=done, figures=figures)
             if file and time.monotonic() - written > 1:
                 written = time.monotonic()
-                record = {"done": sum(done.values()), "total": total, "unit": "fold-epochs"}
-                write_text(file, as_json({**record, "figures": figures}))
+                record = {"done": done, "total": total, "unit": "fold-epochs"}
+                write_json(file, {**record, "figures": figures})
             if not progress.console.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
-                say(f"{run}: {sum(done.values())} of {total} fold-epochs, {figures}")
+                say(f"{run}: {done} of {total} fold-epochs, {figures}")
 
         try:
-            yield report
+            yield TrainingReport(show)
         finally:
             if file:
                 file.unlink(missing_ok=True)

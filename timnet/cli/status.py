@@ -1,158 +1,15 @@
-"""What a `dvc repro` would do, and whether data/ is what data.dvc says: asked of DVC itself."""
+"""`timnet status`: what `dvc repro` would do, why, and what it would cost."""
 
 from __future__ import annotations
 
-import json
-import subprocess
+import os
 import sys
-import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from timnet.cli.busy import Busy, refuse_at_work
 from timnet.cli.common import app, device, open_workspace, say, workers
-from timnet.cli.push import has_address
-from timnet.errors import ArtifactError, TimnetError, listing
-from timnet.paths import Workspace
-from timnet.project.licences import PRIVATE
-from timnet.project.params import Params
-
-PATIENCE = 5.0  # s that another DVC has to end what it writes
-TIMED = ("manifest", "validate", "features", "train", "model")  # stages that record their time
-
-
-@dataclass(frozen=True)
-class DataChange:
-    """How the recordings of a corpus differ from what data.dvc says."""
-
-    corpus: str
-    missing: int = 0
-    changed: int = 0
-    new: int = 0
-
-    def __str__(self) -> str:
-        parts = [
-            f"{count} file{'s' if count > 1 else ''} {state}"
-            for state in ("missing", "changed", "new")
-            if (count := getattr(self, state))
-        ]
-        return f"{self.corpus}: {', '.join(parts) or 'not the committed files'}"
-
-
-def data_changes(root: Path) -> list[DataChange]:
-    """Corpora whose recordings in data/ are not those of data.dvc; none without a data.dvc."""
-    if not (root / "data.dvc").exists():
-        return []
-    status = json.loads(ask_dvc(root, "data", "status", "--granular", "--json"))
-    changes = status.get("uncommitted", {})
-    if "data/" not in changes.get("modified", []) + changes.get("deleted", []):
-        return []
-    if "data/" in status.get("not_in_cache", []):
-        return _changes_by_lock(root)
-    renamed = changes.get("renamed", [])
-    paths = {
-        "missing": changes.get("deleted", []) + [pair["old"] for pair in renamed],
-        "changed": changes.get("modified", []),
-        "new": changes.get("added", []) + [pair["new"] for pair in renamed],
-    }
-    counts: dict[str, dict[str, int]] = {}
-    for state, names in paths.items():
-        for name in names:
-            folder, _, file = name.removeprefix("data/").partition("/")
-            if name.startswith("data/") and not name.endswith("/"):
-                corpus = counts.setdefault(folder if file else "in no corpus", {})
-                corpus[state] = corpus.get(state, 0) + 1
-    return [DataChange(corpus, **states) for corpus, states in sorted(counts.items())]
-
-
-def _changes_by_lock(root: Path) -> list[DataChange]:
-    """The same by dvc.lock's counts, for a clone whose cache does not know the single files."""
-    from timnet import records
-
-    committed: dict[str, int] = {}
-    for stage in locked(root).values():
-        for dependency in stage.get("deps", []):
-            if dependency["path"].startswith("data/"):
-                committed[dependency["path"].removeprefix("data/")] = dependency.get("nfiles", 1)
-    data = root / "data"
-    present = {
-        folder.name: sum(path.is_file() for path in folder.rglob("*"))
-        for folder in (data.iterdir() if data.is_dir() else ())
-        if folder.is_dir()
-    }
-    if not committed:  # no stage has seen data/ yet: only the sum is known
-        out = read_noted(root / "data.dvc", records.Tracked)["outs"][0]
-        missing = out.get("nfiles", 0) - sum(present.values())
-        return [DataChange("data.dvc", missing=max(missing, 0), new=max(-missing, 0))]
-    result = []
-    for corpus in sorted({*committed, *present}):
-        expected, actual = committed.get(corpus, 0), present.get(corpus, 0)
-        if expected != actual or not expected:
-            missing, new = max(expected - actual, 0), max(actual - expected, 0)
-            result.append(DataChange(corpus, missing=missing, new=new))
-    return result or [DataChange(corpus) for corpus in sorted(committed)]
-
-
-def refuse_data_changes(root: Path) -> None:
-    """Stop where data/ is not what data.dvc says.
-
-    DVC itself does not: `dvc repro` rewrites data.dvc to whatever it finds.
-
-    Raises:
-        ArtifactError: with each corpus that differs.
-    """
-    changes = data_changes(root)
-    if changes:
-        lines = "\n".join(f"  - {change}" for change in changes)
-        raise ArtifactError(
-            f"data/ is not what data.dvc says:\n{lines}\n"
-            f"Put the committed recordings in place: {_ways_back(root, changes)}. If what is there "
-            "is meant to be the new state, say so with `dvc add data`, or go on once with "
-            "--allow-data-changes."
-        )
-
-
-def _ways_back(root: Path, changes: Iterable[DataChange]) -> str:
-    """The commands that bring the committed recordings."""
-    from dvc.repo import Repo
-
-    from timnet.corpora import CORPORA
-
-    lacking = [change for change in changes if change.missing or change.changed or not change.new]
-    known = [change.corpus for change in lacking if change.corpus in CORPORA]
-    there = [f"data/{name}" for name in known if (root / "data" / name).exists()]
-    ways = [f"`timnet acquire {' '.join(known)}`" if known else "the original archives"]
-    if there:
-        ways = [f"move {listing(there)} away, then {ways[0]}"]
-    with Repo(str(root)) as repo:
-        remote = repo.config["remote"].get(PRIVATE)
-    if remote and has_address(remote["url"]):
-        ways.append("`dvc pull`")
-    return ", or ".join(ways)
-
-
-def refuse_loss(root: Path, brought: list[str]) -> None:
-    """Stop where `dvc add data` would drop or change corpora that nobody brought anew.
-
-    Raises:
-        ArtifactError: with each of them.
-    """
-    lost = [
-        change
-        for change in data_changes(root)
-        if change.corpus not in brought and (change.missing or change.changed)
-    ]
-    if lost:
-        lines = "\n".join(f"  - {change}" for change in lost)
-        raise ArtifactError(
-            f"data.dvc is left as it is, since it would lose recordings:\n{lines}\n"
-            "Bring these too, or run `dvc add data` if they are meant to go."
-        )
+from timnet.errors import listing
 
 
 @app.command()
@@ -165,17 +22,31 @@ def status(
     from rich.console import Console
     from rich.table import Table
 
+    from timnet.project import provenance
+    from timnet.project.dvc import locked, repository
+    from timnet.project.estimates import estimate
+    from timnet.project.locks import WorkspaceInUse
+    from timnet.project.status import (
+        disk,
+        groups,
+        refuse_data_changes,
+        stale_stages,
+        training_stages,
+    )
+
     workspace, params = open_workspace()
     try:
-        if not allow_data_changes:
-            refuse_data_changes(workspace.root)
-        stale = stale_stages(workspace.root)
-    except Busy as busy:
+        with repository(workspace.root) as repo:
+            if not allow_data_changes:
+                refuse_data_changes(repo)
+            stale = stale_stages(repo)
+    except WorkspaceInUse as busy:
         say(f"{busy}. What is stale can be told at its end.")
         return
+    lock = locked(workspace.root)
     columns = ("", "stale", "stale if these change it", "because", "time", "disk")
     table = Table(*columns, box=None, pad_edge=False)
-    for title, stages in _groups(params).items():
+    for title, stages in groups(params).items():
         own = [name for name in stages if name in stale]
         direct = [name for name in own if stale[name]]
         reasons = dict.fromkeys(cause for name in direct for cause in stale[name])
@@ -184,205 +55,26 @@ def status(
             ", ".join(name.split("@")[0] for name in direct) or "nothing",
             ", ".join(name.split("@")[0] for name in own if name not in direct),
             "\n".join(reasons),
-            past_time(workspace, own) if own else "",
-            _disk(workspace.root, own) if own else "",
+            str(estimate(workspace, params, own)) if own else "",
+            disk(lock, own) if own else "",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for change, runs in provenance.runs_by_change(workspace.root, params.runs).items():
+        say(f"{change}: {listing(runs)}. Nothing is stale by it; `timnet verify RUN` tries it.")
+    if stale:
+        whole = estimate(workspace, params, stale)
+        say(f"\nall of it, one stage after the other: {whole}")
     if training_stages(workspace) & stale.keys():
-        say(f"\ntraining would run on {_device()}")
+        say(f"training would run on {_where()}")
 
 
-def _groups(params: Params) -> dict[str, list[str]]:
-    """Every stage once, in its order, under the corpus, run or table that it is for."""
-    groups = {}
-    for corpus in params.corpora:
-        sets = [name for name, each in params.features.sets.items() if each.corpus == corpus]
-        groups[corpus] = [f"{stage}@{corpus}" for stage in ("manifest", "validate", "publish")]
-        groups[corpus] += [f"features@{name}" for name in sets]
-    for run in params.runs:
-        groups[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score", "figures")]
-        groups[run] += [f"model@{name}" for name, of in params.models.items() if of.run == run]
-    return groups | {"tables": ["tables"], "report": ["report"]}
-
-
-def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
-    """Stages of some corpora, and of the runs on these alone that give figures of some protocols.
-
-    No corpora means all, and so with protocols, which are those of `score.MEANING`.
-
-    Raises:
-        ParameterError: params.yaml has no such corpus.
-    """
-    from timnet.evaluation.score import PROTOCOLS
-    from timnet.project import params
-
-    known = params.read(workspace.params)
-    folds = {kind for (kind, _), protocol in PROTOCOLS.items() if protocol in protocols}
-    for corpus in corpora:
-        known.corpus(corpus)
-    groups = _groups(known)
-    chosen = [] if protocols and not corpora else list(corpora or known.corpora)
-    chosen += [
-        name
-        for name, run in known.runs.items()
-        if set(run.corpora) <= set(corpora or known.corpora)
-        and (not protocols or run.folds.protocol in folds)
-    ]
-    return [stage for name in chosen for stage in groups[name]]
-
-
-def stale_stages(root: Path) -> dict[str, list[str]]:
-    """Stages that would run, with why; without, if only what they depend on would."""
-    from dvc.repo import Repo
-    from dvc.stage import PipelineStage
-
-    changes = json.loads(ask_dvc(root, "status", "--json"))
-    with Repo(str(root)) as repo:
-        graph = repo.index.graph
-        made = {out.def_path for stage in graph for out in stage.outs if stage.cmd}
-        follow = {  # by name: an address depends on the current folder
-            stage.name: [other.name for other in graph.predecessors(stage)]
-            for stage in graph
-            if isinstance(stage, PipelineStage)
-        }
-    known = locked(root)
-    causes = {}
-    for name, entries in changes.items():
-        stage = name.split("@")[0]
-        reasons = [reason for entry in entries for reason in _reasons(entry, made, stage)]
-        causes[name] = reasons if name in known else [f"{stage} never ran"]
-    stale, queue = dict[str, list[str]](), [name for name in changes if name in follow]
-    while queue:
-        name = queue.pop()
-        if name not in stale:
-            stale[name] = causes.get(name, [])
-            queue += follow[name]
-    return stale
-
-
-def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
-    """One finding of `dvc status` in words; what merely follows from another stage is left out."""
-    if isinstance(entry, str):
-        return [entry]  # such as "changed command", "always changed"
-    result = []
-    for path, change in entry.get("changed deps", {}).items():
-        if isinstance(change, dict):  # parameters
-            result += [f"{name} {state}" for name, state in change.items()]
-        elif path not in made:
-            result.append(f"{path} {change}")
-    for state in dict.fromkeys(entry.get("changed outs", {}).values()):
-        gone = state in ("not in cache", "deleted")
-        result.append(f"outputs {state}" if gone else f"output of {stage} {state}")
-    return result
-
-
-def training_stages(workspace: Workspace) -> set[str]:
-    """Stages that train: runs, and models that are one network trained on a whole corpus."""
-    from timnet.project import params
-
-    if not workspace.params.is_file():
-        return set()
-    known = params.read(workspace.params)
-    whole = [name for name, model in known.models.items() if model.networks == "whole"]
-    return {f"train@{run}" for run in known.runs} | {f"model@{name}" for name in whole}
-
-
-def past_time(workspace: Workspace, stages: Iterable[str]) -> str:
-    """What those of the stages that are timed took when they last ran here: the most it can be."""
-    from timnet import records
-
-    timed = [stage for stage in stages if stage.partition("@")[0] in TIMED]
-    if not timed:
-        return "not timed"
-    try:
-        seconds = sum(
-            records.read(workspace.times(stage), records.Time)["seconds"] for stage in timed
-        )
-    except (FileNotFoundError, records.Damaged):
-        return "no run here yet"
-    return f"up to {seconds / 60:.0f} min" if seconds >= 120 else f"up to {seconds:.0f} s"
-
-
-def _disk(root: Path, stages: list[str]) -> str:
-    """What the stages' outputs took when they were last locked."""
-    lock = locked(root)
-    known = [out.get("size", 0) for name in stages for out in lock.get(name, {}).get("outs", [])]
-    return f"{sum(known) / 1e6:.1f} MB" if known else ""
-
-
-def _device() -> str:
+def _where() -> str:
+    """The machine's device, without the second that it takes to import torch where it can."""
     from timnet.project import provenance
+    from timnet.project.machine import has_gpu
 
+    if os.environ.get("TIMNET_DEVICE", "cpu") == "cpu" and not has_gpu():
+        return f"{provenance.cpu_name()} in {workers()} processes"
     place = device()
     where = f" in {workers()} processes" if place == "cpu" else ""
     return f"{provenance.device_name(place)}{where}"
-
-
-def locked(root: Path, *wanted: str) -> dict[str, Any]:
-    """What dvc.lock notes of each stage.
-
-    DVC writes it in place, perhaps now, and what of it is there already may even look whole.
-
-    Args:
-        wanted: stages that have run, and so must be in it.
-
-    Raises:
-        ArtifactError: it is damaged or lacks some of these, and stays so.
-    """
-    from timnet import records
-
-    path = root / "dvc.lock"
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            before = _state(path)
-            known = read_noted(path, records.Lock).get("stages", {}) if before else {}
-            absent = [stage for stage in wanted if stage not in known]
-            if absent:
-                raise ArtifactError(f"{path}: no entry of {listing(absent)}. Run `dvc repro`.")
-            if before == _state(path):
-                return known
-        except ArtifactError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """What changes with every write to a file; None if there is none."""
-    with suppress(FileNotFoundError):
-        state = path.stat()
-        return state.st_size, state.st_mtime_ns
-    return None
-
-
-def read_noted(path: Path, shape: Any) -> Any:
-    """What DVC noted in a file of git.
-
-    Raises:
-        ArtifactError: it is damaged, by a merge perhaps.
-    """
-    from timnet import records
-
-    try:
-        return records.read_yaml(path, shape)
-    except records.Damaged as error:
-        raise ArtifactError(
-            f"{path}: {error}. Take it from git: `git checkout -- {path.name}`."
-        ) from None
-
-
-def ask_dvc(root: Path, *arguments: str) -> str:
-    """What a `dvc` command prints.
-
-    Raises:
-        Busy: another process works on what it needs.
-        TimnetError: it fails.
-    """
-    result = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
-    )
-    if result.returncode:
-        refuse_at_work(root, result.stderr)
-        raise TimnetError(f"`dvc {' '.join(arguments)}` failed: {result.stderr.strip()}")
-    return result.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from timnet.corpora import casia, demo, emodb, emovo, iemocap, ravdess, savee
+from timnet.corpora import casia, custom, demo, emodb, emovo, iemocap, ravdess, savee
 from timnet.corpora.corpus import Corpus
 from timnet.errors import CorpusError, suggestion
 
@@ -12,6 +12,8 @@ CORPORA: dict[str, Corpus] = {
     recipe.CORPUS.id: recipe.CORPUS
     for recipe in (casia, demo, emodb, emovo, iemocap, ravdess, savee)
 }
+
+CUSTOM = "custom"  # the module that reads what has no recipe
 
 
 def corpus(name: str, data: Path | None = None) -> Corpus:
@@ -23,8 +25,14 @@ def corpus(name: str, data: Path | None = None) -> Corpus:
     if name in CORPORA:
         return CORPORA[name]
     if data is not None and (data / name / "corpus.json").exists():
-        from timnet.corpora import custom as own  # which imports this module
-
-        return own.load(data / name)
+        return custom.load(data / name)
     known = f"known are {', '.join(sorted(CORPORA))}.{suggestion(name, CORPORA)}"
     raise CorpusError(f"no corpus {name!r}; {known}")
+
+
+def recipe_of(name: str, data: Path) -> Corpus | None:
+    """What is known of a corpus; None of one's own whose folder is not here."""
+    try:
+        return corpus(name, data)
+    except CorpusError:
+        return None

@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Any
 
 from timnet.errors import CorpusError, listing
 
@@ -92,7 +93,7 @@ class Corpus:
     speaker_groups: tuple[tuple[str, ...], ...] = ()
     # sentence about a known fault of the originals -> the utterances that have it
     quirks: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    # whether its licence lets anyone have recordings and features; see `timnet.project.licences`
+    # whether its licence lets anyone have recordings and features; see `timnet.project.remotes`
     redistributable: bool = False
     download: Download | None = None  # None: a person has to ask for it
     terms: str = ""  # how to get a corpus that cannot be downloaded, and what one agrees to
@@ -110,6 +111,21 @@ class Corpus:
     @property
     def utterances(self) -> int:
         return sum(self.counts.values())
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What results say of a corpus, `records.Description`: what no recording is needed for."""
+        return {
+            "id": self.id,
+            "title": self.title,
+            "language": self.language,
+            "licence": self.licence,
+            "citation": self.citation,
+            "source": self.source,
+            "speakers": self.speakers,
+            "speaker_groups": [list(group) for group in self.speaker_groups],
+            "quirks": list(self.quirks),
+        }
 
 
 def natural_key(name: str) -> list[str | int]:
@@ -161,11 +177,13 @@ def linked(folder: Path) -> list[Path]:
 
 
 def namesake(path: Path) -> str | None:
-    """In words, that a file which is not there is there under a name that looks the same.
+    """In words, why a file is not there although its name seems to be.
 
-    That is a name in another Unicode normal form (macOS and old archives take letters and accents
+    It is a link that leads nowhere, or there is a name in another Unicode normal form (macOS and old archives take letters and accents
     apart) or with other capital letters.
     """
+    if path.is_symlink():
+        return "a link that leads nowhere"
     try:
         names = sorted(each.name for each in path.parent.iterdir())
     except OSError:

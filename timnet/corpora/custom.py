@@ -6,29 +6,22 @@ if one likes sentence and sex ("female" or "male"), e.g.
     path,speaker,emotion
     anna/0001.wav,anna,happy
 
-`take` copies what it lists to `data/<name>/`, beside it the table as `labels.csv` and the contract
-that was found, `corpus.json`: classes and counts, speakers, rates, channels, durations. From then
-on the contract stands: a file more or less, or another label, is refused.
+`timnet.acquire.table` copies what it lists to `data/<name>/`, beside it the table as `labels.csv`
+and the contract that was found, `corpus.json`: classes and counts, speakers, rates, channels,
+durations. From then on the contract stands: a file more or less, or another label, is refused.
 """
 
 from __future__ import annotations
 
 import csv
-import math
 import os
 import re
-import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from timnet import records
-from timnet.acquire.acquire import workplace
-from timnet.acquire.download import Progress, refuse_space, write_json
-from timnet.corpora import CORPORA
 from timnet.corpora.corpus import (
     EMOTIONS,
     Corpus,
@@ -38,8 +31,7 @@ from timnet.corpora.corpus import (
     namesake,
     refuse_unreadable,
 )
-from timnet.errors import AudioError, CorpusError, listing
-from timnet.paths import replacing
+from timnet.errors import CorpusError, listing
 
 CONTRACT = "corpus.json"
 LABELS = "labels.csv"
@@ -47,66 +39,14 @@ REQUIRED = ("path", "speaker", "emotion")
 OPTIONAL = ("sentence", "sex")
 SEXES = ("female", "male", "unknown")
 
-NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-LONGEST_NAME = 60  # characters; names of feature sets, runs and files are made from it
-
-
-def take(
-    table: Path,
-    name: str,
-    data: Path,
-    scratch: Path | None = None,
-    progress: Progress | None = None,
-) -> Corpus:
-    """Make the recordings that `table` lists the corpus `name`, in `data/<name>`.
-
-    If `table` lies in that folder already, nothing is copied and the contract is written there.
-
-    Args:
-        scratch, progress: as in `timnet.acquire.acquire.acquire`.
-
-    Raises:
-        CorpusError: a table without its columns, rows that are wrong, recordings that are missing
-            or not sound, or another corpus of that name.
-    """
-    if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
-        raise CorpusError(
-            f"{name!r} is no name for a corpus: lower-case letters and digits, dashes between "
-            f"them, at most {LONGEST_NAME} in all."
-        )
-    if name in CORPORA:
-        raise CorpusError(f"{name!r} is the name of a recipe. Choose another one.")
-    rows = _rows(table)
-    folder = data / name
-    with workplace(name, data, scratch) as work:
-        if (folder / CONTRACT).exists():
-            return _refuse_change(table, rows, folder)
-        contract = _contract(name, table.parent, rows)
-        if table.resolve().parent == folder.resolve():
-            if table.name != LABELS:
-                _copy_file(table, folder / LABELS)
-            read(folder)  # recordings that the table forgets
-            write_json(folder / CONTRACT, contract)
-            return load(folder)
-        if folder.exists() and any(folder.iterdir()):
-            raise CorpusError(
-                f"{folder} is there already and has no {CONTRACT}. Put the table into it, or move "
-                "the folder away."
-            )
-        ready = work / "unpacked"
-        _copy(table, rows, ready, progress)
-        write_json(ready / CONTRACT, contract)
-        os.replace(ready, folder)
-    return load(folder)
-
 
 def load(folder: Path) -> Corpus:
     """The corpus whose contract was frozen in `folder`.
 
     Raises:
-        CorpusError: no contract there, or not one that `take` wrote.
+        CorpusError: no contract there, or not one that `timnet.acquire.table` wrote.
     """
-    contract = _frozen(folder)
+    contract = read_contract(folder)
     return Corpus(
         **{key: contract[key] for key in ("id", "title", "language", "licence", "citation")},
         source=contract["source"],
@@ -120,7 +60,7 @@ def load(folder: Path) -> Corpus:
     )
 
 
-def _frozen(folder: Path) -> dict[str, Any]:
+def read_contract(folder: Path) -> dict[str, Any]:
     """The contract in `folder`, of `records.Contract`."""
     path = folder / CONTRACT
     try:
@@ -130,7 +70,7 @@ def _frozen(folder: Path) -> dict[str, Any]:
             f"{path}: no such file, so {folder.name} is no corpus. Make it one with "
             f"`timnet acquire {folder.name} --csv TABLE`."
         ) from None
-    except records.Damaged as error:
+    except records.DamagedRecord as error:
         raise CorpusError(
             f"{path}: not a contract ({error}). Restore it, or delete it and run `timnet acquire "
             f"{folder.name} --csv {folder / LABELS}`."
@@ -145,7 +85,7 @@ def read(folder: Path) -> list[Utterance]:
             or one is there that it does not list.
     """
     table = folder / LABELS
-    rows = _rows(table)
+    rows = read_table(table)
     listed = {row["path"] for row in rows}
     described = {*listed, LABELS, CONTRACT}
     suffixes = {PurePosixPath(path).suffix.lower() for path in listed}
@@ -157,7 +97,7 @@ def read(folder: Path) -> list[Utterance]:
             f"{folder}: {len(extra)} recording(s) are not in {LABELS}: {listing(extra)}. The "
             f"corpus is frozen: remove them, or delete {CONTRACT}, list them and take it anew."
         )
-    if (folder / CONTRACT).exists() and (faults := _disagreements(rows, _frozen(folder))):
+    if (folder / CONTRACT).exists() and (faults := _disagreements(rows, read_contract(folder))):
         raise CorpusError(
             f"{table} says other than {CONTRACT}, which is frozen: {listing(faults)}. Restore the "
             "table, or take the new one with its recordings as a corpus of another name."
@@ -192,7 +132,7 @@ def _id(path: str) -> str:
     return PurePosixPath(path).with_suffix("").as_posix().replace("/", "-")
 
 
-def _rows(table: Path) -> list[dict[str, Any]]:
+def read_table(table: Path) -> list[dict[str, Any]]:
     """The rows of a table, every one of them checked."""
     columns, raw = _cells(table)
     lacking = [column for column in REQUIRED if column not in columns]
@@ -290,83 +230,3 @@ def _fault(row: dict[str, str | None], folder: Path) -> str | None:
     if row["sex"] not in (None, *SEXES):
         return f"sex {row['sex']!r} is none of {', '.join(SEXES)}"
     return None
-
-
-def _contract(name: str, folder: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What is there, in the words of a `Corpus` record."""
-    sexes: dict[str, set[str]] = {}
-    for row in rows:
-        sexes.setdefault(row["speaker"], set()).add(row["sex"] or "unknown")
-    unclear = sorted(speaker for speaker, found in sexes.items() if len(found) > 1)
-    if unclear:
-        raise CorpusError(f"{folder}: more than one sex for speaker(s) {listing(unclear)}.")
-    counts = Counter(row["emotion"] for row in rows)
-    if len(counts) < 2:
-        raise CorpusError(f"{folder}: all recordings are {next(iter(counts))}; expected classes.")
-    rates, channels, seconds = zip(*_headers(folder, (row["path"] for row in rows)), strict=True)
-    return {
-        "id": name,
-        "title": name,
-        "language": "unknown",
-        "licence": "unknown",
-        "redistributable": False,
-        "citation": "none",
-        "source": "one's own recordings",
-        "speakers": {speaker: found.pop() for speaker, found in sorted(sexes.items())},
-        "counts": dict(sorted(counts.items())),
-        "sample_rates": sorted(set(rates)),
-        "channels": sorted(set(channels)),
-        "seconds": [math.floor(min(seconds) * 100) / 100, math.ceil(max(seconds) * 100) / 100],
-    }
-
-
-def _headers(folder: Path, paths: Iterable[str]) -> list[tuple[int, int, float]]:
-    """(sample rate, channels, seconds) of each recording."""
-    from timnet.dataset import audio
-
-    def header(path: str) -> tuple[int, int, float] | str:
-        try:
-            found = audio.examine(folder / path)
-        except AudioError as error:
-            return f"{path} ({error})"
-        return found.sample_rate, found.channels, found.samples / found.sample_rate
-
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(header, paths))
-    broken = [fault for fault in found if isinstance(fault, str)]
-    if broken:
-        raise CorpusError(
-            f"{folder}: {len(broken)} file(s) are not sound: {listing(broken)}. Restore them, or "
-            "take them out of the table."
-        )
-    return [fault for fault in found if not isinstance(fault, str)]
-
-
-def _refuse_change(table: Path, rows: list[dict[str, Any]], folder: Path) -> Corpus:
-    """The frozen corpus, if `table` still says what it was made from."""
-    if rows != _rows(folder / LABELS):
-        raise CorpusError(
-            f"{folder} was made from another table than {table}, and its contract is frozen. "
-            f"Take the table as a corpus of another name, or move {folder} away first."
-        )
-    return load(folder)
-
-
-def _copy(table: Path, rows: list[dict[str, Any]], target: Path, progress: Progress | None) -> None:
-    sizes = {row["path"]: (table.parent / row["path"]).stat().st_size for row in rows}
-    target.mkdir()
-    refuse_space(target, sum(sizes.values()))
-    done = 0
-    for path, size in sizes.items():
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(table.parent / path, target / path)
-        done += size
-        if progress:
-            progress("copy", done, sum(sizes.values()))
-    shutil.copyfile(table, target / LABELS)
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    """Copy a file; where `target` is a link, what it leads to stays as it is."""
-    with replacing(target) as partial:
-        shutil.copyfile(source, partial)

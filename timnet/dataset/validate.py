@@ -7,7 +7,6 @@ machine: the same manifest gives the same JSON.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ import pyarrow as pa
 
 from timnet.corpora.corpus import Corpus, natural_key
 from timnet.errors import CorpusError, listing
+from timnet.paths import replacing_folder
 
 # Importing Great Expectations takes seconds, so the functions that need it do it.
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def validate(corpus: Corpus, manifest: pa.Table, docs: Path | None) -> dict[str,
     }
 
 
-def refuse(summary: dict[str, Any]) -> None:
+def require_passed(summary: dict[str, Any]) -> None:
     """Stop at a corpus that breaks its contract; warnings alone do not stop it.
 
     Raises:
@@ -229,7 +229,9 @@ def _run(
         )
         if docs is not None:
             context.build_data_docs()
-            _publish(Path(project, "gx/uncommitted/data_docs/local_site"), docs)
+            site = Path(project, "gx/uncommitted/data_docs/local_site")
+            with replacing_folder(docs) as partial:
+                shutil.copytree(site, partial, dirs_exist_ok=True)
     results: list[Any] = [result.to_json_dict() for result in outcome.results if not result.success]
     return {result["expectation_config"]["meta"]["check"]: result for result in results}
 
@@ -276,18 +278,6 @@ def _quirks_here(corpus: Corpus, frame: pd.DataFrame) -> dict[str, set[str]]:
 def _odd_channels(frame: pd.DataFrame) -> pd.Series:
     """Whether a recording has another number of channels than most, a row each."""
     return ~frame["channels"].isin(frame["channels"].mode()[:1])
-
-
-def _publish(site: Path, docs: Path) -> None:
-    """Put the folder `site` in place of `docs`, which is never seen half-written."""
-    partial = docs.with_name(f".{docs.name}.{os.getpid()}.tmp")
-    docs.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copytree(site, partial)
-        shutil.rmtree(docs, ignore_errors=True)
-        os.replace(partial, docs)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sorted(names: Iterable[str]) -> list[str]:

@@ -10,12 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from timnet.evaluation.compare import Change, Result, changes
+from timnet.evaluation.compare import Change, compare
 from timnet.evaluation.intervals import CONFIDENCE
-from timnet.evaluation.score import MEANING
-from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, signed
-
-HONEST = tuple(each for each in MEANING if each != "published")  # no test fold chose the epoch
+from timnet.evaluation.results import Result
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def judge(
             said = "New: the baseline has nothing to compare with."
             rules += [Rule(_name(run, protocol), True, said) for protocol in known]
             continue
-        found = changes(here[run], there[run])
+        found = compare(here[run], there[run])
         for protocol in (each for each in here[run].tests if each in protocols):
             rules.append(uar(_name(run, protocol), found.get(protocol), tolerance))
     corpora = sorted({corpus for result in here.values() for corpus in _corpora(result)})
@@ -118,37 +115,4 @@ def _name(run: str, protocol: str) -> str:
 
 
 def _corpora(result: Result) -> list[str]:
-    return [result.record["trained_on"], result.record["tested_on"]]
-
-
-def closed(rules: Sequence[Rule]) -> list[str]:
-    """The rules that keep the gate closed, as sentences."""
-    return [f"{rule.name}: {_with_points(rule)}" for rule in rules if not rule.passed]
-
-
-def _with_points(rule: Rule) -> str:
-    if rule.points is None:
-        return rule.said
-    change, low, high = map(signed, rule.points)
-    return f"{rule.said} {change} points ({low} to {high})."
-
-
-def table(rules: Sequence[Rule], title: str, notes: Sequence[str]) -> Table:
-    """The verdict for people: a row a rule, with what it says below; narrow enough for a page."""
-    rows = []
-    for rule in rules:
-        change = NO_FIGURE
-        if rule.points is not None:
-            points, low, high = map(signed, rule.points)
-            change = f"{points} ({low} to {high})"
-        cells = (
-            "passed" if rule.passed else "**CLOSED**",
-            rule.name,
-            print_figure(rule.before),
-            print_figure(rule.after),
-            change,
-        )
-        rows.append([Cell(text) for text in cells])
-    said = [f"{rule.name}: {rule.said}" for rule in rules]
-    head = ("", "rule", "before", "after", f"change ({CONFIDENCE} %)")
-    return Table("gate", title, head, rows, [*said, *notes])
+    return [result.record["trained_on"], *result.corpora]

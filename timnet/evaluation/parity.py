@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from timnet.corpora.corpus import Corpus
-from timnet.dataset import features, folds
+from timnet.dataset import features, folds, manifest
 from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, ParameterError
-from timnet.evaluation import authors_weights as keras
-from timnet.evaluation import metrics
+from timnet.evaluation import authors_weights, metrics
 from timnet.paper import paper
 from timnet.training.network import TIMNet, pad_channels
 
@@ -76,7 +77,7 @@ def read_networks(corpus: Corpus, weights: Path) -> TIMNet:
     Raises:
         ArtifactError: no such archive, or one that does not fit the corpus.
     """
-    network = keras.read_networks(weights)
+    network = authors_weights.read_networks(weights)
     if network.classes != len(corpus.labels):
         raise ArtifactError(
             f"{weights}: networks for {network.classes} emotions, while {corpus.id} has "
@@ -109,3 +110,40 @@ def parity(corpus: Corpus, table: pa.Table, network: TIMNet) -> Parity:
         tuple(figures["table_1_single_corpus"][corpus.id]["TIM-Net"]),
         np.array(printed["rows"]) if printed else None,
     )
+
+
+def measure(
+    corpus: Corpus,
+    folder: Path,
+    weights: Path,
+    workers: int,
+    progress: Callable[[str, int, int], None],
+) -> Parity:
+    """`parity` from the recordings on.
+
+    Args:
+        folder: the corpus' recordings.
+        weights: the authors' archive.
+        workers: processes that compute features.
+        progress: called with the step, utterances done since the last call, and utterances in all.
+
+    Raises:
+        ArtifactError, AudioError, CorpusError, ParameterError: as each step does.
+    """
+    wanted = settings(corpus)
+    network = read_networks(corpus, weights)  # before the minute that features take
+    total = corpus.utterances
+    table = manifest.build(corpus, folder, lambda done: progress("manifest", done, total))
+    with TemporaryDirectory() as scratch:
+        target, shards = Path(scratch, "features.parquet"), Path(scratch, "shards")
+        features.extract(
+            table,
+            folder,
+            wanted,
+            target,
+            shards,
+            workers,
+            lambda done: progress("features", done, len(table)),
+        )
+        found, _ = features.read(target, wanted)
+    return parity(corpus, found, network)

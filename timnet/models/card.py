@@ -1,10 +1,113 @@
-"""A model's card as Markdown, for people who have to decide whether to use it."""
+"""A model's card: all that there is to say of it, and the same as Markdown for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from timnet.models.model import Card
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from timnet.dataset import features
+from timnet.dataset.features import FeatureSettings
+
+Range = tuple[float, float]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Section):
+    """The recordings that a model was trained on, and their terms."""
+
+    corpus: str
+    title: str
+    language: str
+    licence: str
+    citation: str
+    source: str
+    utterances: int
+    speakers: int
+
+    @property
+    def non_commercial(self) -> bool:
+        return "NC" in self.licence.replace("-", " ").split()
+
+
+class Figures(_Section):
+    """What the folds' networks reach under a protocol, percent."""
+
+    protocol: str
+    meaning: str
+    utterances: int
+    uar: float
+    war: float
+    uar_interval: Range  # 95 %, bootstrap over utterances
+    war_interval: Range
+    uar_by_speaker: dict[str, float]
+
+
+class Calibration(_Section):
+    """One temperature for all networks, fitted on what each said of the fold it did not see."""
+
+    temperature: Positive
+    utterances: int
+    error_before: Share  # expected calibration error
+    error_after: Share
+
+
+class Typical(_Section):
+    """`out_of_domain.Reference` without its arrays."""
+
+    seconds: Range
+    longest: Positive
+    level: Range
+    sample_rates: tuple[int, ...]
+    distance: Positive
+
+
+class FeatureRecord(_Section):
+    """How the features were made; see `features.fingerprint`."""
+
+    revision: int
+    settings: FeatureSettings
+    frames: int
+    libraries: dict[str, str]
+    source: str
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> FeatureRecord:
+        made = self.settings
+        if (
+            (made.sample_rate, made.hop) != (features.SAMPLE_RATE, features.HOP)
+            or not features.FFT <= made.signal_length <= 10_000_000
+            or not 0 < made.coefficients <= 128
+            or self.frames != made.frames
+        ):
+            raise ValueError(f"features that timnet does not make: {made}")
+        return self
+
+
+class Card(_Section):
+    """All that there is to say of a model but its weights."""
+
+    name: str
+    networks: Literal["folds", "whole"]  # one a fold; or one, trained on the whole corpus
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    variant: str
+    data: Source
+    features: FeatureRecord
+    training: dict[str, bool | int | float | str]
+    seeds: list[int]
+    run: str  # of params.yaml; its folds vouch for the settings
+    figures: list[Figures]
+    calibration: Calibration
+    typical: Typical
+    commit: str
+    device: str
+    versions: dict[str, str]
 
 
 def terms(card: Card) -> str:
@@ -18,6 +121,30 @@ def terms(card: Card) -> str:
         told = f"trained on {data.title}, whose terms bind the model too: {data.licence}"
     cited = data.citation not in ("none", "unknown")
     return f"{told}; cite {data.citation}" if cited else told
+
+
+def in_short(card: Card) -> str:
+    """What a model is and how far to trust it, in a few lines for somebody who chose none."""
+    data, chance = card.data, 100 / len(card.labels)
+    lines = [
+        f"{card.name}: TIM-Net trained on {data.title} ({data.language}, {data.speakers} speakers)."
+        f" It tells apart {', '.join(card.labels)}.",
+    ]
+    unseen = [each for each in card.figures if each.protocol.startswith("speaker")]
+    if unseen:
+        score = unseen[0]
+        low, high = score.uar_interval
+        lines.append(
+            f"On unseen speakers of that corpus it scores {score.uar:.1f} % UAR (unweighted "
+            f"average recall; 95 % CI {low:.1f} to {high:.1f}, chance {chance:.1f} %)."
+        )
+    else:
+        lines.append("Its score on unseen speakers is not known.")
+    lines.append(
+        "Expect less with other languages, rooms and microphones, and with emotions that are not "
+        "acted."
+    )
+    return "\n".join(lines)
 
 
 def markdown(card: Card) -> str:
@@ -60,7 +187,7 @@ def markdown(card: Card) -> str:
 
 def _across(card: Card) -> bool:
     """Whether the run tested on another corpus: one network, trained on all of its own."""
-    return any(each.protocol == "cross" for each in card.figures)
+    return any(each.protocol == "cross-corpus" for each in card.figures)
 
 
 def _networks(card: Card) -> str:

@@ -8,179 +8,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from timnet.corpora.corpus import natural_key
 from timnet.dataset import features
-from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, listing
+from timnet.models.card import Card, Typical
 from timnet.models.out_of_domain import ENVELOPE, Reference
+from timnet.models.predict import Model
 from timnet.training.network import VARIANTS, TIMNet
-
-if TYPE_CHECKING:
-    from timnet.models.predict import Prediction
 
 ENDING = ".safetensors"
 FORMAT = "timnet-model-1"  # key of the card in the file's header
 _ANEW = "Get the file again, or make it anew with `timnet model`."
+IN_THE_BOX = Path(__file__).with_name("emodb.safetensors")  # comes with the package
 MAX_BYTES = 2_000_000_000  # no stack of TIM-Nets is near that
-
-Range = tuple[float, float]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(_Section):
-    """The recordings that a model was trained on, and their terms."""
-
-    corpus: str
-    title: str
-    language: str
-    licence: str
-    citation: str
-    source: str
-    utterances: int
-    speakers: int
-
-    @property
-    def non_commercial(self) -> bool:
-        return "NC" in self.licence.replace("-", " ").split()
-
-
-class Figures(_Section):
-    """What the folds' networks reach under a protocol, percent."""
-
-    protocol: str
-    meaning: str
-    utterances: int
-    uar: float
-    war: float
-    uar_interval: Range  # 95 %, bootstrap over utterances
-    war_interval: Range
-    uar_by_speaker: dict[str, float]
-
-
-class Calibration(_Section):
-    """One temperature for all networks, fitted on what each said of the fold it did not see."""
-
-    temperature: Positive
-    utterances: int
-    error_before: Share  # expected calibration error
-    error_after: Share
-
-
-class Typical(_Section):
-    """`novelty.Reference` without its arrays."""
-
-    seconds: Range
-    longest: Positive
-    level: Range
-    sample_rates: tuple[int, ...]
-    distance: Positive
-
-
-class FeatureRecord(_Section):
-    """How the features were made; see `features.fingerprint`."""
-
-    revision: int
-    settings: FeatureSettings
-    frames: int
-    libraries: dict[str, str]
-    source: str
-
-    @model_validator(mode="after")
-    def _can_be_made(self) -> FeatureRecord:
-        made = self.settings
-        if (
-            (made.sample_rate, made.hop) != (features.SAMPLE_RATE, features.HOP)
-            or not features.FFT <= made.signal_length <= 10_000_000
-            or not 0 < made.coefficients <= 128
-            or self.frames != made.frames
-        ):
-            raise ValueError(f"features that timnet does not make: {made}")
-        return self
-
-
-class Card(_Section):
-    """All that there is to say of a model but its weights."""
-
-    name: str
-    networks: Literal["folds", "whole"]  # one a fold; or one, trained on the whole corpus
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
-    variant: str
-    data: Source
-    features: FeatureRecord
-    training: dict[str, bool | int | float | str]
-    seeds: list[int]
-    run: str  # of params.yaml; its folds vouch for the settings
-    figures: list[Figures]
-    calibration: Calibration
-    typical: Typical
-    commit: str
-    device: str
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Model:
-    """Networks in evaluation mode, ready to predict."""
-
-    card: Card
-    network: TIMNet  # a stack of all networks, padded as `TIMNet` is
-    reference: Reference
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.card.labels
-
-    @property
-    def settings(self) -> FeatureSettings:
-        return self.card.features.settings
-
-    @cached_property
-    def window(self) -> float:
-        """Seconds that the networks hear at a time."""
-        return self.settings.signal_length / self.settings.sample_rate
-
-    def predict(self, signal: np.ndarray, sample_rate: int, *, single: bool = False) -> Prediction:
-        """The emotion of a recording in memory.
-
-        Args:
-            signal: (samples,) or (samples, channels), floats of full scale 1 or integers.
-            sample_rate: samples a second.
-            single: ask the first network alone; otherwise all of them vote.
-
-        Raises:
-            AudioError: no samples, samples that are not finite, a rate that is not believed.
-        """
-        from timnet.models import predict
-
-        return predict.of_signal(self, signal, sample_rate, single)
-
-    def predict_files(
-        self, paths: Iterable[Path | str], *, single: bool = False, workers: int = 1
-    ) -> Iterator[tuple[Path, Prediction | str]]:
-        """Each recording with its prediction, or in words why there is none, in their order.
-
-        Args:
-            single: ask the first network alone; otherwise all of them vote.
-            workers: threads; more than one a core gains nothing.
-        """
-        from timnet.models import predict
-
-        return predict.of_files(self, [Path(path) for path in paths], single, workers)
 
 
 def save(model: Model, path: Path) -> None:
@@ -308,10 +155,25 @@ def typical(reference: Reference) -> Typical:
     return Typical(**{name: values[name] for name in Typical.model_fields})
 
 
+def in_the_box() -> Path:
+    """The file of the model that comes with the package.
+
+    Raises:
+        ArtifactError: this installation has none.
+    """
+    if not IN_THE_BOX.is_file():
+        raise ArtifactError(
+            "this installation brings no model. Name one: `--model emovo` of build/models/, or a "
+            "file."
+        )
+    return IN_THE_BOX
+
+
 def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     """The file of a model: `name` itself if it is one, else `<name>.safetensors` in `models`.
 
-    A version (`emovo@v1.2`) is also the newest of those that it begins (`emovo@v1.2.5`).
+    A version (`emovo@v1.2`) is also the newest of those that it begins (`emovo@v1.2.5`). The
+    model that comes with the package is found by its name too, if `models` has no other of it.
 
     Raises:
         ArtifactError: neither is there; says which are.
@@ -321,6 +183,8 @@ def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     path = models / f"{name}{ENDING}"
     if path.is_file():
         return path
+    if str(name) == IN_THE_BOX.stem and IN_THE_BOX.is_file():
+        return IN_THE_BOX
     if "@" in str(name):
         fitting = [file for file in models.glob(f"*{ENDING}") if file.name.startswith(f"{name}.")]
         if fitting:

@@ -43,7 +43,7 @@ class Reference:
     mean: np.ndarray  # (ENVELOPE,)
     precision: np.ndarray  # (ENVELOPE, ENVELOPE), inverse of the covariance
 
-    def unlike(self, found: Measurement, settings: FeatureSettings) -> list[str]:
+    def out_of_domain(self, found: Measurement, settings: FeatureSettings) -> list[str]:
         """In what a recording is unlike these, in words; nothing if it is like them."""
         cancelled = found.loudest - found.level > CANCELLED
         if found.level < SILENCE + 1 and not cancelled:

@@ -9,26 +9,24 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from timnet.dataset import audio, features
+from timnet.dataset.features import FeatureSettings
 from timnet.errors import AudioError
 from timnet.evaluation import calibration
-from timnet.models import out_of_domain as novelty
-from timnet.models.out_of_domain import Measurement
-from timnet.training.network import pad_channels
-
-if TYPE_CHECKING:
-    from timnet.models.model import Model
+from timnet.models import out_of_domain
+from timnet.models.card import Card
+from timnet.models.out_of_domain import Measurement, Reference
+from timnet.training.network import TIMNet, pad_channels
 
 BATCH = 16  # windows that go through the networks together, and files that a thread takes
 Read = Callable[[int], np.ndarray]  # the next samples of a recording, at most so many
@@ -50,8 +48,8 @@ class Prediction:
 
     labels: tuple[str, ...]
     seconds: float
-    unlike: list[str]  # in what the recording is unlike the training set, in words
-    heard: np.ndarray  # (windows, 2) start and end, s
+    out_of_domain: list[str]  # in what the recording is unlike the training set, in words
+    windows: np.ndarray  # (windows, 2) start and end, s
     logits: np.ndarray  # (windows, networks, K) float32
     temperature: float
 
@@ -90,7 +88,7 @@ class Prediction:
         winners = of_window.argmax(1)
         first = np.flatnonzero(np.diff(winners, prepend=-1))
         last = [*first[1:], len(winners)]
-        middle = self.heard.mean(1)
+        middle = self.windows.mean(1)
         cuts = [0.0, *((middle[i - 1] + middle[i]) / 2 for i in first[1:]), self.seconds]
         return [
             Segment(
@@ -103,8 +101,54 @@ class Prediction:
         ]
 
 
+@dataclass(frozen=True)
+class Model:
+    """Networks in evaluation mode, ready to predict."""
+
+    card: Card
+    network: TIMNet  # a stack of all networks, padded as `TIMNet` is
+    reference: Reference
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.card.labels
+
+    @property
+    def settings(self) -> FeatureSettings:
+        return self.card.features.settings
+
+    @cached_property
+    def window(self) -> float:
+        """Seconds that the networks hear at a time."""
+        return self.settings.signal_length / self.settings.sample_rate
+
+    def predict(self, signal: np.ndarray, sample_rate: int, *, single: bool = False) -> Prediction:
+        """The emotion of a recording in memory.
+
+        Args:
+            signal: (samples,) or (samples, channels), floats of full scale 1 or integers.
+            sample_rate: samples a second.
+            single: ask the first network alone; otherwise all of them vote.
+
+        Raises:
+            AudioError: no samples, samples that are not finite, a rate that is not believed.
+        """
+        return of_signal(self, signal, sample_rate, single)
+
+    def predict_files(
+        self, paths: Iterable[Path | str], *, single: bool = False, workers: int = 1
+    ) -> Iterator[tuple[Path, Prediction | str]]:
+        """Each recording with its prediction, or in words why there is none, in their order.
+
+        Args:
+            single: ask the first network alone; otherwise all of them vote.
+            workers: threads; more than one a core gains nothing.
+        """
+        return of_files(self, [Path(path) for path in paths], single, workers)
+
+
 @dataclass
-class _Hearing:
+class _Analysis:
     """A recording on its way through the networks."""
 
     seconds: float = 0.0
@@ -116,11 +160,11 @@ class _Hearing:
     def prediction(self, model: Model) -> Prediction | str:
         if self.refused:
             return self.refused
-        found = novelty.together(self.measured, self.seconds)
+        found = out_of_domain.together(self.measured, self.seconds)
         return Prediction(
             model.labels,
             self.seconds,
-            model.reference.unlike(found, model.settings),
+            model.reference.out_of_domain(found, model.settings),
             np.array(self.windows),
             np.stack(self.logits),
             model.card.calibration.temperature,
@@ -145,9 +189,13 @@ def of_signal(model: Model, signal: np.ndarray, sample_rate: int, single: bool) 
         taken, rest = rest[:samples], rest[samples:]
         return taken
 
-    hearing = _Hearing()
-    _answer(model, single, ((hearing, mfcc) for mfcc in _hear(model, read, sample_rate, hearing)))
-    prediction = hearing.prediction(model)
+    analysis = _Analysis()
+    _run_networks(
+        model,
+        single,
+        ((analysis, mfcc) for mfcc in _features_of_windows(model, read, sample_rate, analysis)),
+    )
+    prediction = analysis.prediction(model)
     assert isinstance(prediction, Prediction)
     return prediction
 
@@ -177,32 +225,34 @@ def of_files(
 
 
 def _of_chunk(model: Model, paths: list[Path], single: bool) -> list[Prediction | str]:
-    hearings = [_Hearing() for _ in paths]
+    analyses = [_Analysis() for _ in paths]
 
-    def heard() -> Iterator[tuple[_Hearing, np.ndarray]]:
-        for path, hearing in zip(paths, hearings, strict=True):
+    def all_windows() -> Iterator[tuple[_Analysis, np.ndarray]]:
+        for path, analysis in zip(paths, analyses, strict=True):
             try:
                 with audio.opened(path, ffmpeg=True) as file:
-                    for mfcc in _hear(model, file.read, file.sample_rate, hearing):
-                        yield hearing, mfcc
+                    for mfcc in _features_of_windows(model, file.read, file.sample_rate, analysis):
+                        yield analysis, mfcc
             except AudioError as error:
-                hearing.refused = str(error)
+                analysis.refused = str(error)
 
-    _answer(model, single, heard())
-    return [hearing.prediction(model) for hearing in hearings]
+    _run_networks(model, single, all_windows())
+    return [analysis.prediction(model) for analysis in analyses]
 
 
-def _hear(model: Model, read: Read, rate: int, hearing: _Hearing) -> Iterator[np.ndarray]:
-    """Features of each window of a recording, (T, C); what else is known of it to `hearing`."""
+def _features_of_windows(
+    model: Model, read: Read, rate: int, analysis: _Analysis
+) -> Iterator[np.ndarray]:
+    """Features of each window of a recording, (T, C); what else is known of it to `analysis`."""
     longest = math.ceil(model.reference.longest * rate)
     window = min(round(model.window * rate), longest)
     for start, samples in windows(read, longest, window):
         audio.check_samples(samples)
-        hearing.seconds = (start + len(samples)) / rate
+        analysis.seconds = (start + len(samples)) / rate
         mfcc = features.mfcc(samples, rate, model.settings)
-        hearing.measured.append(novelty.measure(samples, rate, mfcc, model.settings))
+        analysis.measured.append(out_of_domain.measure(samples, rate, mfcc, model.settings))
         outside = max(len(samples) - window, 0) / 2  # of the middle, of a recording heard once
-        hearing.windows.append(((start + outside) / rate, hearing.seconds - outside / rate))
+        analysis.windows.append(((start + outside) / rate, analysis.seconds - outside / rate))
         yield mfcc
 
 
@@ -238,14 +288,16 @@ def windows(read: Read, longest: int, window: int) -> Iterator[tuple[int, np.nda
         yield first + len(buffer) - window, last
 
 
-def _answer(model: Model, single: bool, heard: Iterator[tuple[_Hearing, np.ndarray]]) -> None:
+def _run_networks(
+    model: Model, single: bool, prepared: Iterator[tuple[_Analysis, np.ndarray]]
+) -> None:
     """Send windows through the networks, BATCH at a time; the logits to their recordings."""
     network = model.network
     asked = 1 if single else network.networks
-    while batch := list(islice(heard, BATCH)):
+    while batch := list(islice(prepared, BATCH)):
         values = torch.from_numpy(np.stack([mfcc for _, mfcc in batch])).transpose(0, 1)
         values = pad_channels(values, network.width)[None].contiguous()
         # one network after the other: its activations stay in the cache
         logits = [network(values, rows=slice(row, row + 1))[0][0] for row in range(asked)]
-        for (hearing, _), answer in zip(batch, torch.stack(logits, 1).numpy(), strict=True):
-            hearing.logits.append(answer)
+        for (analysis, _), answer in zip(batch, torch.stack(logits, 1).numpy(), strict=True):
+            analysis.logits.append(answer)

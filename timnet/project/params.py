@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from timnet.corpora import CORPORA, CUSTOM
 from timnet.dataset.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
 from timnet.errors import ParameterError, suggestion
-from timnet.records import Damaged, read_yaml
+from timnet.records import DamagedRecord, read_yaml
 
 _SHORT = reprlib.Repr()  # for what YAML's aliases can make endless
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
@@ -78,7 +79,7 @@ class Train(_Section):
 
 
 class Folds(_Section):
-    protocol: Literal["random", "speaker", "cross"]
+    protocol: Literal["random", "speaker", "cross-corpus"]
     number: Annotated[int, Field(ge=2, le=1000)] | None = None
     seeds: Seeds | None = None
 
@@ -89,8 +90,8 @@ class Folds(_Section):
             raise ValueError("protocol random needs number and seeds")
         if self.protocol == "speaker" and given:
             raise ValueError("protocol speaker takes its folds from the recipe, no number or seeds")
-        if self.protocol == "cross" and given:
-            raise ValueError("protocol cross tests on another corpus, no number or seeds")
+        if self.protocol == "cross-corpus" and given:
+            raise ValueError("protocol cross-corpus tests on another corpus, no number or seeds")
         return self
 
 
@@ -101,7 +102,7 @@ class Network(_Section):
 
 class Run(_Section):
     trained_on: str
-    tested_on: str  # the same corpus, but under protocol cross
+    tested_on: str  # the same corpus, but under protocol cross-corpus
     signal_length: SignalLength
     folds: Folds
     network: Network
@@ -126,7 +127,7 @@ class TrainedModel(_Section):
 
 
 class Params(_Section):
-    corpora: list[Name]
+    corpora: dict[Name, Name]  # name -> module of timnet.corpora that reads it
     features: Features
     train: Train
     runs: dict[Name, Run]
@@ -134,6 +135,12 @@ class Params(_Section):
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:
+        for name, module in self.corpora.items():
+            if module != (name if name in CORPORA else CUSTOM):
+                raise ValueError(
+                    f"corpora.{name}: write `{name}: {name if name in CORPORA else CUSTOM}`, the "
+                    "module of timnet/corpora that reads it."
+                )
         for name, features in self.features.sets.items():
             if name != f"{features.corpus}-{features.signal_length}":
                 raise ValueError(
@@ -149,9 +156,9 @@ class Params(_Section):
                 if corpus not in self.corpora:
                     near = suggestion(corpus, self.corpora) or " Add it there."
                     raise ValueError(f"runs.{name}: no corpus {corpus!r} in corpora.{near}")
-            if (run.folds.protocol == "cross") != (run.trained_on != run.tested_on):
+            if (run.folds.protocol == "cross-corpus") != (run.trained_on != run.tested_on):
                 raise ValueError(
-                    f"runs.{name}: protocol cross trains on one corpus and is tested on another; "
+                    f"runs.{name}: cross-corpus folds train on one corpus and test on another; "
                     "the other protocols need trained_on and tested_on to be the same"
                 )
             for corpus, needed in zip(run.corpora, run.features, strict=True):
@@ -183,7 +190,7 @@ class Params(_Section):
         return _named("model", name, self.models)
 
     def corpus(self, name: str) -> str:
-        return _named("corpus", name, dict(zip(self.corpora, self.corpora, strict=True)))
+        return _named("corpus", name, {each: each for each in self.corpora})
 
 
 def _named(kind: str, name: str, known: dict):
@@ -210,7 +217,7 @@ def read(path: Path) -> Params:
         ) from None
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from None
-    except Damaged as error:
+    except DamagedRecord as error:
         raise ParameterError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: empty; expected {', '.join(Params.model_fields)}.")

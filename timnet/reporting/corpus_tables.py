@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from timnet.corpora import CORPORA
 from timnet.paper import paper
 from timnet.reporting.render import NO_FIGURE, NOT_HERE, Cell, Table, print_figure, row_of
 
 
-def corpora(validations: dict[str, dict]) -> Table:
-    """Table S1: what the corpora are, in print and in our manifests."""
+def corpora(validations: dict[str, dict], descriptions: dict[str, dict]) -> Table:
+    """Table S1: what the corpora are, in print and in our manifests.
+
+    Args:
+        validations: corpus -> summary of its validation.
+        descriptions: corpus -> what its recipe says of it.
+    """
     rows = []
     of_paper = paper()["table_s1_corpora"]
     for corpus, printed in of_paper.items():
@@ -18,15 +22,16 @@ def corpora(validations: dict[str, dict]) -> Table:
             str(printed["utterances"]),
             print_figure(printed["khz"], 1),
         )
-        ours = (CORPORA[corpus].language, NOT_HERE, NOT_HERE, NOT_HERE)
+        ours = (NOT_HERE, NOT_HERE, NOT_HERE, NOT_HERE)
         if corpus in validations:
-            ours = _counted(corpus, validations[corpus])
+            ours = _counted(validations[corpus], descriptions[corpus])
         rows += [row_of(corpus, "paper", *theirs), row_of(corpus, "ours", *ours)]
     rows += [
-        row_of(corpus, "ours", *_counted(corpus, seen))
+        row_of(corpus, "ours", *_counted(seen, descriptions[corpus]))
         for corpus, seen in validations.items()
         if corpus not in of_paper
     ]
+    unknown = [each for each in descriptions.values() if "unknown" in each["speakers"].values()]
     columns = ("corpus", "", "language", "speakers, male / female", "utterances", "kHz")
     return Table(
         "table-s1",
@@ -37,24 +42,22 @@ def corpora(validations: dict[str, dict]) -> Table:
             "Ours: counted in the manifests of this commit. 22.1 and 48 kHz of CASIA and IEMOCAP "
             "are as printed, and doubtful.",
             *(
-                ["Of one's own recordings, speakers are counted together."]
-                if set(validations) - set(CORPORA)
+                ["Where the sex of a speaker is unknown, all are counted together."]
+                if unknown
                 else []
             ),
         ],
     )
 
 
-def _counted(corpus: str, validation: dict) -> tuple[str, str, str, str]:
+def _counted(validation: dict, description: dict) -> tuple[str, str, str, str]:
     """Language, speakers, utterances and sample rates of a corpus as its manifest has them."""
-    seen, recipe = _observed(validation), CORPORA.get(corpus)
-    speakers = str(validation["speakers"])
-    if recipe:
-        sexes = [recipe.speakers[speaker] for speaker in seen["all speakers"]]
-        speakers = f"{sexes.count('male')} / {sexes.count('female')}"
+    seen = _observed(validation)
+    sexes = [description["speakers"][speaker] for speaker in seen["all speakers"]]
+    speakers = f"{sexes.count('male')} / {sexes.count('female')}"
     return (
-        recipe.language if recipe else NO_FIGURE,
-        speakers,
+        description["language"],
+        str(validation["speakers"]) if "unknown" in sexes else speakers,
         str(validation["utterances"]),
         ", ".join(print_figure(rate / 1000, 1) for rate in seen.get("sample rates", [])),
     )

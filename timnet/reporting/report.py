@@ -10,15 +10,15 @@ from pathlib import Path
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from timnet.corpora.corpus import Corpus
-from timnet.evaluation.score import MEANING
+from timnet.evaluation.protocols import MEANING
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
-from timnet.reporting.tables import GAIN, ScoredRun
+from timnet.reporting.scored import ScoredRun
+from timnet.reporting.tables import GAIN
 
 CAPTIONS = {
     "confusion": "Confusion matrix, a row a true emotion.",
     "curves": "Loss and accuracy. The test curves are looked at, never selected on, but for "
-    "`published`.",
+    "`best-epoch`.",
     "fused": "What the network hears, by emotion and by speaker: where speakers form islands in a "
     "run over random folds, it knows voices. With speakers left out each has a network of their "
     "own, and islands say nothing.",
@@ -33,8 +33,7 @@ def page(
     runs: list[ScoredRun],
     figures: dict[str, Path],
     validations: dict[str, dict],
-    recipes: dict[str, Corpus | None],
-    provenance: dict[str, dict],
+    descriptions: dict[str, dict],
 ) -> str:
     """The whole page.
 
@@ -44,8 +43,7 @@ def page(
         runs: those of this commit.
         figures: run -> folder of its SVG figures.
         validations: corpus -> summary of its validation.
-        recipes: the corpora of the validations; None of one's own whose folder is not here.
-        provenance: run -> where its figures come from.
+        descriptions: corpus -> what its recipe says of it.
     """
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["rich"] = _rich
@@ -62,15 +60,16 @@ def page(
                 "name": run.name,
                 "record": run.record,
                 "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.svg"))],
-                "provenance": _lines(provenance[run.name]),
+                "provenance": _lines(run),
             }
             for run in runs
         ],
         corpora=[
-            {"recipe": recipes[name], "summary": summary} for name, summary in validations.items()
+            {"recipe": descriptions[name], "summary": summary}
+            for name, summary in validations.items()
         ],
         commits=sorted({run.record["commit"] for run in runs}),
-        told={run.name: "\n".join(_lines(provenance[run.name])) for run in runs},
+        told={run.name: "\n".join(_lines(run)) for run in runs},
     )
 
 
@@ -133,23 +132,23 @@ def _source(path: Path) -> str:
     return f"data:image/svg+xml;base64,{content}"
 
 
-def _lines(record: dict) -> list[str]:
-    """Provenance of a run, a line a fact."""
-    settings = ", ".join(f"{key} {value}" for key, value in record["settings"].items())
-    folds = ", ".join(f"{key} {value}" for key, value in record["folds"].items())
+def _lines(run: ScoredRun) -> list[str]:
+    """Where the figures of a run come from, a line a fact."""
+    record, features = run.record, run.record["features"]
     return [
         f"commit {record['commit']}",
-        *(f"data {name}: md5 {value or 'unknown'}" for name, value in record["data"].items()),
-        *(
-            f"features {name}: md5 {value or 'unknown'}"
-            for name, value in record["features"].items()
-        ),
-        f"folds: {folds}",
+        f"recordings of {record['trained_on']}: SHA-256 {features['source']}",
+        f"features: revision {features['revision']}; {_pairs(features['settings'])}",
+        f"folds: {_pairs(record['folds'])}",
         f"model seeds: {', '.join(map(str, record['seeds']))}",
-        f"training: {settings}",
-        f"device: {record['device']}",
-        "versions: " + ", ".join(f"{key} {value}" for key, value in record["versions"].items()),
+        f"training: {_pairs(record['train'])}",
+        f"device: {record['device_name']}",
+        f"versions: {_pairs(record['versions'])}",
     ]
+
+
+def _pairs(values: dict) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _rich(text: str) -> Markup:

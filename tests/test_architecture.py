@@ -1,0 +1,134 @@
+"""The rooms of `timnet`: imports run one way, and stages depend on the code that they run.
+
+A stage of dvc.yaml depends on the modules in which its work is done (`WORK`), and on what these
+import from `timnet`, directly or in the end: the import closure, with the files that lie beside a
+module and are named in it. The foundation is left out: errors, paths, the form of files and tables,
+processes. It bears on no number, and where it changes a form, the next stage refuses the file.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from timnet.corpora import CORPORA, CUSTOM
+
+FOUNDATION = ("errors", "paths", "records", "schemas", "processes")
+ORDER = (
+    "foundation",
+    "paper",
+    "corpora",
+    "dataset",
+    "acquire",
+    "training",
+    "evaluation",
+    "models",
+    "reporting",
+    "project",
+    "cli",
+    "flows",
+)
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for folder in ("timnet", "flows")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules of the project that a file imports, anywhere in it, by their dotted names."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+        names = [alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)]
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [f"{node.module}.{name}" for name in names]
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (name for name in names if name.split(".")[0] in ("timnet", "flows"))
+
+
+def room(name: str) -> str:
+    """`timnet.paper.runs` stands in `paper`; what is no package of `timnet` in its foundation."""
+    top, *below = name.split(".")
+    if top == "flows":
+        return top
+    return below[0] if below and below[0] in ORDER else "foundation"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_no_room_imports_a_later_one(path: Path) -> None:
+    if path == Path("timnet/__init__.py"):  # the door: `timnet.load_model`
+        return
+    here = ORDER.index(room(".".join(path.with_suffix("").parts)))
+    assert [name for name in imported(path) if ORDER.index(room(name)) > here] == []
+
+
+def test_no_module_imports_itself_in_the_end() -> None:
+    files = {
+        ".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES
+    }
+    uses = {
+        name: {
+            known
+            for each in imported(path)
+            for known in (each, each.rpartition(".")[0])
+            if known in files and known not in (name, "timnet")
+        }
+        for name, path in files.items()
+    }
+    while loose := [name for name, used in uses.items() if not used & uses.keys()]:
+        for name in loose:
+            del uses[name]
+    assert sorted(uses) == []
+
+
+# where the work of each stage is done, and so its numbers come from
+WORK = {
+    "manifest": ["timnet.dataset.manifest", "timnet.corpora.${item}"],
+    "validate": ["timnet.dataset.validate", "timnet.corpora.${item}"],
+    "features": ["timnet.dataset.features"],
+    "folds": ["timnet.dataset.folds"],
+    "train": ["timnet.training.train"],
+    "score": ["timnet.evaluation.results"],
+    "figures": ["timnet.reporting.figures"],
+    "model": ["timnet.models.build"],
+    "tables": ["timnet.reporting.gather", "timnet.reporting.write"],
+    "report": ["timnet.reporting.gather", "timnet.reporting.report"],
+}
+FILES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES}
+
+
+def closure(names: list[str]) -> set[str]:
+    """The files of some modules and of all that they import, without the foundation."""
+    found, queue = set[str](), list(names)
+    while queue:
+        name = queue.pop()
+        path = FILES[name]
+        if path.as_posix() in found or room(name) == "foundation":
+            continue
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        if len(tree.body) > 1:  # else a package's sentence
+            found.add(path.as_posix())
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        beside = (ROOT / path).parent.glob("*.[hj]*")
+        found |= {path.with_name(each.name).as_posix() for each in beside if each.name in texts}
+        # `from timnet.paper import runs` runs `timnet/paper/__init__.py` too
+        for each in imported(path):
+            queue += {n for n in (each, each.rpartition(".")[0]) if n in FILES}
+    return found
+
+
+@pytest.mark.parametrize("stage", WORK.keys() - {"folds", "train"})
+def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
+    declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    assert declared.keys() == WORK.keys()
+    stated = [
+        each for each in declared[stage].get("do", declared[stage])["deps"] if "timnet/" in each
+    ]
+    for recipe in (*CORPORA, CUSTOM):
+        work = closure([name.replace("${item}", recipe) for name in WORK[stage]])
+        assert sorted(each.replace("${item}", recipe) for each in stated) == sorted(work)

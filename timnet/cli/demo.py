@@ -1,0 +1,53 @@
+"""`timnet demo`: the whole pipeline on a synthetic corpus."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from timnet.cli.common import app, bar, say
+from timnet.errors import ParameterError
+from timnet.paths import Workspace
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where the demo's workspace lies.")
+    ] = Path("demo"),
+) -> None:
+    """Run the whole pipeline on a synthetic corpus, in a workspace of its own."""
+    from timnet import records
+    from timnet.corpora import demo as corpus
+    from timnet.evaluation.protocols import MEANING
+    from timnet.project import demo as clone
+
+    if not Path("dvc.yaml").exists() or not Path(".git").exists():
+        raise ParameterError("no checkout of the project here. Run this in the root of its clone.")
+    if folder.resolve() == Path().resolve():
+        raise ParameterError("this folder is where the code comes from; name another one.")
+    if (folder / clone.MARK).exists():
+        say(f"going on in {folder}/ with the code as it is now (delete it to start anew)")
+        clone.refresh(Path(), folder)
+    else:
+        number = corpus.CORPUS.utterances
+        say(f"setting up {folder}/: a clone of this project and {number} synthetic recordings")
+        with bar("generate demo", number) as advance:
+            clone.set_up(Path(), folder, advance)
+    workspace = Workspace(folder)
+    clone.run(folder, sys.executable, "-m", "dvc", "repro")
+    say("")
+    for run in ("demo-random", "demo-speaker"):
+        figures = records.read_artifact(
+            workspace.run_results(run) / "metrics.json", records.Metrics
+        )
+        for protocol in (name for name in MEANING if name in figures):
+            say(f"UAR {figures[protocol]['uar']:6.2f} %   {protocol:19}  {MEANING[protocol]}")
+    recipe = corpus.CORPUS
+    say(f"chance {100 / len(recipe.labels):3.0f} %   on {recipe.utterances} utterances")
+    say(f"\nOpen {workspace.report} in a browser; the tables as text lie in")
+    say(f"{workspace.tables}/. Change {workspace.params} and run `timnet demo` again: only what")
+    say("depends on the change is done anew.")

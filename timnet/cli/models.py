@@ -1,0 +1,216 @@
+"""Commands about models: make one, show its card, take it elsewhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from timnet.cli.common import (
+    app,
+    bar,
+    device,
+    need_compiler,
+    open_workspace,
+    say,
+    timed,
+    workers,
+)
+from timnet.cli.stages import STAGES
+from timnet.errors import TrainingError
+from timnet.paths import Workspace
+from timnet.processes import WORKER_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from timnet.models.build import Recordings, TrainedRun
+    from timnet.models.model import Model
+    from timnet.project.params import TrainedModel
+
+USE = "Use what was trained"
+ModelOfParams = Annotated[str, typer.Argument(metavar="MODEL", help="A model of params.yaml.")]
+ModelName = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A name (emovo), a version (emovo@v1.2) or a file."),
+]
+Single = Annotated[bool, typer.Option("--single", help="Ask one network; else all vote.")]
+
+
+@app.command(rich_help_panel=USE)
+def card(model: ModelName) -> None:
+    """Print what a model is, what it was trained on and how good it is, as Markdown."""
+    from timnet.models import card as cards
+    from timnet.models import model as models
+    from timnet.project.registry import model_file
+
+    say(cards.markdown(models.read_card(model_file(model))))
+
+
+@app.command(rich_help_panel=USE)
+def fit(name: ModelOfParams) -> None:
+    """Train one network on a whole corpus, with the settings that the folds vouch for."""
+    workspace, params = open_workspace()
+    chosen = params.model(name)
+    _fit(workspace, chosen, f"{name}-whole")
+
+
+@app.command(rich_help_panel=USE)
+def export(
+    model: ModelName,
+    onnx: Annotated[Path, typer.Option(help="The file to write.")],
+    with_features: Annotated[
+        bool, typer.Option("--with-features", help="Put the MFCC into the file too.")
+    ] = False,
+    single: Single = False,
+) -> None:
+    """Write a model as ONNX, for programs without PyTorch, checked against PyTorch."""
+    one_thread_each()
+    from timnet.models import export as stage
+
+    loaded = load_model(model)
+    done = stage.write(loaded, onnx, with_features, single)
+    say(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, {_input(loaded, with_features)}")
+    say(f"probabilities within {done.difference:.0e} of PyTorch's")
+    say(
+        f"{done.milliseconds:.1f} ms a recording in onnxruntime, "
+        f"{done.milliseconds_torch:.1f} ms in PyTorch, on one thread"
+    )
+    _tell_terms(loaded)
+
+
+def _input(loaded: Model, with_features: bool) -> str:
+    settings = loaded.settings
+    if with_features:
+        return (
+            f"from signals of {settings.signal_length} samples at {settings.sample_rate} Hz, mono"
+        )
+    return f"from MFCC of {settings.frames} frames x {settings.coefficients}"
+
+
+@app.command(rich_help_panel=STAGES)
+def model(name: ModelOfParams) -> None:
+    """Put a model into one file: networks, statistics of its training set, card."""
+    workspace, params = open_workspace()
+    chosen = params.model(name)
+    if chosen.networks == "whole":
+        _fit(workspace, chosen, name)
+        return
+    one_thread_each()
+    from timnet.models import build as stage
+    from timnet.models import model as models
+
+    with timed(workspace, f"model@{name}"):
+        run, recordings, recipe = _run_and_recordings(workspace, chosen)
+        made = stage.of_folds(name, run, recordings, recipe)
+        models.save(made, workspace.model(name))
+    _tell(made, workspace.model(name))
+
+
+def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
+    one_thread_each()
+    import torch
+
+    from timnet.models import build as stage
+    from timnet.models import model as models
+    from timnet.project import provenance
+
+    torch.use_deterministic_algorithms(True)
+    place = device()
+    about = {
+        "commit": provenance.commit(workspace.root),
+        "device_name": provenance.device_name(place),
+        "versions": provenance.versions(),
+    }
+    with timed(workspace, f"model@{name}"):
+        run, recordings, recipe = _run_and_recordings(workspace, chosen)
+        if run.record["train"]["compiled"]:
+            need_compiler(place)
+        epochs = run.record["train"]["epochs"]
+        with bar(f"train {name}", epochs) as advance:
+            checkpoints = workspace.checkpoints(f"model@{name}")  # a run may have the same name
+            done = 0
+
+            def report(epoch: int, loss: float) -> None:
+                nonlocal done
+                advance(epoch - done)  # a training that goes on starts further up
+                done = epoch
+
+            try:
+                made = stage.of_whole(
+                    name, run, recordings, recipe, about, checkpoints, place, report
+                )
+            except torch.OutOfMemoryError:
+                raise TrainingError(
+                    "the GPU has too little free memory for this network. Free some, or train on "
+                    "the CPU: TIMNET_DEVICE=cpu."
+                ) from None
+        models.save(made, workspace.model(name))
+    _tell(made, workspace.model(name))
+
+
+def _run_and_recordings(
+    workspace: Workspace, chosen: TrainedModel
+) -> tuple[TrainedRun, Recordings, Any]:
+    """A model's run and the recordings that it was trained on."""
+    from timnet import records, schemas
+    from timnet.models import build as stage
+
+    folder = workspace.training(chosen.run)
+    record = records.read_artifact(folder / "run.json", records.RunRecord)
+    run = stage.read_run(chosen.run, folder, record)
+    table = schemas.read(workspace.manifest(chosen.corpus), schemas.MANIFEST)
+    with bar(f"read {chosen.corpus}", len(table)) as advance:
+        recordings = stage.read_recordings(
+            table, workspace.corpus(chosen.corpus), run, workers(), advance
+        )
+    described = records.read_artifact(workspace.description(chosen.corpus), records.Description)
+    return run, recordings, described
+
+
+def _tell(made: Model, path: Path) -> None:
+    card = made.card
+    number = made.network.networks
+    say(
+        f"{card.name}: {number} network{'s' * (number > 1)} of {card.data.title} in {path}, "
+        f"{path.stat().st_size / 1e6:.1f} MB"
+    )
+    whose = card.name
+    if card.networks == "whole":
+        whose = card.run
+        say(f"{card.name}: nothing is left to test it on; what follows is of run {card.run}")
+    for each in card.figures:
+        say(f"{whose}: {each.protocol}: UAR {each.uar:.2f} %, WAR {each.war:.2f} %")
+    say(
+        f"{whose}: expected calibration error {100 * card.calibration.error_before:.1f} %, "
+        f"with temperature {card.calibration.temperature:.2f} "
+        f"{100 * card.calibration.error_after:.1f} %"
+    )
+    _tell_terms(made)
+
+
+def _tell_terms(made: Model) -> None:
+    from timnet.models.card import terms
+
+    say(f"{made.card.name}: {terms(made.card)}")
+
+
+def one_thread_each() -> None:
+    """Keep libraries from threads of their own beside ours; called before torch is imported."""
+    from threadpoolctl import threadpool_limits
+
+    os.environ.update(WORKER_ENVIRONMENT)
+    threadpool_limits(1)  # of what is imported already
+
+
+def load_model(name: str | None) -> Model:
+    """A model by name; without one that in the package, saying on stderr what it is worth."""
+    from timnet.models import card as cards
+    from timnet.models import model as models
+    from timnet.project.registry import model_file
+
+    if name is not None:
+        return models.load(model_file(name))
+    loaded = models.load(models.in_the_box())
+    typer.echo(f"{cards.in_short(loaded.card)}\n", err=True)
+    return loaded

@@ -1,0 +1,116 @@
+"""The results of a run: the files that git keeps of it, made from what was trained."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from timnet import records, schemas
+from timnet.errors import ArtifactError
+from timnet.evaluation import score
+from timnet.evaluation.score import Sexes, Tested
+from timnet.paths import replacing, write_json, write_text
+
+KEPT = ("predictions.parquet", "history.parquet", "run.json")  # as `timnet train` left them
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a revision says of a run."""
+
+    record: dict[str, Any]  # run.json
+    predictions: pa.Table  # of `schemas.predictions`
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.record["labels"])
+
+    @property
+    def corpora(self) -> list[str]:
+        """What is tested."""
+        return records.tested_on(self.record)
+
+    @cached_property
+    def tests(self) -> dict[str, Tested]:
+        """By protocol."""
+        folds = self.record["folds"]["protocol"]
+        return score.tests(self.predictions, self.labels, folds, self.corpora[0])
+
+
+def keep(trained: Path, results: Path) -> None:
+    """Copy what a run left to its results, and the weights of its time scales beside it.
+
+    Args:
+        trained: the run's folder below build/train.
+        results: the run's folder below results/runs.
+
+    Raises:
+        ArtifactError: a file is missing; then none is copied.
+    """
+    for name in KEPT:
+        if not (trained / name).is_file():
+            raise ArtifactError(f"{trained / name}: no such file. Run `dvc repro`.")
+    for name in KEPT:
+        with replacing(results / name) as partial:
+            shutil.copyfile(trained / name, partial)
+    with np.load(trained / "weights.npz") as weights:
+        scales = score.scale_rows({name: weights[name] for name in weights.files})
+    write_text(results / "scales.csv", scales.write_csv())
+
+
+def read(results: Path) -> Result:
+    """What the results of a run say.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+    """
+    record = records.read_artifact(results / "run.json", records.RunRecord)
+    return Result(
+        record, schemas.read(results / "predictions.parquet", schemas.predictions_of(record))
+    )
+
+
+def write_scores(results: Path, sexes: Sexes | None = None) -> dict[str, dict]:
+    """Compute UAR, WAR and confusion matrices of a run, with the settings it was trained with.
+
+    Args:
+        results: the run's folder below results/runs.
+        sexes: as of `score.scores`.
+
+    Returns:
+        as of `score.scores`.
+    """
+    result = read(results)
+    predictions, labels = result.predictions, result.labels
+    folds = result.record["folds"]["protocol"]
+    history = schemas.read(results / "history.parquet", schemas.HISTORY)
+    parts = list(score.parts(predictions, labels, folds, result.corpora[0]))
+    by_fold = pl.DataFrame(
+        {
+            "protocol": part.protocol,
+            "fold_seed": part.fold_seed,
+            "seed": part.seed,
+            "fold": part.fold,
+            "corpus": part.corpus,
+            "utterances": int(part.confusion.sum()),
+            "uar": round(part.uar, 4),
+            "war": round(part.war, 4),
+        }
+        for part in parts
+        if part.fold is not None
+    )
+    scores = score.scores(predictions, labels, folds, result.corpora[0], sexes)
+    write_text(results / "folds.csv", by_fold.write_csv())
+    write_text(results / "confusion.csv", score.confusion_rows(parts, labels).write_csv())
+    write_text(results / "predicted.csv", score.predicted_rows(predictions, labels).write_csv())
+    write_text(results / "curves.csv", score.curves(history).write_csv())
+    write_json(results / "scores.json", scores)
+    write_json(results / "metrics.json", score.summary(scores))
+    return scores

@@ -1,0 +1,130 @@
+"""Predictions as text: a table for people, CSV and JSON Lines for programs, line by line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from timnet.models.predict import Prediction
+
+WIDEST = 44  # characters of a name in the table
+
+
+def name(path: Path) -> str:
+    """A path as printable text, whatever bytes its name is made of."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+class TableWriter:
+    """For a terminal: a line a recording, below it what there is to say of it."""
+
+    def __init__(self, labels: tuple[str, ...], paths: list[Path]) -> None:
+        self.wide = min(max([len("recording"), *(len(name(path)) for path in paths)]), WIDEST)
+        self.label = max(len("emotion"), *map(len, labels))
+
+    def head(self) -> str:
+        return (
+            f"{'recording':{self.wide}}  {'emotion':{self.label}}     p  "
+            f"{'or':{self.label}}     p  votes  length"
+        )
+
+    def line(self, path: Path, found: Prediction) -> str:
+        shown = name(path)
+        if len(shown) > self.wide:
+            shown = "…" + shown[1 - self.wide :]
+        second = int(np.argsort(found.probabilities)[-2])
+        lines = [
+            f"{shown:{self.wide}}  {found.emotion:{self.label}}  {found.probability:.2f}  "
+            f"{found.labels[second]:{self.label}}  {found.probabilities[second]:.2f}  "
+            f"{f'{found.votes}/{found.networks}':>5}  {_length(found)}"
+        ]
+        if found.out_of_domain:
+            lines.append(f"  unlike the training set: {', '.join(found.out_of_domain)}")
+        if len(found.windows) > 1:
+            lines += [
+                f"  {_clock(part.start)} to {_clock(part.end)}  "
+                f"{part.emotion:{self.label}}  {part.probability:.2f}"
+                for part in found.timeline
+            ]
+        return "\n".join(lines)
+
+
+class CsvWriter:
+    """A row a recording, with the probability of each emotion; RFC 4180."""
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels = labels
+
+    def head(self) -> str:
+        return _row(
+            ["recording", "seconds", "emotion", *self.labels, "votes", "networks", "out_of_domain"]
+        )
+
+    def line(self, path: Path, found: Prediction) -> str:
+        figures = [f"{value:.4f}" for value in found.probabilities]
+        reasons = "; ".join(found.out_of_domain)
+        cells = [found.emotion, *figures, found.votes, found.networks, reasons]
+        return _row([os.fsencode(path).decode("utf-8", "replace"), f"{found.seconds:.3f}", *cells])
+
+
+class JsonLinesWriter:
+    """One object a line (JSON Lines), with the windows of long sound."""
+
+    def head(self) -> None:
+        return None
+
+    def line(self, path: Path, found: Prediction) -> str:
+        content: dict[str, Any] = {
+            "recording": os.fsencode(path).decode("utf-8", "replace"),
+            "seconds": round(found.seconds, 3),
+            "emotion": found.emotion,
+            "probabilities": {
+                label: round(float(value), 4)
+                for label, value in zip(found.labels, found.probabilities, strict=True)
+            },
+            "votes": found.votes,
+            "networks": found.networks,
+            "out_of_domain": found.out_of_domain,
+            "windows": found.windows.round(3).tolist(),
+            "timeline": [
+                {
+                    "start": round(part.start, 3),
+                    "end": round(part.end, 3),
+                    "emotion": part.emotion,
+                    "probability": round(part.probability, 4),
+                }
+                for part in found.timeline
+            ],
+        }
+        return json.dumps(content, ensure_ascii=False)
+
+
+def _row(cells: list) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def _length(found: Prediction) -> str:
+    if len(found.windows) > 1:
+        return f"{found.seconds:.0f} s in {len(found.windows)} windows"
+    start, end = found.windows[0]
+    if end - start < found.seconds - 0.01:
+        return f"the middle of {found.seconds:.1f} s"
+    return f"{found.seconds:.1f} s"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,78 @@
+"""The demo: a clone of the project whose only corpus is the synthetic one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+from timnet.corpora import demo as corpus
+from timnet.errors import ParameterError, TimnetError
+from timnet.paths import Workspace
+from timnet.project import git
+from timnet.project.dvc import ask_dvc
+
+MARK = ".git/timnet-demo"  # what `set_up` made, and may be given other code
+
+
+def set_up(source: Path, folder: Path, progress: Callable[[int], None] | None = None) -> None:
+    """A clone of the project whose only corpus is the synthetic one.
+
+    A clone, since stages depend on the project's own files and results name its commit; apart,
+    since DVC wants all recordings of data.dvc and the checkout is to stay as it is.
+
+    Args:
+        progress: called with the number of recordings made since the last call.
+    """
+    if folder.exists():
+        raise ParameterError(f"{folder} exists and is no demo workspace; name another folder.")
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    run(source, "git", "clone", "--quiet", "--no-hardlinks", ".", str(partial.absolute()))
+    refresh(source, partial)
+    (partial / "dvc.lock").unlink(missing_ok=True)
+    shutil.rmtree(partial / "results", ignore_errors=True)
+    workspace = Workspace(partial)
+    shutil.copyfile(str(files("timnet").joinpath("demo.yaml")), workspace.params)
+    # DVC then adds to git what it writes, in place of telling how to
+    ask_dvc(partial, "config", "--local", "core.autostage", "true")
+    corpus.generate(workspace.corpus("demo"), progress=progress)
+    ask_dvc(partial, "add", "data")
+    run(partial, "git", "add", "--all")
+    author = ("-c", "user.name=timnet demo", "-c", "user.email=demo@localhost")
+    run(partial, "git", *author, "commit", "--quiet", "--message", "Set up the demo")
+    (partial / MARK).touch()
+    partial.rename(folder)
+
+
+def refresh(source: Path, folder: Path) -> None:
+    """Give a clone the code and the stages of `source` as they are now, committed or not."""
+    for path in _watched(folder):
+        if not (source / path).is_file():
+            (folder / path).unlink(missing_ok=True)
+    for path in _watched(source):
+        if (source / path).is_file():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / path, folder / path)
+
+
+def _watched(folder: Path) -> list[str]:
+    """Files of the code and the stages that git knows, or would add."""
+    listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    found = git.ask(folder, *listed, "--", "dvc.yaml", "timnet")
+    if found is None:
+        raise TimnetError(f"`git {' '.join(listed)}` failed in {folder or '.'}")
+    return [path for path in found.split("\0") if path]
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a program in `folder`, with this environment's own programs first on the path."""
+    programs = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"}
+    status = subprocess.run(command, cwd=folder, env=environment).returncode
+    if status:
+        raise TimnetError(f"`{' '.join(command)}` ended with {status} in {folder or '.'}")

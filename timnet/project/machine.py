@@ -1,0 +1,40 @@
+"""What DVC, Prefect and torch take for granted of a machine, and not every one has."""
+
+from __future__ import annotations
+
+import ctypes
+import getpass
+import os
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def name_the_user() -> None:
+    """Give a user id without a name one, as containers have them.
+
+    DVC and torch ask for it when they name their temporary folders.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+
+
+def avoid_proxies_on_loopback() -> None:
+    """Let no proxy of the environment stand between processes of this machine."""
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    hosts = [host for host in known.split(",") if host.strip()]
+    hosts += [host for host in LOOPBACK if host not in hosts]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
+
+
+def has_gpu() -> bool:
+    """Whether there is a driver of NVIDIA's with a GPU: what torch asks, without importing it."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    number = ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(number)):
+        return False
+    return number.value > 0

@@ -1,0 +1,259 @@
+"""What a `dvc repro` would do, and whether data/ is what data.dvc says: asked of DVC itself."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timnet import records
+from timnet.corpora import CORPORA
+from timnet.errors import ArtifactError, listing
+from timnet.evaluation.protocols import PROTOCOLS
+from timnet.paths import Workspace
+from timnet.project import git, params
+from timnet.project.dvc import findings, locked, read_noted
+from timnet.project.params import Params
+from timnet.project.remotes import PRIVATE, has_address
+
+
+@dataclass(frozen=True)
+class DataChange:
+    """How the recordings of a corpus differ from what data.dvc says."""
+
+    corpus: str
+    missing: int = 0
+    changed: int = 0
+    new: int = 0
+
+    def __str__(self) -> str:
+        parts = [
+            f"{count} file{'s' if count > 1 else ''} {state}"
+            for state in ("missing", "changed", "new")
+            if (count := getattr(self, state))
+        ]
+        return f"{self.corpus}: {', '.join(parts) or 'not the committed files'}"
+
+
+def data_changes(repo: Any) -> list[DataChange]:
+    """Corpora whose recordings in data/ are not those of data.dvc; none without a data.dvc.
+
+    Args:
+        repo: as of `timnet.project.dvc.repository`.
+    """
+    data = next((out for out in repo.index.outs if out.def_path == "data"), None)
+    if data is None or (data.exists and data.get_hash() == data.hash_info):
+        return []
+    status = repo.data_status(granular=True)
+    changes = status.get("uncommitted", {})
+    if "data/" in status.get("not_in_cache", []):
+        return _changes_by_lock(Path(repo.root_dir))
+    renamed = changes.get("renamed", [])
+    paths = {
+        "missing": changes.get("deleted", []) + [pair["old"] for pair in renamed],
+        "changed": changes.get("modified", []),
+        "new": changes.get("added", []) + [pair["new"] for pair in renamed],
+    }
+    counts: dict[str, dict[str, int]] = {}
+    for state, names in paths.items():
+        for name in names:
+            folder, _, file = name.removeprefix("data/").partition("/")
+            if name.startswith("data/") and not name.endswith("/"):
+                corpus = counts.setdefault(folder if file else "in no corpus", {})
+                corpus[state] = corpus.get(state, 0) + 1
+    return [DataChange(corpus, **states) for corpus, states in sorted(counts.items())]
+
+
+def _changes_by_lock(root: Path) -> list[DataChange]:
+    """The same by dvc.lock's counts, for a clone whose cache does not know the single files."""
+    committed: dict[str, int] = {}
+    for stage in locked(root).values():
+        for dependency in stage.get("deps", []):
+            if dependency["path"].startswith("data/"):
+                committed[dependency["path"].removeprefix("data/")] = dependency.get("nfiles", 1)
+    data = root / "data"
+    present = {
+        folder.name: sum(path.is_file() for path in folder.rglob("*"))
+        for folder in (data.iterdir() if data.is_dir() else ())
+        if folder.is_dir()
+    }
+    if not committed:  # no stage has seen data/ yet: only the sum is known
+        out = read_noted(root / "data.dvc", records.Tracked)["outs"][0]
+        missing = out.get("nfiles", 0) - sum(present.values())
+        return [DataChange("data.dvc", missing=max(missing, 0), new=max(-missing, 0))]
+    result = []
+    for corpus in sorted({*committed, *present}):
+        expected, actual = committed.get(corpus, 0), present.get(corpus, 0)
+        if expected != actual or not expected:
+            missing, new = max(expected - actual, 0), max(actual - expected, 0)
+            result.append(DataChange(corpus, missing=missing, new=new))
+    return result or [DataChange(corpus) for corpus in sorted(committed)]
+
+
+def refuse_data_changes(repo: Any) -> None:
+    """Stop where data/ is not what data.dvc says.
+
+    DVC itself does not: `dvc repro` rewrites data.dvc to whatever it finds.
+
+    Raises:
+        ArtifactError: with each corpus that differs.
+    """
+    changes = data_changes(repo)
+    if changes:
+        lines = "\n".join(f"  - {change}" for change in changes)
+        raise ArtifactError(
+            f"data/ is not what data.dvc says:\n{lines}\n"
+            f"Put the committed recordings in place: {_ways_back(repo, changes)}. If what is there "
+            "is meant to be the new state, say so with `dvc add data`, or go on once with "
+            "--allow-data-changes."
+        )
+
+
+def _ways_back(repo: Any, changes: Iterable[DataChange]) -> str:
+    """The commands that bring the committed recordings."""
+    lacking = [change for change in changes if change.missing or change.changed or not change.new]
+    known = [change.corpus for change in lacking if change.corpus in CORPORA]
+    there = [f"data/{name}" for name in known if Path(repo.root_dir, "data", name).exists()]
+    ways = [f"`timnet acquire {' '.join(known)}`" if known else "the original archives"]
+    if there:
+        ways = [f"move {listing(there)} away, then {ways[0]}"]
+    remote = repo.config["remote"].get(PRIVATE)
+    if remote and has_address(remote["url"]):
+        ways.append("`dvc pull`")
+    return ", or ".join(ways)
+
+
+def refuse_loss(repo: Any, brought: list[str]) -> None:
+    """Stop where `dvc add data` would drop or change corpora that nobody brought anew.
+
+    Raises:
+        ArtifactError: with each of them.
+    """
+    lost = [
+        change
+        for change in data_changes(repo)
+        if change.corpus not in brought and (change.missing or change.changed)
+    ]
+    if lost:
+        lines = "\n".join(f"  - {change}" for change in lost)
+        raise ArtifactError(
+            f"data.dvc is left as it is, since it would lose recordings:\n{lines}\n"
+            "Bring these too, or run `dvc add data` if they are meant to go."
+        )
+
+
+def noted(root: Path) -> str:
+    """That data.dvc is up to date, and what is left to do with it."""
+    changed = git.ask(root, "status", "--porcelain", "--", "data.dvc")
+    return "data.dvc is up to date" + (": commit it with git" if changed else "")
+
+
+def groups(params: Params) -> dict[str, list[str]]:
+    """Every stage once, in its order, under the corpus, run or table that it is for."""
+    result = {}
+    for corpus in params.corpora:
+        sets = [name for name, each in params.features.sets.items() if each.corpus == corpus]
+        result[corpus] = [f"{stage}@{corpus}" for stage in ("manifest", "validate")]
+        result[corpus] += [f"features@{name}" for name in sets]
+    for run in params.runs:
+        result[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score", "figures")]
+        result[run] += [f"model@{name}" for name, of in params.models.items() if of.run == run]
+    return result | {"tables": ["tables"], "report": ["report"]}
+
+
+def corpora_of(workspace: Workspace, stages: Collection[str]) -> list[str]:
+    """The corpora that some stages are for; none where that is only known of all."""
+    if not workspace.params.is_file():
+        return []
+    known = params.read(workspace.params)
+    every = groups(known).items()
+    titles = {title for title, own in every if not set(stages).isdisjoint(own)}
+    for run in titles & known.runs.keys():
+        titles |= set(known.runs[run].corpora)
+    return [corpus for corpus in known.corpora if corpus in titles]
+
+
+def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
+    """Stages of some corpora, and of the runs on these alone that give figures of some protocols.
+
+    No corpora means all, and so with protocols, which are those of `protocols.MEANING`.
+
+    Raises:
+        ParameterError: params.yaml has no such corpus.
+    """
+    known = params.read(workspace.params)
+    folds = {protocol.folds for protocol in PROTOCOLS if protocol.name in protocols}
+    for corpus in corpora:
+        known.corpus(corpus)
+    every = groups(known)
+    chosen = [] if protocols and not corpora else list(corpora or known.corpora)
+    chosen += [
+        name
+        for name, run in known.runs.items()
+        if set(run.corpora) <= set(corpora or known.corpora)
+        and (not protocols or run.folds.protocol in folds)
+    ]
+    return [stage for name in chosen for stage in every[name]]
+
+
+def stale_stages(repo: Any) -> dict[str, list[str]]:
+    """Stages that would run, with why; without, if only what they depend on would.
+
+    Args:
+        repo: as of `timnet.project.dvc.repository`.
+    """
+    from dvc.stage import PipelineStage
+
+    changes = findings(repo)
+    graph = repo.index.graph
+    made = {out.def_path for stage in graph for out in stage.outs if stage.cmd}
+    follow = {  # by name: an address depends on the current folder
+        stage.name: [other.name for other in graph.predecessors(stage)]
+        for stage in graph
+        if isinstance(stage, PipelineStage)
+    }
+    known = locked(Path(repo.root_dir))
+    causes = {}
+    for name, entries in changes.items():
+        stage = name.split("@")[0]
+        reasons = [reason for entry in entries for reason in _reasons(entry, made, stage)]
+        causes[name] = reasons if name in known else [f"{stage} never ran"]
+    stale, queue = dict[str, list[str]](), [name for name in changes if name in follow]
+    while queue:
+        name = queue.pop()
+        if name not in stale:
+            stale[name] = causes.get(name, [])
+            queue += follow[name]
+    return stale
+
+
+def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
+    """One finding of `dvc status` in words; what merely follows from another stage is left out."""
+    if isinstance(entry, str):
+        return [entry]  # such as "changed command", "always changed"
+    result = []
+    for path, change in entry.get("changed deps", {}).items():
+        if isinstance(change, dict):  # parameters
+            result += [f"{name} {state}" for name, state in change.items()]
+        elif path not in made:
+            result.append(f"{path} {change}")
+    for state in dict.fromkeys(entry.get("changed outs", {}).values()):
+        gone = state in ("not in cache", "deleted")
+        result.append(f"outputs {state}" if gone else f"output of {stage} {state}")
+    return result
+
+
+def training_stages(workspace: Workspace) -> set[str]:
+    """Stages that train: runs, and models that are one network trained on a whole corpus."""
+    if not workspace.params.is_file():
+        return set()
+    known = params.read(workspace.params)
+    whole = [name for name, model in known.models.items() if model.networks == "whole"]
+    return {f"train@{run}" for run in known.runs} | {f"model@{name}" for name in whole}
+
+
+def disk(lock: dict[str, Any], stages: Iterable[str]) -> str:
+    """What the stages' outputs took when they were last locked."""
+    known = [out.get("size", 0) for name in stages for out in lock.get(name, {}).get("outs", [])]
+    return f"{sum(known) / 1e6:.1f} MB" if known else ""

@@ -1,0 +1,83 @@
+"""What the tables and the report are made of: results of runs and validations of corpora."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from timnet import records
+from timnet.errors import ParameterError
+from timnet.evaluation import results
+from timnet.evaluation.compare import Change, mean_change
+from timnet.paths import Workspace
+from timnet.reporting import tables
+from timnet.reporting.render import Table
+from timnet.reporting.scored import ScoredRun
+
+
+def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
+    """What the tables need of some runs.
+
+    Raises:
+        ParameterError: there is none.
+        ArtifactError: one was not scored.
+    """
+    found = []
+    for name in names:
+        folder = workspace.run_results(name)
+        record = records.read_artifact(folder / "run.json", records.RunRecord)
+        scores = records.read_artifact(folder / "scores.json", records.Scores)
+        found.append(ScoredRun(name, record, scores))
+    if not found:
+        raise ParameterError("params.yaml has no runs, so there is no table to make.")
+    return found
+
+
+def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+    """Summaries of validation by corpus."""
+    return {
+        corpus: records.read_artifact(workspace.validation(corpus), records.Validation)
+        for corpus in corpora
+    }
+
+
+def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+    """What recipes say of corpora."""
+    return {
+        corpus: records.read_artifact(workspace.description(corpus), records.Description)
+        for corpus in corpora
+    }
+
+
+def all_tables(
+    workspace: Workspace,
+    runs: list[ScoredRun],
+    found: dict[str, dict],
+    described: dict[str, dict],
+) -> list[Table]:
+    """Every table of the report.
+
+    Args:
+        found: as of `validations`.
+        described: as of `descriptions`, of the same corpora.
+    """
+    read = cache(lambda name: results.read(workspace.run_results(name)))
+
+    def paired(pairs: Sequence[tuple[ScoredRun, ScoredRun]], protocol: str) -> Change | None:
+        return mean_change([(read(run.name), read(other.name)) for run, other in pairs], protocol)
+
+    made = tables.all_tables(runs, found, described, paired)
+    made[0].notes.extend(_leaks(runs, found))
+    return made
+
+
+def _leaks(runs: list[ScoredRun], found: dict[str, dict]) -> list[str]:
+    """Corpora of random folds that hold a recording twice, as their validation found it."""
+    random = (run.corpus for run in runs if run.record["folds"]["protocol"] == "random")
+    return [
+        f"{corpus}: {check['message']}. Under random folds a copy may be trained on while the "
+        "other is tested: a leak, kept since the paper has it."
+        for corpus in dict.fromkeys(random)
+        for check in found[corpus]["checks"]
+        if check["check"] == "documented copies" and not check["passed"]
+    ]

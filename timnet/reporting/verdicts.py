@@ -1,0 +1,118 @@
+"""What `compare` and `gate` say, as tables and sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from timnet.evaluation import protocols, score
+from timnet.evaluation.compare import compare
+from timnet.evaluation.gate import Rule
+from timnet.evaluation.intervals import CONFIDENCE, METRICS
+from timnet.evaluation.results import Result
+from timnet.evaluation.verify import differing, made_with
+from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, row_of, signed
+
+
+def closed(rules: Sequence[Rule]) -> list[str]:
+    """The rules that keep the gate closed, as sentences."""
+    return [f"{rule.name}: {_with_points(rule)}" for rule in rules if not rule.passed]
+
+
+def _with_points(rule: Rule) -> str:
+    if rule.points is None:
+        return rule.said
+    change, low, high = map(signed, rule.points)
+    return f"{rule.said} {change} points ({low} to {high})."
+
+
+def gate_table(rules: Sequence[Rule], title: str, notes: Sequence[str]) -> Table:
+    """The verdict for people: a row a rule, with what it says below; narrow enough for a page."""
+    rows = []
+    for rule in rules:
+        change = NO_FIGURE
+        if rule.points is not None:
+            points, low, high = map(signed, rule.points)
+            change = f"{points} ({low} to {high})"
+        cells = (
+            "passed" if rule.passed else "**CLOSED**",
+            rule.name,
+            print_figure(rule.before),
+            print_figure(rule.after),
+            change,
+        )
+        rows.append([Cell(text) for text in cells])
+    said = [f"{rule.name}: {rule.said}" for rule in rules]
+    head = ("", "rule", "before", "after", f"change ({CONFIDENCE} %)")
+    return Table("gate", title, head, rows, [*said, *notes])
+
+
+def compare_table(
+    here: Mapping[str, Result],
+    there: Mapping[str, Result],
+    revision: str,
+    commit: str,
+    changed: Sequence[str],
+) -> Table:
+    """Results by run beside those of another revision, for a pull request.
+
+    Args:
+        commit: the short id of `revision`.
+        changed: files of results/tables that differ.
+    """
+    rows, notes = [], []
+    for run in sorted({*here, *there}):
+        if run not in here or run not in there:
+            state = "new here" if run in here else f"not here, but in {commit}"
+            rows.append(row_of(run, state, *[""] * 5))
+            continue
+        rows += _compared(run, here[run], there[run])
+        differ = differing(made_with(here[run].record), made_with(there[run].record))
+        if told := [f"{name} {new} here, {old} there" for name, (new, old) in differ]:
+            notes.append(f"`{run}` was made in another way: {'; '.join(told)}.")
+    tables = sorted(PurePosixPath(path).stem for path in changed)
+    notes += [
+        "95 %: paired bootstrap over the utterances that both tested, and their speakers where "
+        "these are unseen; an interval that holds 0 is "
+        "no change that the corpus could show.",
+        f"tables that changed: {', '.join(tables) or 'none'}.",
+    ]
+    columns = ("run", "protocol", "figure", commit, "here", "change", "95 % of the change")
+    return Table("compare", f"Results against {revision}", columns, rows, notes)
+
+
+def _compared(run: str, ours: Result, theirs: Result) -> list[list[Cell]]:
+    """A row a protocol and figure of a run that both have."""
+    found, rows = compare(ours, theirs), []
+    new, old = (_pooled(result) for result in (ours, theirs))
+    for protocol in (each for each in protocols.MEANING if each in new):
+        change = found.get(protocol)
+        for name in METRICS:
+            points = [signed(value) for value in change.points[name]] if change else []
+            rows.append(
+                row_of(
+                    run,
+                    protocol,
+                    name.upper(),
+                    print_figure(old.get(protocol, {}).get(name)),
+                    print_figure(new[protocol][name]),
+                    points[0] if points else NO_FIGURE,
+                    f"{points[1]} to {points[2]}" if points else NO_FIGURE,
+                )
+            )
+    return rows
+
+
+def _pooled(result: Result) -> dict[str, dict[str, float]]:
+    """Pooled UAR and WAR by protocol, mean over draws."""
+    folds = result.record["folds"]["protocol"]
+    pooled: dict[str, list[score.Part]] = {}
+    for part in score.parts(result.predictions, result.labels, folds):
+        if part.fold is None:
+            pooled.setdefault(part.protocol, []).append(part)
+    return {
+        protocol: {name: float(np.mean([getattr(p, name) for p in parts])) for name in METRICS}
+        for protocol, parts in pooled.items()
+    }
