@@ -17,7 +17,7 @@ import server as http
 from archives import ARCHIVES, laid_out, tarred, tree, zipped
 from test_recipes import needs_shared, originals  # noqa: F401
 
-from timnet.acquire.acquire import Acquired, State, acquire, state, where
+from timnet.acquire.acquire import Acquired, CorpusState, acquire, state, where
 from timnet.corpora import corpus
 from timnet.corpora.corpus import Download
 from timnet.errors import CorpusError, ParameterError
@@ -358,7 +358,7 @@ def test_another_disk(tmp_path, data, monkeypatch):
 
 
 def test_state(tmp_path, data):
-    assert state(corpus("savee"), data) == State("savee", "absent", 0, where(corpus("savee")))
+    assert state(corpus("savee"), data) == CorpusState("savee", "absent", 0, where(corpus("savee")))
     assert "free to download: `timnet acquire emodb`" in where(corpus("emodb"))
     laid_out(without("savee", "/su"), data / "savee")
     assert state(corpus("savee"), data).detail == (

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -153,6 +154,28 @@ def need_compiler(place: str) -> None:
             "Install torch's own build for your CUDA, which brings it, or set train.compiled to "
             "false."
         )
+    place_kernels(Path("build/kernels"))
+
+
+def place_kernels(folder: Path) -> None:
+    """Have torch compile in `folder` where its own place, temporary files, may run no programs.
+
+    Raises:
+        ParameterError: neither place may.
+    """
+    from timnet.project.machine import may_run_programs
+
+    usual = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
+    if may_run_programs(Path(usual)):
+        return
+    if not may_run_programs(folder.absolute()):
+        raise ParameterError(
+            f"train.compiled is true, but neither {usual} nor {folder} may run programs (mounted "
+            "noexec). Name a folder that may in TORCHINDUCTOR_CACHE_DIR, or set train.compiled to "
+            "false."
+        )
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder.absolute() / "triton"))
 
 
 def device() -> str:

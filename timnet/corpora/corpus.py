@@ -179,8 +179,8 @@ def linked(folder: Path) -> list[Path]:
 def namesake(path: Path) -> str | None:
     """In words, why a file is not there although its name seems to be.
 
-    It is a link that leads nowhere, or there is a name in another Unicode normal form (macOS and old archives take letters and accents
-    apart) or with other capital letters.
+    It is a link that leads nowhere, or there is a name in another Unicode normal form (macOS and
+    old archives take letters and accents apart) or with other capital letters.
     """
     if path.is_symlink():
         return "a link that leads nowhere"
