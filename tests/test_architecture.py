@@ -144,3 +144,19 @@ def test_tables_and_report_follow_the_lists_of_corpora_and_runs() -> None:
     assert {name: stages[name]["params"] for name in ("tables", "report")} == {
         name: ["corpora", "runs"] for name in ("tables", "report")
     }
+
+
+def tree() -> str:
+    """The rooms in the order of their imports, a line each: the first sentence of each package."""
+    lines = [f"{'timnet/':14}The foundation, which all use: {', '.join(sorted(FOUNDATION))}."]
+    for name in ORDER[1:]:
+        folder = ROOT / (name if name == "flows" else f"timnet/{name}")
+        sentence = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+        shown = f"{name}/" if name == "flows" else f"  {name}/"
+        lines.append(f"{shown:14}{str(sentence).splitlines()[0]}")
+    return "\n".join(lines)
+
+
+def test_the_tree_in_the_docs_is_that_of_the_code() -> None:
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    assert f"```\n{tree()}\n```" in text
