@@ -274,7 +274,7 @@ def test_strictness_has_a_column_for_each_protocol() -> None:
         unseen("emovo", "svm", 27.0, baseline="svm"),
     ]
     network, svm = rows(tables.strictness(runs))
-    assert (network["method"], svm["method"]) == ("TIM-Net, ours", "SVM")
+    assert (network["method"], svm["method"]) == ("TIM-Net", "SVM")
     assert network["best-epoch"] == "92.0 [90.0, 94.0]"
     assert network["speaker-independent"] == "28.0 [26.0, 30.0]"
     assert (svm["last-epoch"], svm["speaker-independent"]) == ("-", "27.0 [25.0, 29.0]")
