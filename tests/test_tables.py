@@ -240,6 +240,15 @@ def test_settings_that_are_off_are_the_paper_s() -> None:
         assert "8" in changed.differences[0] or "speaker" in changed.differences[0]
 
 
+def test_of_a_custom_corpus_the_paper_has_no_signal_length() -> None:
+    (run,) = of_table("table-1", "emovo", best_epoch=(90.5, 89.0), last_epoch=(80.0, 80.0))
+    record = run.record | {"trained_on": "mine", "tested_on": "mine"}
+    custom = ScoredRun("mine-random", record, run.scores)
+    assert custom.differences == []
+    assert not custom.is_the_paper_s
+    assert [row["paper UAR"] for row in rows(tables.overview([custom]))] == ["-", "-"]
+
+
 def test_each_protocol_is_held_against_a_less_strict_one() -> None:
     runs = [
         *of_table("table-1", "emovo", best_epoch=(92.0, 92.0), last_epoch=(86.5, 86.5)),

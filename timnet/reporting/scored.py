@@ -118,7 +118,8 @@ class ScoredRun:
         pairs += [
             ("tabs", train.get("tabs"), tabs),
             ("resampler", features["resampler"], "kaiser_best_0_2_2"),
-            ("signal length", features["signal_length"], length),
+            # of other corpora the paper has none
+            ("signal length", features["signal_length"], length or features["signal_length"]),
         ]
         if self.record["folds"]["protocol"] == "random":
             pairs.append(("folds", self.record["folds"].get("number", 10), 10))
@@ -139,7 +140,8 @@ class ScoredRun:
     @property
     def is_the_paper_s(self) -> bool:
         """Whether all settings but seeds and precision are the paper's, so that they compare."""
-        return not self.is_baseline and not self.differences
+        known = self.corpus in paper()["fold_seed"]
+        return known and not self.is_baseline and not self.differences
 
 
 # the change of pairs of runs under a protocol, mean over the corpora that they test, if known
