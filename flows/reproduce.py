@@ -84,7 +84,7 @@ ADVICE = (  # what DVC prints for who runs it by hand
 TAIL = 12  # lines of output that the message of a failed stage quotes
 # What may be otherwise a little later: somebody else's lock, the network. Nothing else is.
 TRANSIENT = re.compile(
-    "is busy, it is being blocked by|Unable to acquire lock|is at work"
+    r"is busy, it is being blocked by|Unable to acquire lock|\(process \d+\) is running"
     "|Temporary failure in name resolution"
     "|Could not resolve host|Connection (reset|refused|aborted|timed out)"
 )

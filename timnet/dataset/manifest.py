@@ -109,7 +109,7 @@ def header(path: Path) -> Any:
 
 
 def cut_off(told: str) -> str | None:
-    """In words, that a recording was cut off, if its header gives that away.
+    """A message if the header shows that a recording is truncated, otherwise None.
 
     Args:
         told: what libsndfile notes of it, `soundfile.SoundFile.extra_info`.
@@ -119,4 +119,4 @@ def cut_off(told: str) -> str | None:
         return None
     announced, held = cut.groups()
     sizes = f": {held} bytes of sound, but the header announces {announced}" if announced else ""
-    return f"cut off{sizes}"
+    return f"truncated{sizes}"

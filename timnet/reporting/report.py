@@ -20,7 +20,7 @@ CAPTIONS = {
     "confusion": "Confusion matrix, one row per true emotion.",
     "curves": "Loss and accuracy. Nothing is selected on the test curves except for `best-epoch`.",
     "fused": "The fused vectors, by emotion and by speaker. Clusters of speakers in a run with "
-    "random folds: the network recognises voices. Speaker-independent runs have another network per "
+    "random folds: the network recognises voices. Speaker-independent runs have one network per "
     "speaker, so there clusters mean nothing.",
     "corpora": "UAR on each corpus that was tested.",
     "scales": "Weight of each time scale.",
