@@ -3,7 +3,8 @@
 What `network` writes as matrix products and passes over activations is done here in as few passes
 over memory as can be, since memory is what a network this small waits for: a dilated convolution
 reads its input once and leaves the sums of batch norm behind; the rest are single passes. Sums are
-added up in a fixed order, so two runs give the same bits. Kernels are built once for all shapes.
+added up in a fixed order, so two runs give the same bits. Kernels are built once for all shapes of
+a width, which is a constant so that a thread knows how much it may read at once.
 
 Axes as in `network`; a row is a frame of an utterance, R = T x B of them, so that a causal shift by
 d frames is one by d B rows.
@@ -32,7 +33,7 @@ def _convolution(
     partial,
     rows,
     shift,
-    channels,
+    channels: tl.constexpr,
     stride_in,
     stride_out,
     STATISTICS: tl.constexpr,
@@ -82,7 +83,7 @@ def _moments(
     shift,
     tiles,
     rows,
-    channels,
+    channels: tl.constexpr,
     epsilon,
     TILES: tl.constexpr,
     ROWS: tl.constexpr,
@@ -116,7 +117,16 @@ def _moments(
 
 @triton.jit
 def _normalise(
-    y, scale, shift, drop, out, rows, batch, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr
+    y,
+    scale,
+    shift,
+    drop,
+    out,
+    rows,
+    batch,
+    channels: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     """out = relu(y scale + shift) drop"""
     tile, group = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -147,7 +157,7 @@ def _normalise_sums(
     partial,
     rows,
     batch,
-    channels,
+    channels: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
@@ -187,7 +197,7 @@ def _normalise_backward(
     d_y,
     rows,
     batch,
-    channels,
+    channels: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
@@ -223,7 +233,7 @@ def _kernel_gradient(
     partial,
     rows,
     shift,
-    channels,
+    channels: tl.constexpr,
     tiles,
     CHUNKS: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -264,7 +274,7 @@ def _gate(
     partial,
     frames,
     batch,
-    channels,
+    channels: tl.constexpr,
     FRAMES: tl.constexpr,
     UTTERANCES: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -299,7 +309,7 @@ def _gate_backward(
     rows,
     frames,
     batch,
-    channels,
+    channels: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):

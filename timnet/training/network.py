@@ -271,10 +271,14 @@ class TIMNet(nn.Module):
         channels: coefficients a frame and filters a convolution (the paper: 39).
         variant: one of VARIANTS.
         compiled: train with compiled kernels; needs a C++ compiler (on a GPU, Triton).
+        standardised: the fused vector's channels are brought to mean 0 and deviation 1, as batch
+            norm would, before the classifier.
     """
 
     running_mean: Tensor
     running_variance: Tensor
+    fused_mean: Tensor
+    fused_variance: Tensor
 
     def __init__(
         self,
@@ -284,6 +288,7 @@ class TIMNet(nn.Module):
         channels: int = 39,
         variant: str = "tim-net",
         compiled: bool = False,
+        standardised: bool = False,
     ) -> None:
         super().__init__()
         self.compiled = compiled
@@ -308,6 +313,10 @@ class TIMNet(nn.Module):
         self.dense_bias = zeros(k)
         self.register_buffer("running_mean", torch.zeros(s, n, 2, d, c))
         self.register_buffer("running_variance", torch.ones(s, n, 2, d, c))
+        self.standardised = standardised
+        if standardised:
+            self.register_buffer("fused_mean", torch.zeros(s, c))
+            self.register_buffer("fused_variance", torch.ones(s, c))
 
     @torch.no_grad()
     def initialise(self, network: int, generator: torch.Generator) -> None:
@@ -347,7 +356,7 @@ class TIMNet(nn.Module):
         Returns:
             logits (S', B, K) and the fused vectors (S', B, C), both float32.
         """
-        with torch.set_grad_enabled(masks is not None):
+        with torch.set_grad_enabled(masks is not None and torch.is_grad_enabled()):
             h = self._input_convolution(x, rows)
             if masks is None:
                 scales = torch.stack([scale for _, scale in self._evaluate(h, rows)])
@@ -356,6 +365,8 @@ class TIMNet(nn.Module):
             # g_j = mean over time of (forward F_j + backward F_j); a mean over time makes it
             # needless to reverse the backward one back
             fused = self._fuse(scales.unflatten(1, (x.shape[0], -1)).sum(2), rows)
+            if self.standardised:
+                fused = self._standardise(fused, rows, None if masks is None else momentum)
             dense = self.dense_bias[rows][:, None], fused, self.dense_kernel[rows]
             return torch.baddbmm(*dense), fused
 
@@ -374,6 +385,18 @@ class TIMNet(nn.Module):
         if self.variant.fusion == "mean":
             return scales.mean(0)
         return (scales * self.scale_weight[rows].T[..., None, None]).sum(0)
+
+    def _standardise(self, fused: Tensor, rows: slice, momentum: float | None) -> Tensor:
+        """Fused vectors (S', B, C) by the batch's statistics; None: by the running ones."""
+        if momentum is None:
+            mean, variance = self.fused_mean[rows], self.fused_variance[rows]
+        else:
+            mean = fused.mean(1)
+            variance = (fused - mean[:, None]).square().mean(1)
+            with torch.no_grad():
+                self.fused_mean[rows].lerp_(mean, momentum)
+                self.fused_variance[rows].lerp_(variance, momentum)
+        return (fused - mean[:, None]) * torch.rsqrt(variance + BATCH_NORM_EPSILON)[:, None]
 
     def _train(self, x: Tensor, masks: Tensor, rows: slice, momentum: float) -> Tensor:
         """The blocks on batch statistics, with dropout: means over time, (L, G, B, C).
@@ -428,7 +451,7 @@ class TIMNet(nn.Module):
         """Make the statistics of a batch the running ones: x (S', T, B, C), as of `forward`."""
         s, _, b, c = x.shape
         kept = torch.ones(s, self.tabs, 2, self.variant.directions, b, c, device=x.device)
-        self._train(self._input_convolution(x, rows), kept, rows, 1.0)
+        self(x, kept, rows, 1.0)
 
     def _evaluate(self, x: Tensor, rows: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """The blocks on running statistics, folded into kernels and biases.

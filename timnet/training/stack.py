@@ -60,6 +60,7 @@ class TrainSettings:
     # heard by the statistics of their own recordings (Li et al., "Adaptive Batch Normalization",
     # 2018), which needs no labels
     by_speaker: bool = False
+    standardised: bool = False  # the fused vector too goes through batch norm's statistics
     # augmentation, see `augment`: at most so far, drawn for each utterance of a batch
     shift: int = 0  # frames, to either side, round the end
     speed: float = 0.0  # share by which time is stretched, either way
@@ -251,7 +252,13 @@ def fresh_state(
 ) -> State:
     """The state before the first epoch, with drawn weights."""
     network = TIMNet(
-        len(splits), classes, settings.tabs, channels, settings.variant, settings.compiled
+        len(splits),
+        classes,
+        settings.tabs,
+        channels,
+        settings.variant,
+        settings.compiled,
+        settings.standardised,
     )
     for row, split in enumerate(splits):
         network.initialise(row, torch.Generator().manual_seed(_stream(split, "weights")))
@@ -513,7 +520,7 @@ def _test_epoch(state: State, material: _Material, settings: TrainSettings) -> N
 def _test_by_speaker(state: State, material: _Material, settings: TrainSettings) -> None:
     """Each speaker by the statistics of their own recordings; running ones stay what they were."""
     network = state.network
-    before = network.running_mean.clone(), network.running_variance.clone()
+    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
     for heard in material.by_speaker:
         network.adapt(_gather(material, heard.all, heard.rows, settings), heard.rows)
         index = material.tested[heard.rows].gather(1, heard.tested)
@@ -522,8 +529,8 @@ def _test_by_speaker(state: State, material: _Material, settings: TrainSettings)
         for scores, found in zip((state.last.logits, state.last.fused), both, strict=True):
             place = heard.tested[..., None].expand(-1, -1, found.shape[2])
             scores[heard.rows].scatter_(1, place, found)
-    network.running_mean.copy_(before[0])
-    network.running_variance.copy_(before[1])
+    for buffer, value in before:
+        buffer.copy_(value)
 
 
 def _accuracy(hits: Tensor, of: Tensor) -> Tensor:
