@@ -122,7 +122,7 @@ def closure(names: list[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("stage", WORK.keys() - {"folds", "train"})
+@pytest.mark.parametrize("stage", sorted(WORK.keys() - {"folds", "train"}))
 def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
     declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     assert declared.keys() == WORK.keys()
@@ -131,4 +131,15 @@ def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
     ]
     for recipe in (*CORPORA, CUSTOM):
         work = closure([name.replace("${item}", recipe) for name in WORK[stage]])
+        if stage == "validate":
+            work.add(f"timnet/corpora/originals/{recipe}.txt")
+            assert (ROOT / f"timnet/corpora/originals/{recipe}.txt").is_file()
         assert sorted(each.replace("${item}", recipe) for each in stated) == sorted(work)
+
+
+def test_tables_and_report_follow_the_lists_of_corpora_and_runs() -> None:
+    """A corpus or run that params.yaml drops is dropped from them."""
+    stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+    assert {name: stages[name]["params"] for name in ("tables", "report")} == {
+        name: ["corpora", "runs"] for name in ("tables", "report")
+    }

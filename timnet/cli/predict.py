@@ -12,7 +12,7 @@ import typer
 
 from timnet.cli.common import app, say, workers
 from timnet.cli.models import USE, Single, load_model, one_thread_each
-from timnet.errors import AudioError
+from timnet.errors import AudioError, counted
 
 # endings of what libsndfile reads and people record
 ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg"))
@@ -28,7 +28,10 @@ class Format(StrEnum):
 @app.command(rich_help_panel=USE)
 def predict(
     recordings: Annotated[
-        list[Path], typer.Argument(metavar="FILE_OR_FOLDER...", help="Sound, of any usual format.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE_OR_FOLDER...", help="Sound files of any common format, or folders."
+        ),
     ],
     model: Annotated[
         str | None,
@@ -38,7 +41,7 @@ def predict(
     ] = None,
     single: Single = False,
     form: Annotated[
-        Format, typer.Option("--format", help="A table for people, CSV, or one JSON object a line.")
+        Format, typer.Option("--format", help="A table to read, CSV, or one JSON object per line.")
     ] = Format.table,
 ) -> None:
     """Say which emotion recordings have, and which of them the model knows nothing about."""
@@ -68,13 +71,14 @@ def predict(
     if form is Format.table and strange:
         data = loaded.card.data
         say(
-            f"\n{strange} of {done} recordings are unlike what {loaded.card.name} was trained on "
-            f"({data.title}, {data.language}):\nthere its answers mean little. A distance of MFCC "
-            "tells of another microphone, room, noise or language."
+            f"\n{strange} of {done} recordings are out of domain: unlike the training set of "
+            f"{loaded.card.name} ({data.title}, {data.language}):\npredictions for them are "
+            "unreliable. A large MFCC distance suggests another microphone, room, noise or "
+            "language."
         )
     if failures:
         lines = "\n".join(f"  - {failure}" for failure in failures)
-        raise AudioError(f"{len(failures)} recording(s) could not be read:\n{lines}")
+        raise AudioError(f"{counted(len(failures), 'recording')} could not be read:\n{lines}")
 
 
 def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
@@ -86,7 +90,7 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
     missing = []
     for path in given:
         if any(len(os.fsencode(part)) > 255 for part in path.parts):
-            missing.append(f"{name(path)[:80]}… (no file has so long a name)")
+            missing.append(f"{name(path)[:80]}… (file name too long)")
         elif path.is_dir():
             files = [
                 file

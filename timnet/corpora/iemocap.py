@@ -9,6 +9,7 @@ letter of the turn, `_M003`, and not by that of the dialogue, `Ses01F`.
 Labels: lines `[start - end]<tab>turn<tab>emotion<tab>[v, a, d]` in
 `Session*/dialog/EmoEvaluation/Ses*.txt`. The corpus is angry, happy with excited, neutral and sad;
 turns of other labels (frustrated, surprised, without agreement...) are not of it.
+Hashes of the original recordings are not known, so an altered recording goes unnoticed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 from pathlib import Path
 
 from timnet.corpora.corpus import Corpus, Utterance, refuse_unreadable
-from timnet.errors import CorpusError, listing
+from timnet.errors import CorpusError, counted, listing
 
 EMOTION_CODES = {
     "ang": "angry",
@@ -69,7 +70,7 @@ def read(folder: Path) -> list[Utterance]:
     if not files:
         raise CorpusError(
             f"{folder}: no label files {LABELS}. The emotions of IEMOCAP are not in the names of "
-            "the recordings: bring the whole IEMOCAP_full_release, with its folders."
+            "the recordings: use the whole IEMOCAP_full_release, with its folders."
         )
     refuse_unreadable(folder, (file.relative_to(folder) for file in files))
     utterances: dict[str, Utterance] = {}
@@ -82,7 +83,7 @@ def read(folder: Path) -> list[Utterance]:
             turn = match["turn"]
             if turn in utterances:
                 raise CorpusError(
-                    f"{file}: turn {turn} is labelled a second time. Keep one copy of the release."
+                    f"{file}: turn {turn} is labelled twice. Keep one copy of the release."
                 )
             path = (wav / match["dialogue"] / f"{turn}.wav").relative_to(folder)
             if not (folder / path).is_file():
@@ -93,8 +94,8 @@ def read(folder: Path) -> list[Utterance]:
             )
     if missing:
         raise CorpusError(
-            f"{folder}: {len(missing)} labelled turn(s) have no recording: {listing(missing)}. "
-            "Bring the whole of Session1 to Session5, with sentences/wav."
+            f"{folder}: {counted(len(missing), 'labelled turn')} without a recording: "
+            f"{listing(missing)}. Use all of Session1 to Session5, with sentences/wav."
         )
     refuse_unreadable(folder, (Path(utterance.path) for utterance in utterances.values()))
     return list(utterances.values())

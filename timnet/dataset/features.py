@@ -213,14 +213,15 @@ def extract(
                 progress(len(futures[future]))
     except BrokenProcessPool:
         raise AudioError(
-            f"{folder}: a process that computes features died, for want of memory perhaps. What is "
-            "whole is kept: run the command again to go on, with fewer TIMNET_WORKERS if need be."
+            f"{folder}: a process that computes features died, possibly for lack of memory. "
+            "Complete parts are kept: run the command again to continue, if necessary with fewer "
+            "TIMNET_WORKERS."
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
     if broken:
         raise AudioError(
-            f"{folder}: {len(broken)} of {len(manifest)} recordings give no features: "
+            f"{folder}: {len(broken)} of {len(manifest)} recordings cannot be used: "
             f"{listing(sorted(broken), 20)}. Restore them from the original archive."
         )
     with schemas.writing(target, schema, **PARQUET) as writer:
@@ -268,7 +269,7 @@ def of_file(path: Path, settings: FeatureSettings, filters: np.ndarray) -> np.nd
     except AudioError as error:
         return str(error)
     if len(recording) != announced:
-        return f"cut off: {len(recording)} samples where {announced} are announced"
+        return f"truncated: {len(recording)} samples, but the header announces {announced}"
     return mfcc(recording, rate, settings, filters)
 
 
@@ -294,9 +295,9 @@ def opened(path: Path) -> Iterator[soundfile.SoundFile]:
 def check_form(channels: int, rate: int) -> None:
     """Refuse what no recording has, with an AudioError."""
     if channels > MAX_CHANNELS:
-        raise AudioError(f"{channels} channels; at most {MAX_CHANNELS} are believed")
+        raise AudioError(f"{channels} channels; the limit is {MAX_CHANNELS}")
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(f"{rate} samples a second; {LOWEST_RATE} to {HIGHEST_RATE} are believed")
+        raise AudioError(f"{rate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
 
 
 def check_samples(recording: np.ndarray) -> None:
@@ -319,14 +320,14 @@ def read(path: Path, settings: FeatureSettings | None = None) -> tuple[pa.Table,
     table = schemas.read(path)
     stored = (table.schema.metadata or {}).get(FINGERPRINT)
     if stored is None:
-        raise ArtifactError(f"{path}: no fingerprint, so not a features file of this project.")
+        raise ArtifactError(f"{path}: no fingerprint, so this is no features file of this project.")
     try:
         record = json.loads(stored)
         size = record["frames"] * record["settings"]["coefficients"]
         expected = schemas.features(size)
     except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
         raise ArtifactError(
-            f"{path}: a fingerprint that cannot be. Delete the file and run `dvc repro`."
+            f"{path}: invalid fingerprint. Delete the file and run `dvc repro`."
         ) from None
     schemas.check(table.schema, expected, path)
     if settings is not None and record["settings"] != asdict(settings):

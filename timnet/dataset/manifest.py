@@ -43,8 +43,8 @@ def build(corpus: Corpus, folder: Path, progress: Callable[[int], None] | None =
     """
     if not folder.is_dir():
         raise CorpusError(
-            f"{folder}: no such folder, so corpus {corpus.id} is missing. Put its recordings "
-            f"there (source: {corpus.source}), or take {corpus.id} out of params.yaml."
+            f"{folder}: no such folder, so corpus {corpus.id} is missing. Put its recordings there "
+            f"(source: {corpus.source}), or remove {corpus.id} from params.yaml."
         )
     order = {label: index for index, label in enumerate(corpus.labels)}
     utterances = sorted(
@@ -104,12 +104,12 @@ def header(path: Path) -> Any:
     if fault := cut_off(info.extra_info):
         return fault
     if info.frames > LONGEST * info.samplerate:
-        return f"{info.frames / info.samplerate:.0f} s; at most {LONGEST} are believed"
+        return f"{info.frames / info.samplerate:.0f} s; longer than the {LONGEST} s limit"
     return info
 
 
 def cut_off(told: str) -> str | None:
-    """In words, that a recording was cut off, if its header gives that away.
+    """A message if the header shows that a recording is truncated, otherwise None.
 
     Args:
         told: what libsndfile notes of it, `soundfile.SoundFile.extra_info`.
@@ -118,5 +118,5 @@ def cut_off(told: str) -> str | None:
     if cut is None:
         return None
     announced, held = cut.groups()
-    sizes = f": {held} bytes of sound where {announced} are announced" if announced else ""
-    return f"cut off{sizes}"
+    sizes = f": {held} bytes of sound, but the header announces {announced}" if announced else ""
+    return f"truncated{sizes}"

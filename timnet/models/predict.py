@@ -239,7 +239,7 @@ def _of_chunk(model: Model, paths: list[Path], single: bool) -> list[Prediction 
                     samples = round(analysis.seconds * file.samplerate)
                     if samples != file.frames:  # told by no header, but by an end too early
                         raise AudioError(
-                            f"cut off: {samples} samples where {file.frames} are announced"
+                            f"truncated: {samples} samples, but the header announces {file.frames}"
                         )
             except AudioError as error:
                 analysis.refused = str(error)

@@ -89,9 +89,13 @@ class Folds(_Section):
         if self.protocol == "random" and len(given) < 2:
             raise ValueError("protocol random needs number and seeds")
         if self.protocol == "speaker" and given:
-            raise ValueError("protocol speaker takes its folds from the recipe, no number or seeds")
+            raise ValueError(
+                "protocol speaker takes its folds from the recipe; remove number and seeds"
+            )
         if self.protocol == "cross-corpus" and given:
-            raise ValueError("protocol cross-corpus tests on another corpus, no number or seeds")
+            raise ValueError(
+                "protocol cross-corpus tests on another corpus; remove number and seeds"
+            )
         return self
 
 
@@ -155,7 +159,7 @@ class Params(_Section):
             for corpus in run.corpora:
                 if corpus not in self.corpora:
                     near = suggestion(corpus, self.corpora) or " Add it there."
-                    raise ValueError(f"runs.{name}: no corpus {corpus!r} in corpora.{near}")
+                    raise ValueError(f"runs.{name}: unknown corpus {corpus!r} in corpora.{near}")
             if (run.folds.protocol == "cross-corpus") != (run.trained_on != run.tested_on):
                 raise ValueError(
                     f"runs.{name}: cross-corpus folds train on one corpus and test on another; "
@@ -171,7 +175,7 @@ class Params(_Section):
         for name, model in self.models.items():
             if model.run not in self.runs:
                 near = suggestion(model.run, self.runs)
-                raise ValueError(f"models.{name}: no run {model.run!r} in runs.{near}")
+                raise ValueError(f"models.{name}: unknown run {model.run!r} in runs.{near}")
             if model.corpus != self.runs[model.run].trained_on:
                 raise ValueError(
                     f"models.{name}: run {model.run} is trained on "
@@ -213,7 +217,8 @@ def read(path: Path) -> Params:
         content = read_yaml(path)
     except FileNotFoundError:
         raise ParameterError(
-            f"{path}: no such file. Run timnet in the root of the project, where params.yaml lies."
+            f"{path}: no such file. Run timnet in the root of the project, which contains "
+            "params.yaml."
         ) from None
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from None
@@ -237,7 +242,7 @@ def _complaint(problem: dict) -> str:
     if problem["type"] == "extra_forbidden":
         fields = _fields(problem["loc"][:-1])
         known = f" Known here: {', '.join(fields)}." if fields else ""
-        return f"{where}: not a setting.{suggestion(str(problem['loc'][-1]), fields)}{known}"
+        return f"{where}: unknown setting.{suggestion(str(problem['loc'][-1]), fields)}{known}"
     if problem["type"] == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
         return f"{where}: {message}" if where else message

@@ -11,19 +11,19 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from timnet.evaluation.protocols import MEANING
+from timnet.records import originals, tested_on
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
 from timnet.reporting.scored import ScoredRun, compared_methods
 from timnet.reporting.tables import GAIN
 
 CAPTIONS = {
-    "confusion": "Confusion matrix, a row a true emotion.",
-    "curves": "Loss and accuracy. The test curves are looked at, never selected on, but for "
-    "`best-epoch`.",
-    "fused": "What the network hears, by emotion and by speaker: where speakers form islands in a "
-    "run over random folds, it knows voices. With speakers left out each has a network of their "
-    "own, and islands say nothing.",
+    "confusion": "Confusion matrix, one row per true emotion.",
+    "curves": "Loss and accuracy. Nothing is selected on the test curves except for `best-epoch`.",
+    "fused": "The fused vectors, by emotion and by speaker. Clusters of speakers in a run with "
+    "random folds: the network recognises voices. Speaker-independent runs have one network per "
+    "speaker, so there clusters mean nothing.",
     "corpora": "UAR on each corpus that was tested.",
-    "scales": "How much each time scale counts.",
+    "scales": "Weight of each time scale.",
     "speakers": "UAR of each speaker.",
 }
 
@@ -62,16 +62,16 @@ def page(
                 "name": run.name,
                 "record": run.record,
                 "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.svg"))],
-                "provenance": _lines(run),
+                "provenance": _lines(run, validations),
             }
             for run in runs
         ],
         corpora=[
-            {"recipe": descriptions[name], "summary": summary}
+            {"recipe": descriptions[name], "summary": summary, "originals": originals(summary)}
             for name, summary in validations.items()
         ],
         commits=sorted({run.record["commit"] for run in runs}),
-        told={run.name: "\n".join(_lines(run)) for run in runs},
+        told={run.name: "\n".join(_lines(run, validations)) for run in runs},
     )
 
 
@@ -134,12 +134,14 @@ def _source(path: Path) -> str:
     return f"data:image/svg+xml;base64,{content}"
 
 
-def _lines(run: ScoredRun) -> list[str]:
+def _lines(run: ScoredRun, validations: dict[str, dict]) -> list[str]:
     """Where the figures of a run come from, a line a fact."""
     record, features = run.record, run.record["features"]
+    corpora = dict.fromkeys((record["trained_on"], *tested_on(record)))
     return [
         f"commit {record['commit']}",
         f"recordings of {record['trained_on']}: SHA-256 {features['source']}",
+        *(f"{name}: {originals(validations[name])}" for name in corpora if name in validations),
         f"features: revision {features['revision']}; {_pairs(features['settings'])}",
         f"folds: {_pairs(record['folds'])}",
         f"model seeds: {', '.join(map(str, record['seeds']))}",

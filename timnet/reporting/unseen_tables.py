@@ -90,7 +90,7 @@ def controlled(runs: Sequence[ScoredRun], paired: Paired) -> Table:
         [
             f"`{SPEAKER}`: {MEANING[SPEAKER]}. Percent.",
             "Against the paper's recipe: points of UAR on the same utterances, the same speakers "
-            "drawn for both, each the mean over its seeds; not significant where the interval "
+            "resampled for both, each the mean over its seeds; not significant where the interval "
             "includes 0.",
             INTERVALS,
             SEEDS,
@@ -157,8 +157,8 @@ def judged(runs: Sequence[ScoredRun], paired: Paired) -> Table:
     notes = [
         f"UAR in percent. `{SPEAKER}`: {MEANING[SPEAKER]}.",
         "Points of UAR against the paper's recipe and the SVM: on the same utterances, the same "
-        "speakers drawn for both, each the mean over its seeds; of a mean, speakers of each corpus "
-        "are drawn apart. Not significant where the interval includes 0.",
+        "speakers resampled for both, each the mean over its seeds; of a mean, speakers of each "
+        "corpus are drawn apart. Not significant where the interval includes 0.",
         INTERVALS,
         f"{SEEDS.removesuffix('.')}, of the {name}.",
         "SSL encoder: the best frozen self-supervised encoder of EmoBox (Ma et al., Interspeech "
@@ -220,7 +220,7 @@ def by_sex(runs: Sequence[ScoredRun]) -> Table:
         [
             "Percent, mean over seeds; the difference in points.",
             *(
-                ["With few speakers of a sex the difference may be that of persons, not of sexes."]
+                ["With few speakers of a sex the difference may be due to individuals."]
                 if few
                 else []
             ),

@@ -174,8 +174,7 @@ def _decide(
 
     if len(set(truth[split.train])) < 2:
         raise TrainingError(
-            f"fold {split.fold}: its training part has one emotion alone, so there is nothing to "
-            "tell apart. Choose other folds."
+            f"fold {split.fold}: its training part has only one emotion. Choose other folds."
         )
     scale = StandardScaler().fit(seen[split.train])
     machine = SVC(C=PENALTY).fit(scale.transform(seen[split.train]), truth[split.train])
