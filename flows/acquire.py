@@ -40,7 +40,7 @@ from timnet.project.status import noted, refuse_loss
 from timnet.project.tracked import refuse_left_out, restored
 
 EVERY = 5.0  # s between two reports of progress
-LOGIN = "the mirror's address holds a login, which Prefect would keep: set TIMNET_MIRROR to it."
+LOGIN = "the mirror's URL contains a login, which Prefect would store: set TIMNET_MIRROR instead."
 
 
 @flow(name="acquire", task_runner=ThreadPoolTaskRunner(max_workers=4))  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def report(name: str, stop: Event) -> Progress:
 
     def progress(what: str, done: int, total: int | None) -> None:
         if stop.is_set():
-            raise TimnetError("stopped; run again to go on from there")
+            raise TimnetError("stopped; run again to continue")
         if done != total and time.monotonic() - last.get(what, -EVERY) < EVERY:
             return
         last[what] = time.monotonic()
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.acquire")
     parser.add_argument("corpora", nargs="+", metavar="CORPUS", help="what to bring")
     parser.add_argument("--workspace", type=Path, default=".", help="folder of data/")
-    parser.add_argument("--mirror", help="own copies, in place of those of TIMNET_MIRROR")
+    parser.add_argument("--mirror", help="URL of copies, instead of TIMNET_MIRROR")
     arguments = vars(parser.parse_args())
     if arguments["mirror"] and without_login(arguments["mirror"])[1]:
         sys.exit(f"acquire: {LOGIN}")

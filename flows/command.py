@@ -36,7 +36,7 @@ def run(flow: Any, **parameters: Any) -> Any:
 def run_and_exit(flow: Any, workspace: Path, **parameters: Any) -> NoReturn:
     """Run a flow on a workspace; prints its last message and exits with 0 if it succeeded."""
     if not (workspace / "dvc.yaml").is_file():
-        sys.exit(f"{flow.name}: {workspace} has no dvc.yaml: no workspace")
+        sys.exit(f"{flow.name}: {workspace} has no dvc.yaml, so it is no workspace")
     state = run(flow, workspace=workspace, **parameters)
     print(f"{flow.name}: {state.message}", file=sys.stderr)
     sys.exit(0 if state.is_completed() else 1)

@@ -34,7 +34,7 @@ EVERY = 2.0  # s between two looks at a run
 HEARTBEAT = 30  # s between two signs of life of a run; Prefect allows no less
 LOST = 90  # s without one, until a run counts as crashed
 TRIES = 5  # machines that a stage may lose
-SILENCE = "timnet: a machine that fell silent"  # name of the automation
+SILENCE = "timnet: worker heartbeat lost"  # name of the automation
 
 
 def prepare(root: Path, pool: str) -> None:
@@ -45,17 +45,17 @@ def prepare(root: Path, pool: str) -> None:
     """
     at = head(root)
     if at is None or at.changed:
-        what = "there is none" if at is None else "sources here differ from theirs"
+        what = "there is none" if at is None else "the sources here differ from it"
         raise ParameterError(
-            f"{root}: machines of a pool work on a commit, and {what}. Commit and push first."
+            f"{root}: the machines of a pool check out a commit, and {what}. Commit and push first."
         )
     with get_client(sync_client=True) as client:
         try:
             client.read_deployment_by_name(f"{FLOW}/{pool}")
         except ObjectNotFound:
             raise ParameterError(
-                f"no machine has ever served the pool {pool!r}. On each, in a clone of its own: "
-                f"`python -m flows.worker {pool}`."
+                f"no worker has ever served the pool {pool!r}. Start one in a clone on each "
+                f"machine: `python -m flows.worker {pool}`."
             ) from None
     end_the_silent()
 
@@ -81,7 +81,7 @@ def end_the_silent() -> None:
         ),
         actions=[
             ChangeFlowRunState(
-                name=None, state=StateType.CRASHED, message="the machine fell silent", force=True
+                name=None, state=StateType.CRASHED, message="worker heartbeat lost", force=True
             )
         ],
     ).create()
@@ -119,8 +119,8 @@ def send(
             return Failed(message=state.message)
         if not state.is_crashed():
             return state
-        log.warning("%s; another machine takes it", state.message)
-    return Failed(message=f"{TRIES} machines of the pool {pool} were lost at it")
+        log.warning("%s; another machine takes over", state.message)
+    return Failed(message=f"gave up after {TRIES} machines of the pool {pool} were lost")
 
 
 def _wait(run: UUID, processes: ProcessGroup) -> State:

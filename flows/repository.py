@@ -102,7 +102,7 @@ class Repository:
         found = self._ask("rev-parse", "-q", "--verify", f"{revision}^{{commit}}")
         if found is None:
             raise ArtifactError(
-                f"{self.root}: git knows no {revision!r}. Name a branch that it has."
+                f"{self.root}: unknown revision {revision!r}. Name an existing branch."
             )
         return found
 
@@ -220,9 +220,8 @@ class Repository:
         status = json.loads(ask_dvc(self.worktree, "data", "status", "--not-in-remote", "--json"))
         if missing := status.get("not_in_remote"):
             raise TimnetError(
-                f"the DVC remote {remote!r} lacks {listing(missing)} after `dvc push`, "
-                "and no branch is pushed without its data. Look at `dvc status --cloud` in "
-                f"{self.worktree}."
+                f"the DVC remote {remote!r} lacks {listing(missing)} after `dvc push`, and no "
+                f"branch is pushed without its data. See `dvc status --cloud` in {self.worktree}."
             )
         return said
 

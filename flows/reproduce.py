@@ -84,7 +84,7 @@ ADVICE = (  # what DVC prints for who runs it by hand
 TAIL = 12  # lines of output that the message of a failed stage quotes
 # What may be otherwise a little later: somebody else's lock, the network. Nothing else is.
 TRANSIENT = re.compile(
-    "is busy, it is being blocked by|Unable to acquire lock|is at work"
+    r"is busy, it is being blocked by|Unable to acquire lock|\(process \d+\) is running"
     "|Temporary failure in name resolution"
     "|Could not resolve host|Connection (reset|refused|aborted|timed out)"
 )
@@ -357,7 +357,7 @@ def run_elsewhere(
     restore = partial(reproduce_stage, processes, workspace, stage, "--pull", SHELL=NO_SHELL)
     state = restore(quiet=True)
     if state.is_completed() and state.name == "Completed":
-        return Completed(name="Restored", message="its outputs came from the remote")
+        return Completed(name="Restored", message="its outputs were restored from the remote")
     if not (state.is_failed() and f"Running stage '{stage}'" in (state.message or "")):
         return state
     try:
@@ -483,8 +483,8 @@ def slot(processes: ProcessGroup, turn: threading.Lock) -> Iterator[None]:
             while processes.reason is None:
                 if slots() == 0:
                     raise ParameterError(
-                        f"the limit {GPU} is 0, so nothing may train. Raise it: "
-                        f"`prefect gcl update {GPU} --limit 1`, or under Concurrency in the UI."
+                        f"the limit {GPU} is 0, so no stage can train. Raise it: `prefect gcl "
+                        f"update {GPU} --limit 1`, or under Concurrency in the UI."
                     )
                 held = concurrency(
                     GPU,
@@ -497,7 +497,7 @@ def slot(processes: ProcessGroup, turn: threading.Lock) -> Iterator[None]:
                     stack.enter_context(held)
                     break
                 if not told:
-                    get_run_logger().info("waits for a slot of the limit %s: others hold it", GPU)
+                    get_run_logger().info("waits for a slot of the limit %s", GPU)
                     told = True
         yield
 
@@ -528,15 +528,25 @@ def main() -> None:
     Where nothing is to be done and no server runs, none is started to say so.
     """
     parser = argparse.ArgumentParser(prog="python -m flows.reproduce")
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help="stages or groups; else all")
+    parser.add_argument(
+        "targets", nargs="*", metavar="TARGET", help=("stages or groups; default: all")
+    )
     parser.add_argument("--workspace", type=Path, default=".", help="folder of dvc.yaml")
-    several: Any = {"action": "append", "default": [], "help": "only its stages; can be repeated"}
+    several: Any = {
+        "action": "append",
+        "default": [],
+        "help": ("only stages of this corpus or protocol; can be repeated"),
+    }
     parser.add_argument("--corpus", dest="corpora", metavar="CORPUS", **several)
     parser.add_argument("--protocol", dest="protocols", choices=get_args(Protocol), **several)
-    parser.add_argument("--dry-run", action="store_true", help="say what would run, why, how long")
-    parser.add_argument("--force", action="store_true", help="run what has not changed, too")
+    parser.add_argument(
+        "--dry-run", action="store_true", help=("list what would run, why, and for how long")
+    )
+    parser.add_argument("--force", action="store_true", help="also run unchanged stages")
     parser.add_argument("--max-workers", type=int, default=2, help="stages at a time")
-    parser.add_argument("--allow-data-changes", action="store_true", help="whatever data.dvc says")
+    parser.add_argument(
+        "--allow-data-changes", action="store_true", help=("even if data/ differs from data.dvc")
+    )
     parser.add_argument("--pool", help="work pool whose machines train")
     arguments = vars(parser.parse_args())
     if unchanged := count_unchanged(**arguments):

@@ -216,7 +216,9 @@ def reproduce(
     if end.is_cancelled():
         raise Stopped(end.message or "")
     if not end.is_completed():
-        raise TimnetError(f"{end.message}. What was done is kept: start again once it is mended.")
+        raise TimnetError(
+            f"{end.message}. Completed stages are kept: start again after fixing this."
+        )
     get_run_logger().info(end.message)
     return list(states)
 
@@ -305,10 +307,11 @@ def left_out(repository: Repository, git_remote: str) -> str:
     if repository.remote and repository.data_remote:
         return ""
     if repository.data_remote:
-        return f"; the branch and its tags stay here: git has no remote {git_remote!r}"
+        return f"; the branch and its tags were not pushed: git has no remote {git_remote!r}"
     if repository.remote:
         return (
-            "; nothing was pushed: DVC has no default remote, and no branch goes without its data"
+            "; nothing was pushed: DVC has no default remote, and no branch is pushed without its "
+            "data"
         )
     return f"; nothing was pushed: neither DVC nor git has a remote ({git_remote!r})"
 
@@ -327,8 +330,8 @@ def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
         TimnetError: nobody gave one in time.
     """
     names = ", ".join(map(str, waiting))
-    text = f"{names} of {made.name} passed the gate: see the artifact `gate`. Use in production?"
-    get_run_logger().info("%s Resume this run with the answer.", text)
+    text = f"{names} of {made.name} passed the gate: see the artifact `gate`. Use it in production?"
+    get_run_logger().info("%s Resume this run with your answer.", text)
     end = time.monotonic() + 3600 * patience
     while True:
         try:
@@ -338,12 +341,12 @@ def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
                 poll_interval=LOOKS,
             )
         except ValidationError:  # someone resumed it past the form, which insists on an answer
-            get_run_logger().warning("resumed without a decision: asks again")
+            get_run_logger().warning("resumed without a decision: asking again")
             continue
         except FlowPauseTimeout:
             raise TimnetError(
-                f"nobody answered in {patience:g} hours: {names} stay candidates. Start again to "
-                "be asked again."
+                f"no answer in {patience:g} hours: {names} stay candidates. Start the flow again "
+                "to be asked again."
             ) from None
         return answer.decision
 
@@ -369,18 +372,18 @@ def main() -> None:
         prog="python -m flows.retrain", argument_default=argparse.SUPPRESS
     )
     parser.add_argument("--workspace", type=Path, default=Path(), help="the checkout")
-    parser.add_argument("--branch", help="what to bring up to date; else main")
-    parser.add_argument("--baseline", help="what to compare with; else the branch")
-    several: Any = {"action": "append", "help": "whose UAR counts; can be repeated"}
+    parser.add_argument("--branch", help="branch to bring up to date; default: main")
+    parser.add_argument("--baseline", help="revision to compare with; default: the branch")
+    several: Any = {"action": "append", "help": "protocol whose UAR counts; can be repeated"}
     parser.add_argument("--protocol", dest="protocols", choices=get_args(GateProtocol), **several)
-    parser.add_argument("--tolerance", type=float, help=f"points of UAR; else {TOLERANCE:g}")
+    parser.add_argument("--tolerance", type=float, help=f"points of UAR; default: {TOLERANCE:g}")
     several = {"action": "append", "help": "the authors' weights; can be repeated"}
     parser.add_argument("--weights", metavar="CORPUS=ZIP", type=_archive, **several)
     parser.add_argument("--promote", choices=get_args(Promote), help="else candidate")
-    parser.add_argument("--patience", type=float, help="hours to wait for an answer; else 48")
-    parser.add_argument("--git-remote", help="where branches and tags go; else origin")
-    parser.add_argument("--mirror", help="address of an institute's copies of corpora")
-    parser.add_argument("--max-workers", type=int, help="stages at a time; else 2")
+    parser.add_argument("--patience", type=float, help="hours to wait for an answer; default: 48")
+    parser.add_argument("--git-remote", help="git remote for branches and tags; default: origin")
+    parser.add_argument("--mirror", help="URL of an institute's copies of corpora")
+    parser.add_argument("--max-workers", type=int, help="stages at a time; default: 2")
     parser.add_argument("--pool", help="work pool whose machines train")
     arguments = vars(parser.parse_args())
     arguments["weights"] = dict(arguments.get("weights", ()))

@@ -50,14 +50,14 @@ def exclusive(root: Path, name: str, work: str = REPRODUCE) -> Iterator[int]:
                 if time.monotonic() > deadline:
                     file.seek(0)
                     raise ArtifactError(
-                        f"{root}: another run is at work here ({file.read().strip()}). Wait for "
-                        "its end or stop it, then start again."
+                        f"{root}: another run is active here ({file.read().strip()}). Wait until "
+                        "it ends or stop it, then start again."
                     ) from None
                 time.sleep(0.5)
         while work == REPRODUCE and (told := running_dvc(root)):
             if time.monotonic() > deadline:
                 raise ArtifactError(
-                    f"{root}: {told}. Wait for its end or stop it, then start again."
+                    f"{root}: {told}. Wait until it ends or stop it, then start again."
                 )
             time.sleep(0.5)
         file.truncate(0)
@@ -108,11 +108,11 @@ def _watch(run: FlowRun, processes: ProcessGroup) -> None:
                 return
             if state and state.is_final():
                 return
-    processes.stop("the server is lost")
+    processes.stop("server lost")
     processes.wait()
     print(
-        f"the Prefect server at {PREFECT_API_URL.value()} has not answered for {LOST:.0f} s, so "
-        "the run was stopped. Start it again, with a server that answers: it goes on from there.",
+        f"the Prefect server at {PREFECT_API_URL.value()} has not responded for {LOST:.0f} s, so "
+        "the run was stopped. Start it again with a working server: it continues from there.",
         file=sys.stderr,
         flush=True,
     )

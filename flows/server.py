@@ -28,7 +28,7 @@ def start_server(processes: ProcessGroup, port: int) -> str:
         TimnetError: the port is taken, or the server ended at its start.
     """
     if not is_free(port):
-        raise TimnetError(f"port {port} of {HOST} is taken. Name another one with --port.")
+        raise TimnetError(f"port {port} of {HOST} is taken. Choose another with --port.")
     home = Path(os.environ["PREFECT_HOME"])
     home.mkdir(parents=True, exist_ok=True)
     log, url = home / "server.log", f"http://{HOST}:{port}/api"
@@ -86,18 +86,18 @@ def refuse_closed(url: str) -> None:
             return
         except httpx.HTTPStatusError as error:
             status = error.response.status_code
-            why = f"it answers with status {status}"
+            why = f"it responds with status {status}"
             if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-                why = "it wants a login: set PREFECT_API_AUTH_STRING or PREFECT_API_KEY to yours"
+                why = "it requires a login: set PREFECT_API_AUTH_STRING or PREFECT_API_KEY to yours"
         except httpx.TimeoutException:
             why = f"no answer within {ANSWER:g} s"
         except httpx.HTTPError as error:
             why = str(error) or type(error).__name__
         except (ValueError, RuntimeError) as error:  # an answer that is none of Prefect's
-            why = f"no Prefect API answers there ({type(error).__name__})"
+            why = f"there is no Prefect API ({type(error).__name__})"
     raise TimnetError(
-        f"the Prefect API at {url}: {why}. Set PREFECT_API_URL to one that can be used, or unset "
-        "it: then a server is started here."
+        f"the Prefect API at {url}: {why}. Set PREFECT_API_URL to a working one, or unset it to "
+        "start a server here."
     )
 
 

@@ -64,7 +64,7 @@ def check_out(root: Path, commit: str) -> None:
     if switched.returncode:
         why = switched.stderr.decode().strip()
         raise ParameterError(
-            f"{root}: cannot go to commit {commit[:10]} ({why}). Push it to where this clone "
+            f"{root}: cannot check out commit {commit[:10]} ({why}). Push it to where this clone "
             "fetches from."
         )
     get_run_logger().info("%s is at commit %s", root, commit[:10])

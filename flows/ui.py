@@ -29,7 +29,9 @@ NIGHTLY, WEEKLY = "0 2 * * *", "0 3 * * 0"  # UTC
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.ui")
-    parser.add_argument("--port", type=int, default=4200, help="of the server; results/: the next")
+    parser.add_argument(
+        "--port", type=int, default=4200, help=("port of the server; results/ uses the next one")
+    )
     port = parser.parse_args().port
     if not Path("dvc.yaml").is_file():
         sys.exit("ui: no dvc.yaml here: start it in the root of the project or of a workspace.")
@@ -44,10 +46,10 @@ def run(processes: ProcessGroup, port: int) -> None:
         TimnetError: a port is taken.
     """
     if other := running_ui():
-        print(f"Prefect: {other.removesuffix('/api')}   (it runs already)")
+        print(f"Prefect: {other.removesuffix('/api')}   (already running)")
         return
     if not is_free(port + 1):
-        raise TimnetError(f"port {port + 1} of {HOST} is taken. Name another one with --port.")
+        raise TimnetError(f"port {port + 1} of {HOST} is taken. Choose another with --port.")
     url = start_server(processes, port)
     os.environ["PREFECT_API_URL"] = url  # for Prefect, which is not imported yet, and for runs
     os.environ["TIMNET_RESULTS_URL"] = serve_results(port + 1)

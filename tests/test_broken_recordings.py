@@ -83,7 +83,7 @@ def test_prediction_goes_on(folder: Path, tmp_path: Path) -> None:
     rows = done.stdout.splitlines()[1:]
     failures = [line for line in done.stderr.splitlines() if line.startswith("  - ")]
     assert len(rows) + len(failures) == NUMBER + 2
-    assert "no file has so long a name" in done.stderr
+    assert "file name too long" in done.stderr
 
 
 # file names that nobody expects, all of them of whole recordings
@@ -178,7 +178,7 @@ def test_a_header_that_announces_years(tmp_path: Path) -> None:
     for announced in (2**36 - 1, 2**34, 3601 * RATE, drawn.randrange(2**30, 2**36)):
         field = int.from_bytes(content[18:26], "big") >> 36 << 36 | announced  # of STREAMINFO
         path.write_bytes(content[:18] + field.to_bytes(8, "big") + content[26:])
-        with pytest.raises(AudioError, match="at most 3600 are believed"):
+        with pytest.raises(AudioError, match="longer than the 3600 s limit"):
             audio.examine(path)
 
 
@@ -192,7 +192,7 @@ def test_half_a_recording_is_none(tmp_path: Path, form: str) -> None:
     with pytest.raises(AudioError):
         audio.examine(path)
     found = features.of_file(path, SETTINGS, features.mel_filters())
-    assert isinstance(found, str) and ("cut off" in found or "malformed" in found)
+    assert isinstance(found, str) and ("truncated" in found or "malformed" in found)
 
 
 def test_samples_beyond_belief(tmp_path: Path) -> None:

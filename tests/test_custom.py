@@ -103,13 +103,13 @@ def test_frozen(table, data):
     laid_out({"bert/3.wav": SOUNDS["bert/3.wav"]}, data / "mine")
     (data / "mine" / "labels.csv").write_text(TABLE.replace("worried", "sad"))
     said = state(record, data).detail
-    assert "labels.csv says other than corpus.json, which is frozen: 3 utterances of sad" in said
+    assert "labels.csv differs from corpus.json, which is fixed: 3 utterances of sad" in said
     assert "0 utterances of worried, expected 1. Restore the table" in said
 
 
 def test_in_the_way(table, data):
     laid_out({"x.wav": b""}, data / "mine")
-    with pytest.raises(CorpusError, match=r"is there already and has no corpus\.json"):
+    with pytest.raises(CorpusError, match=r"without corpus\.json"):
         import_table(table, "mine", data)
 
 
@@ -153,13 +153,16 @@ WRONG = {
     "absolute": (change("anna/1.wav", "/x.wav"), r"line 2: path '/x\.wav' is not below"),
     "backslash": (change("anna/1", "anna\\1"), "line 2: path .* is not below .*forward slashes"),
     "twice": (change("anna/2", "anna/1"), "line 3: anna/1.wav gives the same utterance as line 2"),
-    "emotion": (change("happy", "Happy"), "line 2: emotion 'Happy' is no lower-case word such as"),
+    "emotion": (
+        change("happy", "Happy"),
+        "line 2: emotion 'Happy' is not a lower-case word such as",
+    ),
     "sex": (change("female", "w"), "line 2: sex 'w' is none of female, male, unknown"),
     "two sexes": (change("female", "male"), r"more than one sex for speaker\(s\) anna"),
     "one class": (TABLE.replace("sad", "happy").replace("worried", "happy"), "all recordings are"),
     "no sound": (
         TABLE + "notes.txt,bert,sad,\n",
-        r"1 file\(s\) are not sound: notes\.txt .*take them out of the table",
+        r"1 recording cannot be read: notes\.txt",
     ),
 }
 
@@ -180,26 +183,26 @@ def test_wrong_tables(table, data, text, message):
     [
         (change("happy", "hapy"), "anna/1.wav is hapy, 1 utterances of happy, expected 2"),
         (change(",anna", ",ana"), "anna/1.wav is of ana"),
-        (TABLE.replace(",anna,", ",bert,"), "none of speaker anna"),
+        (TABLE.replace(",anna,", ",bert,"), "speaker anna"),
     ],
 )
 def test_a_label_that_changed_is_named(table, data, text, message):
     record = import_table(table, "mine", data)
     (data / "mine/labels.csv").write_text(text)
-    with pytest.raises(CorpusError, match=f"which is frozen: {message}"):
+    with pytest.raises(CorpusError, match=f"which is fixed: {message}"):
         manifest.build(record, data / "mine")
 
 
 def test_pointers(table, data):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
     laid_out({"anna/1.wav": pointer}, table.parent)
-    with pytest.raises(CorpusError, match=r"Git LFS pointers, not recordings: anna/1\.wav"):
+    with pytest.raises(CorpusError, match=r"Git LFS pointers .*: anna/1\.wav"):
         import_table(table, "mine", data)
 
 
 @pytest.mark.parametrize("name", ["Mine", "my corpus", "../x", "", "1x"])
 def test_names(table, data, name):
-    with pytest.raises(CorpusError, match="is no name for a corpus"):
+    with pytest.raises(CorpusError, match="invalid corpus name"):
         import_table(table, name, data)
 
 
@@ -214,7 +217,7 @@ def test_damaged_contract(table, data, harm):
     contract = data / "mine" / "corpus.json"
     if harm is None:
         contract.unlink()
-        message = "no such file, so mine is no corpus. Make it one with `timnet acquire mine --csv"
+        message = "`timnet acquire mine --csv"
     else:
         contract.write_text(harm)
         message = "not a contract"

@@ -72,7 +72,7 @@ def test_it_is_acquired_as_others_are(
     assert (got.folder, got.utterances, got.found) == (data / "demo", 240, False)
     assert state(demo.CORPUS, data).status == "complete"
     assert acquire(demo.CORPUS, data).found
-    with pytest.raises(ParameterError, match="demo is made here: leave --from and --url away"):
+    with pytest.raises(ParameterError, match="demo is generated here"):
         acquire(demo.CORPUS, data, source=folder)
 
 

@@ -70,7 +70,7 @@ def test_resumes_after_every_cut(server, tmp_path, waits):
 
 def test_resumes_what_an_earlier_run_left(server, tmp_path, waits):
     server.script = [http.cut(1_000_000), *[http.status(503)] * 6]
-    with pytest.raises(CorpusError, match=r"503 .*gave up after 6 tries in vain, with [\d,]+ byte"):
+    with pytest.raises(CorpusError, match=r"503 .*gave up after 6 attempts, with [\d,]+ byte"):
         get(server, tmp_path / "a.zip", waits)
     assert not (tmp_path / "a.zip").exists()
     get(server, tmp_path / "a.zip", waits)
@@ -236,48 +236,42 @@ def test_a_login_goes_to_nobody_else(server, tmp_path, waits):
 
 REFUSED = [
     pytest.param([http.status(404)], {}, r"404 Not Found\. .*--url", id="404"),
-    pytest.param([http.status(403)], {}, r"403 Forbidden\. It does not give", id="403"),
-    pytest.param([http.status(401)], {}, r"401 Unauthorized\. It wants a login", id="401"),
-    pytest.param([http.status(410)], {}, r"410 Gone\. Try another address", id="410"),
-    pytest.param([http.status(302)], {}, r"302 Found\. Try another address", id="redirect to none"),
-    pytest.param(
-        [http.status(429, Retry_After=9000)], {}, r"429 .*come back in 9000 s", id="429, too long"
-    ),
-    pytest.param([http.page], {}, r"a web page came, not an archive; .*--from PATH", id="login"),
+    pytest.param([http.status(403)], {}, r"403 Forbidden", id="403"),
+    pytest.param([http.status(401)], {}, r"401 Unauthorized.* login", id="401"),
+    pytest.param([http.status(410)], {}, r"410 Gone", id="410"),
+    pytest.param([http.status(302)], {}, r"302 Found", id="redirect to none"),
+    pytest.param([http.status(429, Retry_After=9000)], {}, r"429 .* 9000 s", id="429, too long"),
+    pytest.param([http.page], {}, r"a web page, not an archive; .*--from PATH", id="login"),
     pytest.param(
         [http.redirect("/login"), http.page],
         {},
-        r"a\.zip \(which leads to \S+/login\): a web page came",
+        r"a\.zip \(which leads to \S+/login\): .*a web page",
         id="redirect to a login",
     ),
-    pytest.param([http.redirect("/a.zip")] * 20, {}, "redirects without end", id="redirect loop"),
+    pytest.param([http.redirect("/a.zip")] * 20, {}, "endless redirects", id="redirect loop"),
     pytest.param(
         [http.redirect("ftp://x/a.zip")],
         {},
-        "not an address to download from",
+        "not a URL to download from",
         id="redirect to ftp",
     ),
     pytest.param(
         [lambda handler, _: http.serve(handler, b"RIFF" * 200)],
         {},
-        r"what came is no archive \(it begins with b'RIFFRIFF",
+        r"no archive \(it begins with b'RIFFRIFF",
         id="not an archive",
     ),
     pytest.param(
         [lambda handler, _: http.serve(handler, b'{"error": 1}')],
         {},
-        r"what came is no archive \(it begins with b'\{\"error",
+        r"no archive \(it begins with b'\{\"error",
         id="a short answer",
     ),
+    pytest.param([], {"size": 99}, r"the server offers 3,000,004 bytes, expected 99\.", id="size"),
     pytest.param(
-        [], {"size": 99}, r"the server offers 3,000,004 bytes, published are 99\.", id="size"
+        [http.no_length], {"size": 99}, "3,000,004 bytes received, expected 99", id="longer"
     ),
-    pytest.param(
-        [http.no_length], {"size": 99}, "3,000,004 bytes came, published are 99", id="longer"
-    ),
-    pytest.param(
-        [], {"md5": "0" * 32}, f"its md5 is {MD5}, published is 0000.*was removed", id="md5"
-    ),
+    pytest.param([], {"md5": "0" * 32}, f"its md5 is {MD5}, expected 0000.*was removed", id="md5"),
 ]
 
 
@@ -295,7 +289,7 @@ def test_refused_at_once(server, tmp_path, waits, script, options, message):
 
 def test_a_length_that_is_never_reached(server, tmp_path, waits):
     server.script = [http.promise(5)] * 30
-    with pytest.raises(CorpusError, match="gave up after 6 tries in vain"):
+    with pytest.raises(CorpusError, match="gave up after 6 attempts"):
         get(server, tmp_path / "a.zip", waits)
     assert len(server.requests) < 20
 
@@ -312,26 +306,26 @@ def test_a_damaged_resume_starts_over(server, tmp_path, waits):
 def test_no_server(tmp_path, waits):
     with Server() as server:
         url = server.url("/a.zip")
-    with pytest.raises(CorpusError, match=r"connection lost .*gave up .*, and nothing came"):
+    with pytest.raises(CorpusError, match=r"connection lost .*gave up .*, no data received"):
         fetch(url, tmp_path / "a.zip", sleep=waits.append)
-    with pytest.raises(CorpusError, match=r"nowhere: not an address to download from.*http://"):
+    with pytest.raises(CorpusError, match=r"nowhere: not a URL to download from.*http://"):
         fetch("nowhere", tmp_path / "a.zip", sleep=waits.append)
 
 
 def test_no_network(tmp_path, waits):
     url = "http://nowhere.invalid/a.zip"
-    with pytest.raises(CorpusError, match=r"host cannot be found .*Is there a network\? .*--from"):
+    with pytest.raises(CorpusError, match=r"host cannot be found .*--from"):
         fetch(url, tmp_path / "a.zip", sleep=waits.append)
     assert len(waits) == 1
     (tmp_path / "a.zip.part").write_bytes(b"x" * 4000)  # a network may be gone for a while
     (tmp_path / "a.zip.part.json").write_text(json.dumps({"url": url}))
-    with pytest.raises(CorpusError, match=r"gave up after 6 tries in vain, with 4,000 bytes kept"):
+    with pytest.raises(CorpusError, match=r"gave up after 6 attempts, with 4,000 bytes kept"):
         fetch(url, tmp_path / "a.zip", sleep=waits.append)
 
 
 def test_no_space(server, tmp_path, waits, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    with pytest.raises(CorpusError, match="disk is full: 3,000,004 bytes are still to come, 1,000"):
+    with pytest.raises(CorpusError, match="disk is full: 3,000,004 bytes are still needed, 1,000"):
         get(server, tmp_path / "a.zip", waits)
 
 

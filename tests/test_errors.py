@@ -56,7 +56,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "missing corpus": (
         remove("data/demo"),
         "manifest demo",
-        ("data/demo: no such folder, so corpus demo is missing", "take demo out of params.yaml"),
+        ("data/demo: no such folder, so corpus demo is missing", "remove demo from params.yaml"),
     ),
     "empty corpus": (
         remove(*(f"data/demo/s{number}" for number in range(1, 7))),
@@ -76,7 +76,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "cut off": (
         replace(FIRST, lambda content: content[: len(content) // 2]),
         "manifest demo",
-        ("angry-s1-01.wav (cut off: ", "bytes of sound where"),
+        ("angry-s1-01.wav (truncated: ",),
     ),
     "name that fits no rule": (
         rename(FIRST, "data/demo/s1/furious-s1-01.wav"),
@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "misspelt setting": (
         params("epochs: 1", "epoch: 1"),
         "folds demo-random",
-        ("train.epochs: missing", "train.epoch: not a setting. Did you mean 'epochs'?"),
+        ("train.epochs: missing", "train.epoch: unknown setting. Did you mean 'epochs'?"),
     ),
     "wrong type": (
         params("epochs: 1", "epochs: many"),
@@ -213,7 +213,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "folder of the demo taken": (
         lambda folder: None,
         "demo timnet",
-        ("timnet exists and is no demo workspace; name another folder",),
+        ("timnet exists and is not a demo workspace",),
     ),
     "data changed": (
         remove(FIRST),
@@ -303,7 +303,7 @@ def test_emovo_passes_the_gate_and_four_defects_do_not(emovo: Path) -> None:
     assert "identical content: (dis-f1-b1, tri-m3-n5)" in judge(emovo)
 
     first.write_bytes(original[: len(original) // 2])  # cut
-    assert "f1/dis-f1-b1.wav (cut off: " in judge(emovo)
+    assert "f1/dis-f1-b1.wav (truncated: " in judge(emovo)
 
     first.unlink()
     renamed = first.with_name("disgust-f1-b1.wav")  # renamed

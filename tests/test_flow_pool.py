@@ -155,9 +155,9 @@ def test_machines_that_meet_in_s3(new, tmp_path, api, monkeypatch):
 
 
 def test_what_a_pool_needs(new, tmp_path, prefect_api):
-    for root, why in ((tmp_path, "there is none"), (new, "sources here differ from theirs")):
-        with pytest.raises(ParameterError, match=f"of a pool work on a commit, and {why}"):
+    for root, why in ((tmp_path, "there is none"), (new, "the sources here differ from it")):
+        with pytest.raises(ParameterError, match=f"of a pool check out a commit, and {why}"):
             prepare(root, "none")  # no repository; a dvc.yaml that is not committed
     root = project(new, tmp_path, "    url = ../../remote\n", one="# un\n")
-    with pytest.raises(ParameterError, match=r"no machine has ever served the pool 'none'\. On"):
+    with pytest.raises(ParameterError, match=r"no worker has ever served the pool 'none'"):
         prepare(root, "none")

@@ -374,7 +374,7 @@ def test_a_second_run_is_refused(first, tmp_path):
     until((root / "running").exists)
     state = start(root)
     assert state.is_failed()
-    assert f"{root}: another run is at work here (" in state.message
+    assert f"{root}: another run is active here (" in state.message
     assert f"process {flow.pid}, since " in state.message
     flow.terminate()
     flow.communicate(timeout=60)
@@ -390,9 +390,7 @@ def test_a_run_beside_dvc_repro_is_refused(first, tmp_path):
         processes.stop("enough")
     assert state.is_failed()
     assert state.message.startswith(f"{root}: `dvc repro copy@one` (process ")
-    assert state.message.endswith(
-        ") is at work: copy@one. Wait for its end or stop it, then start again."
-    )
+    assert ") is running: copy@one." in state.message
     assert on_server(root, tasks=0).state.message == state.message
 
 
@@ -457,7 +455,7 @@ def test_a_lost_server_stops_the_run(new, tmp_path):
         until((root / "running").exists)
     _, errors = flow.communicate(timeout=120)
     assert flow.returncode == 1
-    assert f"the Prefect server at {url} has not answered for 30 s" in errors
+    assert f"the Prefect server at {url} has not responded for 30 s" in errors
     until(lambda: left_in(root) == [])
     write_recording(root, "one", "# one\n")
     dvc(root, "repro")

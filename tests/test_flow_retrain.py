@@ -97,9 +97,7 @@ def test_first_run(first):
     assert sorted(path.name for path in (root / "build").iterdir()) == ["retrain"]
     verdict = newest(root).artifacts["gate"]
     assert verdict.data.startswith("# The gate is open\n")
-    assert (
-        "- UAR of demo-speaker, speaker-independent: New: the baseline has nothing" in verdict.data
-    )
+    assert "- UAR of demo-speaker, speaker-independent: New run" in verdict.data
     assert f"- Before: origin/main at {refs(root)['main'][:10]}. After: {name} at" in verdict.data
 
 
@@ -124,7 +122,7 @@ def test_worse_then_better(first, tmp_path):
     state = retrain(root, return_state=True)
     name = made(root)
     assert state.is_failed()
-    why = "Fell by more than the tolerance, with 95 % confidence. -30.00 points ("
+    why = "Fell by more than the tolerance (95 % confidence). -30.00 points ("
     head = f"{name}: the gate is closed:\n  - UAR of demo-speaker, speaker-independent: {why}"
     assert state.message.startswith(head)
     assert "Nothing was pushed or registered." in state.message
@@ -245,7 +243,7 @@ def test_kills_do_no_harm(prefect_api, tmp_path):
         if hold.exists():
             until((tmp_path / "held").exists, 300)
             refused = retrain(root, return_state=True)  # a second one meanwhile
-            assert f"{root}: another run is at work here (" in refused.message
+            assert f"{root}: another run is active here (" in refused.message
             flow.kill()
             hold.unlink()
         flow.communicate(timeout=300)
@@ -272,7 +270,7 @@ def test_what_stops_it_is_said(first, tmp_path):
     root = copy(first.root, tmp_path / "home")
     state = retrain(root, branch="mian", return_state=True)
     assert state.is_failed()
-    assert state.message == f"{root}: git knows no 'mian'. Name a branch that it has."
+    assert state.message == f"{root}: unknown revision 'mian'. Name an existing branch."
     flow = launch_flow("retrain", root, "--weights", "demo")
     _, errors = flow.communicate(timeout=60)
     assert "argument --weights: give CORPUS=ZIP, such as emovo=EMOVO_1.zip" in errors
@@ -291,7 +289,7 @@ def test_what_stops_it_is_said(first, tmp_path):
     assert (given["max_workers"], given["pool"], given["promote"]) == (3, "p", "candidate")
     push_epochs(root, 70)
     state = retrain(root, pool="none", return_state=True)
-    assert state.is_failed() and "no machine has ever served the pool 'none'" in state.message
+    assert state.is_failed() and "no worker has ever served the pool 'none'" in state.message
     (root / "params.yaml").write_text("corpora: {demo: demo}\n")
     push(root, "Break it")
     state = retrain(root, return_state=True)

@@ -63,7 +63,9 @@ def test_across_corpora_the_five_shared_emotions_take_part() -> None:
 
 def test_across_corpora_a_missing_emotion_or_a_shared_name_is_refused() -> None:
     emotions = ["angry", "fear", "happy", "neutral", "sad"]
-    with pytest.raises(CorpusError, match="tested_on: the corpus has no fear, sad; a run across"):
+    with pytest.raises(
+        CorpusError, match="tested_on: the corpus has no fear, sad; a cross-corpus run"
+    ):
         folds.cross_table(manifest("a", emotions), manifest("b", ["angry", "happy", "neutral"]))
     with pytest.raises(CorpusError, match="both corpora have utterances named a0, a1, a2"):
         folds.cross_table(manifest("a", emotions), manifest("a", emotions))

@@ -90,9 +90,9 @@ def test_refused_by_corpus_with_the_reason():
     with pytest.raises(LicenceError) as caught:
         refuse_outputs("public", outputs)
     first, emovo, mine, advice = str(caught.value).split("\n")
-    assert first == "the remote 'public' may not have what was made of"
+    assert first == "the remote 'public' may not receive data derived from"
     assert emovo == (
-        "  - emovo: licence CC BY-NC-SA 4.0, which does not let everyone have it; "
+        "  - emovo: licence CC BY-NC-SA 4.0, which does not allow redistribution; "
         "data, build/features/emovo-96000.parquet"
     )
     assert mine == "  - mine: no recipe and no corpus.json, so its licence is unknown; data"
@@ -114,7 +114,7 @@ def test_the_project_keeps_all_but_models_for_the_private_remote():
 
 
 def test_a_remote_without_an_address_is_refused(made):
-    with pytest.raises(ParameterError, match=r"'private' has no address yet.*dvc remote modify"):
+    with pytest.raises(ParameterError, match=r"'private' has no URL yet.*dvc remote modify"):
         refuse_unlicensed(made, "private")
     failed = run(made, "dvc", "push", check=False)
     assert failed.returncode and "Not a directory: '/dev/null/no-address-yet/" in failed.stderr
@@ -139,7 +139,7 @@ def test_timnet_push(project, tmp_path):
     refused = run(project, "timnet", "push", "--remote", "public", check=False)
     assert refused.returncode == 1
     head, emovo, mine, *_ = refused.stderr.splitlines()
-    assert head == "timnet: the remote 'public' may not have what was made of"
+    assert head == "timnet: the remote 'public' may not receive data derived from"
     assert emovo.startswith("  - emovo: licence CC BY-NC-SA 4.0,")
     assert emovo.endswith("; data, build/features/emovo, build/train/emovo")
     assert mine.startswith("  - mine: no recipe")
@@ -166,5 +166,5 @@ def test_what_anyone_may_have_goes_where_it_is_not_kept_back(project):
     refuse_unlicensed(project, "public", ["features@demo", "build/models/emovo"])
     with pytest.raises(LicenceError, match=r"- emovo: .*; build/features/emovo\n"):
         refuse_unlicensed(project, "public", ["features"])
-    with pytest.raises(ParameterError, match="no output or stage data/emovo that DVC keeps"):
+    with pytest.raises(ParameterError, match="no output or stage data/emovo"):
         refuse_unlicensed(project, "public", ["data/emovo"])

@@ -86,8 +86,8 @@ def test_a_signal_is_heard_whatever_its_type(small: model.Model) -> None:
     (
         (np.zeros(0), RATE, "no samples"),
         (np.array([0.1, np.nan]), RATE, "samples that are not finite numbers"),
-        (np.zeros(90), 50, "50 samples a second; 2000 to 384000 are believed"),
-        (np.zeros((2, 900)), RATE, "900 channels; at most 16 are believed"),
+        (np.zeros(90), 50, "50 Hz; expected 2000 to 384000 Hz"),
+        (np.zeros((2, 900)), RATE, "900 channels; the limit is 16"),
         (np.zeros((2, 2, 2)), RATE, r"a signal of shape \(2, 2, 2\) and type float64; expected"),
         (np.array(["a"]), RATE, "expected .* floats or signed integers"),
     ),
@@ -239,8 +239,8 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> 
         "empty.wav (no samples)",
         "nan.wav (samples that are not finite numbers)",
         "late.wav (samples that are not finite numbers)",
-        "cut.wav (cut off: 23022 bytes of sound where 38400 are announced)",
-        "cut.mp3 (cut off: ",
+        "cut.wav (truncated: 23022 bytes of sound, but the header announces 38400)",
+        "cut.mp3 (truncated: ",
         "none (no recordings in this folder)",
         "gone.wav (no such file)",
     ):

@@ -223,7 +223,7 @@ REFUSED = {
         f"{r.CORPUS.id}: pointers": (
             r,
             pointers(r.CORPUS.id),
-            r"3 file\(s\) are Git LFS pointers, not recordings: .*git lfs pull",
+            r"Git LFS pointers .*git lfs pull",
         )
         for r in NAMED
     },
@@ -231,7 +231,7 @@ REFUSED = {
         f"{r.CORPUS.id}: word appended": (
             r,
             appended(r.CORPUS.id),
-            r"3 file name\(s\) have a word appended: .*_happy\.wav.*renamed copy",
+            r"_happy\.wav",
         )
         for r in NAMED
     },
@@ -263,7 +263,7 @@ REFUSED = {
     "ravdess: songs": (
         ravdess,
         one_more("ravdess", "Actor_01/03-02-01-01-01-01-01.wav"),
-        r"1 file\(s\) are songs or the sound of videos: Actor_01/03-02.*speech alone",
+        r"Actor_01/03-02",
     ),
     "ravdess: strong neutral": (
         ravdess,
@@ -286,17 +286,17 @@ REFUSED = {
     "iemocap: no labels": (
         iemocap,
         lambda: {"Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav": b"x"},
-        "no label files .*bring the whole IEMOCAP_full_release",
+        "no label files .*IEMOCAP_full_release",
     ),
     "iemocap: pointers": (
         iemocap,
         lambda: labelled("Ses01F_impro01_F000\tang", content=LFS),
-        r"1 file\(s\) are Git LFS pointers, not recordings: Session1/sentences/wav/",
+        r"Git LFS pointers .*: Session1/sentences/wav/",
     ),
     "iemocap: labels are pointers": (
         iemocap,
         lambda: {IEMOCAP_LABELS: LFS},
-        r"1 file\(s\) are Git LFS pointers, not recordings: Session1/dialog",
+        r"Git LFS pointers .*: Session1/dialog",
     ),
     "iemocap: broken line": (
         iemocap,
@@ -311,12 +311,12 @@ REFUSED = {
     "iemocap: labelled twice": (
         iemocap,
         lambda: labelled("Ses01F_impro01_F000\tang", "Ses01F_impro01_F000\tsad"),
-        "turn Ses01F_impro01_F000 is labelled a second time",
+        "turn Ses01F_impro01_F000 is labelled twice",
     ),
     "iemocap: no recording": (
         iemocap,
         lambda: labelled("Ses01F_impro01_F000\tang", recordings=False),
-        r"1 labelled turn\(s\) have no recording: Session1/sentences/wav/.*_F000\.wav",
+        r"without a recording: Session1/sentences/wav/.*_F000\.wav",
     ),
 }  # fmt: skip
 

@@ -150,7 +150,9 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     state = train_stack(*material(), splits(), CLASSES, TrainSettings(1, 8, tabs=3, compiled=False))
     save_state(state, path, "one")
-    with pytest.raises(ArtifactError, match="this checkpoint is of other parameters, data or code"):
+    with pytest.raises(
+        ArtifactError, match="this checkpoint was made with other parameters, data or code"
+    ):
         load_state(state, path, "other")
     path.write_bytes(b"cut off")
     with pytest.raises(ArtifactError, match="not a readable checkpoint"):

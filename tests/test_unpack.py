@@ -189,7 +189,7 @@ def two_names(path: Path) -> Path:
 NOISE = random.Random(0).randbytes(200_000)
 MANY = {f"{number}.wav": b"" for number in range(60)}
 FEATURES = {"x/1.npy": b"", "x/2.npy": b"", "x/y": b""}
-DAMAGED = "damaged or cut short"
+DAMAGED = "damaged"
 LINK = "link or a device"
 UNSAFE = {
     "zip: up": (zip_with("../x.wav"), r"'\.\./x\.wav' leaves the folder"),
@@ -206,8 +206,8 @@ UNSAFE = {
     "zip: link": (zip_with("x.wav", b"/etc", 0o120777), LINK),
     "zip: pipe": (zip_with("x.wav", b"", 0o010644), LINK),
     "zip: device": (zip_with("x.wav", b"", 0o020644), LINK),
-    "zip: twice": (zip_with("good.wav"), "'good.wav' comes twice"),
-    "zip: file and folder": (zip_with("good.wav/x.wav"), "stands where another one does"),
+    "zip: twice": (zip_with("good.wav"), "'good.wav' is there twice"),
+    "zip: file and folder": (zip_with("good.wav/x.wav"), "has the name of another member"),
     "zip: encrypted": (zip_with("x.wav", flags=1), r"x\.wav is encrypted\. .*pass the folder"),
     "zip: bomb": (zip_with("x.wav", b"\0" * 1_000_000), "unpack to 1,000,004 or more.*bomb"),
     "zip: too large": (zip_with("x.wav", NOISE * 11), r"unpack to 2,200,004.*bomb"),
@@ -230,10 +230,10 @@ UNSAFE = {
     "tar: device": (tar_with(kind=tarfile.CHRTYPE), LINK),
     "tar: block device": (tar_with(kind=tarfile.BLKTYPE), LINK),
     "tar: pipe": (tar_with(kind=tarfile.FIFOTYPE), LINK),
-    "tar: twice": (twice, "'a.wav' comes twice"),
+    "tar: twice": (twice, "'a.wav' is there twice"),
     "tar.gz: bomb": (tar_with(size=1_000_000), r"unpack to.*bomb"),
     "tar.xz: bomb, not kept": (tar_with("x.npy", size=1_000_000, mode="w:xz"), r"unpack to.*bomb"),
-    "tar: header": (huge_header, r"damaged or cut short .a header of 1,073,741,824 bytes"),
+    "tar: header": (huge_header, r"damaged .a header of 1,073,741,824 bytes"),
     "tar: too many": (lambda path: tarred(MANY, path), "more than 50 members"),
     "tar: cut": (shortened(tar_with(size=50_000, mode="w")), DAMAGED),
     "tar.gz: cut": (shortened(tar_with(size=50_000)), DAMAGED),
@@ -243,11 +243,11 @@ UNSAFE = {
     "gzip of noise": (written(b"\x1f\x8b" + NOISE), DAMAGED),
     "no archive": (written(zlib.compress(b"x")), "not an archive"),
     "nothing": (written(b""), "not an archive"),
-    "rar": (written(b"Rar!\x1a\x07\x01\x00"), "a RAR archive, which is not read here"),
-    "7z": (written(b"7z\xbc\xaf'\x1c"), "a 7z archive, which is not read here"),
+    "rar": (written(b"Rar!\x1a\x07\x01\x00"), "a RAR archive"),
+    "7z": (written(b"7z\xbc\xaf'\x1c"), "a 7z archive"),
     "features": (
         lambda path: zipped(FEATURES, path),
-        r"holds nothing of the corpus \(\*\.wav\); it has 2 \.npy, 1 no suffix\. Recordings are",
+        r"\(\*\.wav\); it has 2 \.npy, 1 no suffix\.",
     ),
     "zip of nothing": (lambda path: zipped({}, path), "it has no files"),
 }
@@ -316,7 +316,7 @@ def test_a_compressed_tar_is_read_once(tmp_path, monkeypatch):
 def test_no_space(tmp_path, monkeypatch):
     archive = zipped(MEMBERS, tmp_path / "a.zip")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10})())
-    with pytest.raises(OSError, match="the disk is full: 3,008 bytes are still to come, 10 are"):
+    with pytest.raises(OSError, match="the disk is full: 3,008 bytes are still needed, 10 are"):
         unpack(archive, tmp_path / "out")
     with pytest.raises(OSError, match="the disk is full"):
         copy(laid_out(MEMBERS, tmp_path / "source"), tmp_path / "copy")

@@ -97,7 +97,7 @@ def test_whole_corpus_passes_twice_alike_and_leaves_its_docs_alone(tmp_path, mon
     [
         pytest.param(
             without(utterance="sad-m3-13"),
-            ["587 utterances; expected 588", "utterances of a class: sad 83 (expected 84)"],
+            ["587 utterances; expected 588", "utterances per class: sad 83 (expected 84)"],
             id="utterance missing",
         ),
         pytest.param(
@@ -125,7 +125,7 @@ def test_whole_corpus_passes_twice_alike_and_leaves_its_docs_alone(tmp_path, mon
         ),
         pytest.param(
             change(emotion="sad"),
-            ["utterances of a class: angry 83 (expected 84), sad 85 (expected 84)"],
+            ["utterances per class: angry 83 (expected 84), sad 85 (expected 84)"],
             id="label moved",
         ),
         pytest.param(
@@ -148,7 +148,7 @@ def test_whole_corpus_passes_twice_alike_and_leaves_its_docs_alone(tmp_path, mon
         ),
         pytest.param(
             change(utterance="angry-f2-0"),
-            ["one id for more than one file: angry-f2-0 (f1/angry-f1-0.wav, f2/angry-f2-0.wav)"],
+            ["several files for one id: angry-f2-0 (f1/angry-f1-0.wav, f2/angry-f2-0.wav)"],
             id="id twice",
         ),
     ],

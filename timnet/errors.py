@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class TimnetError(Exception):
-    """Root of all errors that a user can mend."""
+    """Root of all errors that a user can fix."""
 
 
 class ParameterError(TimnetError, ValueError):
@@ -41,6 +41,11 @@ def listing(names: Iterable[object], limit: int = 5) -> str:
     told = [str(name) for name in names]
     shown = ", ".join(told[:limit])
     return f"{shown} and {len(told) - limit} more" if len(told) > limit else shown
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 recording`, `2 recordings`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

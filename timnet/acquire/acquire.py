@@ -74,18 +74,18 @@ def acquire(
     """
     made = corpus is demo.CORPUS
     if made and (source is not None or url is not None):
-        raise ParameterError(f"{corpus.id} is made here: leave --from and --url away.")
+        raise ParameterError(f"{corpus.id} is generated here: omit --from and --url.")
     if source is not None and url is not None:
-        raise ParameterError("--from and --url exclude each other: give one place to get it from.")
+        raise ParameterError("--from and --url cannot be combined: give one source.")
     folder = data / corpus.id
     with workplace(corpus.id, data, scratch) as work:
         if _holds_files(folder):
             faults = problems(corpus, folder)
             if faults:
                 raise CorpusError(
-                    f"{folder} is there, but is not the whole of {corpus.id}:\n"
-                    f"{_bullets(faults)}Raw data is never overwritten: move it away, then run "
-                    "again."
+                    f"{folder} exists, but does not contain all of "
+                    f"{corpus.id}:\n{_bullets(faults)}Raw data is never overwritten: move it away, "
+                    "then run again."
                 )
             return Acquired(folder, corpus.utterances, found=True)
         if made:
@@ -127,9 +127,9 @@ def where(corpus: Corpus) -> str:
         )
     if corpus.terms:
         return (
-            f"{corpus.title} cannot be downloaded freely. {corpus.terms} Ask at {corpus.source}, "
-            f"then `timnet acquire {corpus.id} --from PATH`, where PATH is the archive or the "
-            "folder that you got."
+            f"{corpus.title} cannot be downloaded freely. {corpus.terms} Apply at {corpus.source}, "
+            f"then `timnet acquire {corpus.id} --from PATH`, where PATH is the archive or folder "
+            "that you received."
         )
     return f"{corpus.title}: {corpus.source}."
 
@@ -163,7 +163,9 @@ def _incomplete(corpus: Corpus, utterances: list[Utterance]) -> list[str]:
 
 def _holds_files(folder: Path) -> bool:
     if folder.exists() and not folder.is_dir():
-        raise CorpusError(f"{folder}: a file, where the folder of a corpus belongs. Move it away.")
+        raise CorpusError(
+            f"{folder}: a file is where the folder of a corpus is expected. Move it away."
+        )
     return folder.is_dir() and any(folder.iterdir())
 
 
@@ -198,21 +200,21 @@ def workplace(corpus: str, data: Path, scratch: Path | None) -> Iterator[Path]:
         work.mkdir(parents=True, exist_ok=True)
         if work.stat().st_dev != data.stat().st_dev:
             raise CorpusError(
-                f"{work} and {data} are on different disks, so that nothing can be moved in one "
-                "step. Give a scratch folder on the disk of the data."
+                f"{work} and {data} are on different disks, so files cannot be moved atomically. "
+                "Choose a scratch folder on the same disk as the data."
             )
         with (work / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process lets go
             except OSError:
                 raise CorpusError(
-                    f"{work}: another process is acquiring {corpus}. Wait for it to end."
+                    f"{work}: another process is acquiring {corpus}. Wait until it ends."
                 ) from None
             shutil.rmtree(work / "unpacked", ignore_errors=True)
             yield work
     except OSError as error:
         raise CorpusError(
-            f"{error.filename or work}: {error.strerror or error}. Mend that and run again."
+            f"{error.filename or work}: {error.strerror or error}. Fix this and rerun."
         ) from error
 
 
@@ -265,8 +267,8 @@ def _bring(
             )
         if faults:
             raise CorpusError(
-                f"{origin} is not the whole of {corpus.id}:\n{_bullets(faults)}Nothing was put "
-                f"in place. The original: {corpus.source}."
+                f"{origin} does not contain all of {corpus.id}:\n{_bullets(faults)}Nothing was "
+                f"installed. Get the original: {corpus.source}."
             )
         os.replace(ready, folder)
     finally:

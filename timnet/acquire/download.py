@@ -111,7 +111,7 @@ def fetch(
                 if not resumed:
                     raise CorpusError(
                         f"{url}: {fault}. This is not the file that was published, or it was "
-                        "damaged on the way; it was removed. Run again, or get it elsewhere and "
+                        "damaged in transfer; it was removed. Run again, or get it elsewhere and "
                         "pass it with --from PATH."
                     )
                 log.warning("%s: %s after a resumed transfer; starting over", url, fault)
@@ -127,7 +127,7 @@ def fetch(
 
 
 def _refuse_to_go_on(url: str, error: _TransientError, failures: int, kept: int) -> None:
-    """Stop after so many attempts in a row that brought nothing.
+    """Stop after too many attempts in a row that brought no data.
 
     Args:
         kept: bytes that came so far.
@@ -137,18 +137,18 @@ def _refuse_to_go_on(url: str, error: _TransientError, failures: int, kept: int)
     """
     if isinstance(error, _NoHostError) and not kept and failures >= TRIES_OF_A_NAME:
         raise CorpusError(
-            f"{url}: {error}. Is there a network? Without one pass an archive or a "
-            "folder that you have with --from PATH, or name an address that can be "
-            "reached: --url, or TIMNET_MIRROR for an institute's own copies."
+            f"{url}: {error}. Check the network. Without one, pass a local archive or folder with "
+            "--from PATH, or give a reachable URL with --url, or TIMNET_MIRROR for an institute's "
+            "copies."
         ) from None
     if failures >= TRIES:
         told = (
-            f"with {kept:,} bytes kept. Run again later to go on from there."
+            f"with {kept:,} bytes kept. Run again later to continue."
             if kept
-            else "and nothing came. Run again later, or get it elsewhere and pass it "
-            "with --from PATH."
+            else "no data received. Run again later, or get it elsewhere and pass it with "
+            "--from PATH."
         )
-        raise CorpusError(f"{url}: {error}; gave up after {TRIES} tries in vain, {told}") from None
+        raise CorpusError(f"{url}: {error}; gave up after {TRIES} attempts, {told}") from None
 
 
 def without_login(url: str) -> tuple[str, tuple[str, str] | None]:
@@ -250,13 +250,14 @@ def _transfer(
             raise _TransientError("the remote file changed: starting over")
         if size is not None and state.size is not None and state.size != size:
             raise CorpusError(
-                f"{url}: the server offers {state.size:,} bytes, published are {size:,}. This is "
-                "another file; nothing was kept of it. Get the right one and pass it with "
-                "--from PATH."
+                f"{url}: the server offers {state.size:,} bytes, expected {size:,}. This is "
+                "another file; nothing was kept. Get the right one and pass it with --from PATH."
             )
         if not resumed:
             if offset:
-                log.warning("%s: no ranges here, or a changed file: starting over", url)
+                log.warning(
+                    ("%s: the server supports no ranges, or the file changed: starting over"), url
+                )
             part.begin(state)
         done, total = part.bytes(), state.size or size
         refuse_space(part.path.parent, (total or 0) - done)
@@ -274,7 +275,7 @@ def _transfer(
         if len(head) == done < HEAD:
             _refuse_page(url, response, head, part)
     if total is not None and done < total:
-        raise _TransientError(f"the line was cut: {done:,} bytes came of {total:,}")
+        raise _TransientError(f"connection dropped: received {done:,} of {total:,} bytes")
 
 
 @contextlib.contextmanager
@@ -285,16 +286,16 @@ def _transport_errors(url: str) -> Iterator[None]:
         yield
     except httpx.TooManyRedirects:
         raise CorpusError(
-            f"{url}: redirects without end. Open the address in a browser, download the archive "
-            "there and pass it with --from PATH."
+            f"{url}: endless redirects. Open the URL in a browser, download the archive there and "
+            "pass it with --from PATH."
         ) from None
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise CorpusError(
-            f"{url}: not an address to download from, or it redirects to none ({error}). "
-            "Expected http:// or https://."
+            f"{url}: not a URL to download from, or it redirects to none ({error}). Expected "
+            "http:// or https://."
         ) from None
     except httpx.TimeoutException as error:
-        raise _TransientError(f"no answer in time ({type(error).__name__})") from None
+        raise _TransientError(f"no response in time ({type(error).__name__})") from None
     except httpx.TransportError as error:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise CorpusError(f"{url}: the server's certificate is not valid ({error}).") from None
@@ -320,20 +321,18 @@ def _refuse_status(url: str, response: httpx.Response) -> None:
     status = response.status_code
     if status in (200, 206):
         return
-    answer = f"the server answers {status} {response.reason_phrase}".rstrip()
+    answer = f"the server responds {status} {response.reason_phrase}".rstrip()
     if status == 429 or status == 408 or status >= 500:
         wait = _retry_after(response.headers.get("Retry-After"))
         if wait is not None and wait > LONGEST_WAIT:
-            raise CorpusError(
-                f"{url}: {answer} and asks to come back in {wait:.0f} s. Run again then."
-            )
+            raise CorpusError(f"{url}: {answer} and asks to retry in {wait:.0f} s. Run again then.")
         raise _TransientError(answer, wait)
     advice = {
-        401: "It wants a login: put `USER:PASSWORD@` before the host, or download the archive in a "
-        "browser and pass it with --from PATH.",
-        403: "It does not give this file to everyone: see the corpus' own page.",
-        404: "The file is not there any more: look for its new address and pass it with --url.",
-    }.get(status, "Try another address with --url, or an archive with --from PATH.")
+        401: "It requires a login: put `USER:PASSWORD@` before the host, or download the archive "
+        "in a browser and pass it with --from PATH.",
+        403: "Access to this file is restricted: see the corpus' own page.",
+        404: "The file is gone: find its new URL and pass it with --url.",
+    }.get(status, "Try another URL with --url, or an archive with --from PATH.")
     raise CorpusError(f"{url}: {answer}. {advice}")
 
 
@@ -379,11 +378,11 @@ def _refuse_page(url: str, response: httpx.Response, head: bytes, part: _Part) -
     where = f"{url} (which leads to {leads})" if response.history else url
     if re.match(rb"\s*<", head) or "html" in response.headers.get("Content-Type", ""):
         raise CorpusError(
-            f"{where}: a web page came, not an archive; it may want a login or a consent. Open it "
-            "in a browser, download the archive there and pass it with --from PATH."
+            f"{where}: received a web page, not an archive; it may require a login or consent. "
+            "Open it in a browser, download the archive there and pass it with --from PATH."
         )
     raise CorpusError(
-        f"{where}: what came is no archive (it begins with {head[:16]!r}). Expected zip or tar."
+        f"{where}: received no archive (it begins with {head[:16]!r}). Expected zip or tar."
     )
 
 
@@ -391,7 +390,7 @@ def refuse_space(folder: Path, needed: int) -> None:
     """Raise OSError (ENOSPC) if the disk of `folder` has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
-        reason = f"the disk is full: {needed:,} bytes are still to come, {free:,} are free"
+        reason = f"the disk is full: {needed:,} bytes are still needed, {free:,} are free"
         raise OSError(errno.ENOSPC, reason, str(folder))
 
 
@@ -399,9 +398,9 @@ def _mismatch(path: Path, size: int | None, md5: str | None) -> str | None:
     """How the file differs from what is published, None if it does not."""
     actual = path.stat().st_size
     if size is not None and actual != size:
-        return f"{actual:,} bytes came, published are {size:,}"
+        return f"{actual:,} bytes received, expected {size:,}"
     if md5 is not None and (found := hash_file(path, "md5")) != md5:
-        return f"its md5 is {found}, published is {md5}"
+        return f"its md5 is {found}, expected {md5}"
     return None
 
 
@@ -419,7 +418,7 @@ def _recorded(url: str, target: Path, size: int | None, md5: str | None) -> dict
         right = record is not None
     if right and not _mismatch(target, size, md5):
         return record
-    log.warning("%s: damaged, or from another address: fetching it anew", target)
+    log.warning("%s: damaged, or from another URL: downloading it again", target)
     target.unlink()
     return None
 

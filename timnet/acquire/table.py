@@ -21,7 +21,7 @@ from timnet.corpora import CORPORA
 from timnet.corpora.corpus import Corpus
 from timnet.corpora.custom import CONTRACT, LABELS, load, read, read_contract, read_table
 from timnet.dataset import audio
-from timnet.errors import AudioError, CorpusError, ParameterError, listing
+from timnet.errors import AudioError, CorpusError, ParameterError, counted, listing
 from timnet.paths import replacing
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -52,8 +52,8 @@ def import_table(
     """
     if not NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise CorpusError(
-            f"{name!r} is no name for a corpus: lower-case letters and digits, dashes between "
-            f"them, at most {LONGEST_NAME} in all."
+            f"{name!r} is an invalid corpus name: use lower-case letters and digits with single "
+            f"dashes between them, at most {LONGEST_NAME} characters."
         )
     if name in CORPORA:
         raise CorpusError(f"{name!r} is the name of a recipe. Choose another one.")
@@ -80,8 +80,8 @@ def import_table(
             return load(folder)
         if folder.exists() and any(folder.iterdir()):
             raise CorpusError(
-                f"{folder} is there already and has no {CONTRACT}. Put the table into it, or move "
-                "the folder away."
+                f"{folder} already exists without {CONTRACT}. Put the table into it, or move the "
+                "folder away."
             )
         ready = work / "unpacked"
         _copy(table, rows, ready, progress)
@@ -97,10 +97,12 @@ def _contract(name: str, folder: Path, rows: list[dict[str, Any]]) -> dict[str, 
         sexes.setdefault(row["speaker"], set()).add(row["sex"] or "unknown")
     unclear = sorted(speaker for speaker, found in sexes.items() if len(found) > 1)
     if unclear:
-        raise CorpusError(f"{folder}: more than one sex for speaker(s) {listing(unclear)}.")
+        raise CorpusError(f"{folder}: more than one sex for {listing(unclear)}.")
     counts = Counter(row["emotion"] for row in rows)
     if len(counts) < 2:
-        raise CorpusError(f"{folder}: all recordings are {next(iter(counts))}; expected classes.")
+        raise CorpusError(
+            f"{folder}: all recordings are {next(iter(counts))}; expected two classes or more."
+        )
     rates, channels, seconds = zip(*_headers(folder, (row["path"] for row in rows)), strict=True)
     return {
         "id": name,
@@ -109,7 +111,7 @@ def _contract(name: str, folder: Path, rows: list[dict[str, Any]]) -> dict[str, 
         "licence": "unknown",
         "redistributable": False,
         "citation": "none",
-        "source": "one's own recordings",
+        "source": "custom corpus",
         "speakers": {speaker: found.pop() for speaker, found in sorted(sexes.items())},
         "counts": dict(sorted(counts.items())),
         "sample_rates": sorted(set(rates)),
@@ -133,8 +135,8 @@ def _headers(folder: Path, paths: Iterable[str]) -> list[tuple[int, int, float]]
     broken = [fault for fault in found if isinstance(fault, str)]
     if broken:
         raise CorpusError(
-            f"{folder}: {len(broken)} file(s) are not sound: {listing(broken)}. Restore them, or "
-            "take them out of the table."
+            f"{folder}: {counted(len(broken), 'recording')} cannot be read: {listing(broken)}. "
+            "Restore them, or take them out of the table."
         )
     return [fault for fault in found if not isinstance(fault, str)]
 
@@ -143,8 +145,8 @@ def _refuse_change(table: Path, rows: list[dict[str, Any]], folder: Path) -> Cor
     """The frozen corpus, if `table` still says what it was made from."""
     if rows != read_table(folder / LABELS):
         raise CorpusError(
-            f"{folder} was made from another table than {table}, and its contract is frozen. "
-            f"Take the table as a corpus of another name, or move {folder} away first."
+            f"{folder} was made from another table than {table}, and its contract is fixed. Import "
+            f"the table under another name, or move {folder} away first."
         )
     return load(folder)
 

@@ -89,7 +89,7 @@ def unpack(
         raise CorpusError(f"{archive}: not an archive. Expected zip or tar, or a folder.")
     if kind in ("RAR", "7z"):
         raise PackedError(
-            f"{archive}: a {kind} archive, which is not read here. Unpack it and pass the folder "
+            f"{archive}: a {kind} archive, which is not supported. Unpack it and pass the folder "
             "with --from."
         )
     folder.mkdir(parents=True)
@@ -192,8 +192,8 @@ class _Sieve:
 
     def refusal(self, name: str, reason: str) -> CorpusError:
         return CorpusError(
-            f"{self.origin}: member {name!r} {reason}. An archive of recordings has no need of "
-            "that: get it from the corpus' own source."
+            f"{self.origin}: member {name!r} {reason}. Archives of recordings do not contain this: "
+            "get it from the corpus' own source."
         )
 
     def admit(self, name: str) -> str | None:
@@ -213,7 +213,7 @@ class _Sieve:
                 self.packed.append(text)
             return None
         if text in self.seen:
-            raise self.refusal(name, "comes twice")
+            raise self.refusal(name, "is there twice")
         self.seen.add(text)
         self.kept.append(text)
         return text
@@ -236,12 +236,12 @@ class _Sieve:
         limits = self.limits
         if members > limits.members:
             raise CorpusError(
-                f"{self.origin}: more than {limits.members:,} members: this is no corpus."
+                f"{self.origin}: more than {limits.members:,} members, so it is not a corpus."
             )
         if size > limits.bytes or (size > limits.harmless and size > limits.ratio * packed):
             raise CorpusError(
-                f"{self.origin}: {packed:,} bytes unpack to {size:,} or more, which speech never "
-                "does: a decompression bomb. Nothing of it is used."
+                f"{self.origin}: {packed:,} bytes unpack to {size:,} or more, more than speech "
+                "can: a decompression bomb. Nothing was used."
             )
 
     def refuse_empty(self) -> None:
@@ -253,13 +253,13 @@ class _Sieve:
         if not self.kept:
             found = ", ".join(f"{count} {suffix}" for suffix, count in self.left.most_common(5))
             needed = (
-                "Recordings are needed as they were published, not converted: get the originals."
+                "The recordings must be the published files, not converted: get the originals."
                 if any(suffix in SOUNDS for suffix in self.left)
-                else "Recordings are needed, not features made from them."
+                else "Recordings are needed, not features."
             )
             raise CorpusError(
-                f"{self.origin}: holds nothing of the corpus ({', '.join(self.patterns)}); it has "
-                f"{found or 'no files'}. {needed}"
+                f"{self.origin}: contains no file of the corpus ({', '.join(self.patterns)}); it "
+                f"has {found or 'no files'}. {needed}"
             )
 
 
@@ -349,12 +349,12 @@ def _write(member: IO[bytes], target: Path, sieve: _Sieve) -> int:
             shutil.copyfileobj(member, file, CHUNK)
             return file.tell()
     except (FileExistsError, NotADirectoryError):
-        raise sieve.refusal(target.name, "stands where another one does") from None
+        raise sieve.refusal(target.name, "has the name of another member") from None
 
 
 def _damaged(archive: Path, error: Exception) -> CorpusError:
     return CorpusError(
-        f"{archive}: damaged or cut short ({error or type(error).__name__}). Get it again."
+        f"{archive}: damaged or truncated ({error or type(error).__name__}). Get it again."
     )
 
 

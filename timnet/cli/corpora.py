@@ -26,7 +26,7 @@ def acquire(
         Path | None, typer.Option("--from", help="A local archive or folder.")
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help=("URL of the archive, instead of the recipe's."))
+        str | None, typer.Option(help="URL of the archive, instead of the recipe's.")
     ] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Table of a custom corpus: path, speaker, emotion.")
@@ -90,7 +90,7 @@ def acquire(
                     found = "already there, " if got.found else ""
                     say(f"{name}: {found}{got.utterances} utterances in {got.folder}")
         except CorpusError as error:  # the others go on
-            failures.append(f"{name}: {error}")
+            failures.append(str(error) if repr(name) in str(error) else f"{name}: {error}")
         else:
             brought[name] = recipe
     if add and brought:
@@ -131,7 +131,7 @@ def _transfer(name: str) -> Iterator[Any]:
 @app.command()
 def corpora(
     name: Annotated[
-        str | None, typer.Argument(metavar="[CORPUS]", help=("Show one corpus in detail."))
+        str | None, typer.Argument(metavar="[CORPUS]", help="Show one corpus in detail.")
     ] = None,
 ) -> None:
     """Show which corpora are here, complete or not, and where the rest comes from."""

@@ -15,7 +15,7 @@ def init(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help=("A new folder; with --update, the folder of the project.")
+            metavar="FOLDER", help="A new folder; with --update, the folder of the project."
         ),
     ] = Path(),
     update: Annotated[

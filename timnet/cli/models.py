@@ -179,8 +179,8 @@ def _tell(made: Model, path: Path) -> None:
     if card.networks == "whole":
         whose = card.run
         say(
-            f"{card.name}: no data are left to test it on; the following scores are those of run "
-            f"{card.run}"
+            f"{card.name}: no data are left to test it on; the following scores are those of "
+            f"run {card.run}"
         )
     for each in card.figures:
         say(f"{whose}: {each.protocol}: UAR {each.uar:.2f} %, WAR {each.war:.2f} %")

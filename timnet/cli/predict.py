@@ -12,7 +12,7 @@ import typer
 
 from timnet.cli.common import app, say, workers
 from timnet.cli.models import USE, Single, load_model, one_thread_each
-from timnet.errors import AudioError
+from timnet.errors import AudioError, counted
 
 # endings of what libsndfile reads and people record
 ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga"))
@@ -30,7 +30,7 @@ def predict(
     recordings: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE_OR_FOLDER...", help=("Sound files of any common format, or folders.")
+            metavar="FILE_OR_FOLDER...", help="Sound files of any common format, or folders."
         ),
     ],
     model: Annotated[
@@ -78,7 +78,7 @@ def predict(
         )
     if failures:
         lines = "\n".join(f"  - {failure}" for failure in failures)
-        raise AudioError(f"{len(failures)} recording(s) could not be read:\n{lines}")
+        raise AudioError(f"{counted(len(failures), 'recording')} could not be read:\n{lines}")
 
 
 def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:

@@ -18,12 +18,12 @@ from timnet.project.remotes import PRIVATE, refuse_unlicensed
 def push(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TARGET...]", help=("Outputs or stages; by default all.")),
+        typer.Argument(metavar="[TARGET...]", help="Outputs or stages; by default all."),
     ] = None,
     remote: Annotated[
         str,
         typer.Option(
-            help=("Name of the remote; all except `private` get only what may be given to anyone.")
+            help="Name of the remote; all except `private` get only what may be given to anyone."
         ),
     ] = PRIVATE,
 ) -> None:

@@ -17,7 +17,7 @@ CUSTOM = "custom"  # the module that reads what has no recipe
 
 
 def corpus(name: str, data: Path | None = None) -> Corpus:
-    """The recipe named `name`, or one's own corpus in `data/<name>` (see `timnet.corpora.custom`).
+    """The recipe named `name`, or the custom corpus in `data/<name>` (see `timnet.corpora.custom`).
 
     Raises:
         CorpusError: neither.
@@ -27,11 +27,11 @@ def corpus(name: str, data: Path | None = None) -> Corpus:
     if data is not None and (data / name / "corpus.json").exists():
         return custom.load(data / name)
     known = f"known are {', '.join(sorted(CORPORA))}.{suggestion(name, CORPORA)}"
-    raise CorpusError(f"no corpus {name!r}; {known}")
+    raise CorpusError(f"unknown corpus {name!r}; {known}")
 
 
 def recipe_of(name: str, data: Path) -> Corpus | None:
-    """What is known of a corpus; None of one's own whose folder is not here."""
+    """What is known of a corpus; None for a custom corpus whose folder is not here."""
     try:
         return corpus(name, data)
     except CorpusError:

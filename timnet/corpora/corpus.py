@@ -12,7 +12,7 @@ from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
 
-from timnet.errors import CorpusError, listing
+from timnet.errors import CorpusError, counted, listing
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -241,15 +241,15 @@ def read_names(
     renamed = [name for name in unknown if _appended(Path(name), parse)]
     if renamed:
         raise CorpusError(
-            f"{folder}: {len(renamed)} file name(s) have a word appended: {listing(renamed)}. "
-            f"This is a renamed copy; expected names: {grammar}. Folds follow the original "
-            "names: get the original archive, or take the word off again."
+            f"{folder}: {len(renamed)} with a word appended to the name: {listing(renamed)}. This "
+            f"is a renamed copy; expected names: {grammar}. Folds follow the original names: get "
+            "the original archive, or remove the word."
         )
     if unknown:
         raise CorpusError(
-            f"{folder}: {len(unknown)} file name(s) fit no rule: {listing(unknown)}. "
-            f"Expected names: {grammar}. Remove what does not belong to the corpus, "
-            "or restore the original names."
+            f"{folder}: {len(unknown)} with names that fit no rule: {listing(unknown)}. Expected "
+            f"names: {grammar}. Remove files that do not belong to the corpus, or restore the "
+            "original names."
         )
     utterances = [utterance for utterance in parsed.values() if utterance is not None]
     seen: dict[str, str] = {}
@@ -283,19 +283,19 @@ def refuse_unreadable(folder: Path, paths: Iterable[Path]) -> None:
             pointers.append(path.as_posix())
     if nameless:
         raise CorpusError(
-            f"{folder}: {len(nameless)} file name(s) are not in UTF-8: {listing(nameless)}. Unpack "
-            "the original archive again, with a program that knows its encoding."
+            f"{folder}: {counted(len(nameless), 'file name')} not in UTF-8: {listing(nameless)}. "
+            "Unpack the original archive again, with a program that knows its encoding."
         )
     if strange:
         raise CorpusError(
-            f"{folder}: {len(strange)} pipe(s) or device(s) where recordings should be: "
-            f"{listing(strange)}. Put the original files in their place."
+            f"{folder}: pipes or devices where recordings are expected: "
+            f"{listing(strange)}. Replace them by the original files."
         )
     if pointers:
         raise CorpusError(
-            f"{folder}: {len(pointers)} file(s) are Git LFS pointers, not recordings: "
-            f"{listing(pointers)}. The copy was cloned without its contents: run `git lfs pull` "
-            "there, or get the original archive."
+            f"{folder}: Git LFS pointers where recordings are expected: "
+            f"{listing(pointers)}. The repository was cloned without its contents: run `git lfs "
+            "pull` there, or get the original archive."
         )
 
 

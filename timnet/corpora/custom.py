@@ -31,7 +31,7 @@ from timnet.corpora.corpus import (
     namesake,
     refuse_unreadable,
 )
-from timnet.errors import CorpusError, listing
+from timnet.errors import CorpusError, counted, listing
 
 CONTRACT = "corpus.json"
 LABELS = "labels.csv"
@@ -67,8 +67,8 @@ def read_contract(folder: Path) -> dict[str, Any]:
         return records.read(path, records.Contract)
     except FileNotFoundError:
         raise CorpusError(
-            f"{path}: no such file, so {folder.name} is no corpus. Make it one with "
-            f"`timnet acquire {folder.name} --csv TABLE`."
+            f"{path}: no such file, so {folder.name} is not a corpus. Import it with `timnet "
+            f"acquire {folder.name} --csv TABLE`."
         ) from None
     except records.DamagedRecord as error:
         raise CorpusError(
@@ -94,13 +94,13 @@ def read(folder: Path) -> list[Utterance]:
     extra = sorted(name for name in names if name not in described)
     if extra:
         raise CorpusError(
-            f"{folder}: {len(extra)} recording(s) are not in {LABELS}: {listing(extra)}. The "
-            f"corpus is frozen: remove them, or delete {CONTRACT}, list them and take it anew."
+            f"{folder}: {counted(len(extra), 'recording')} not in {LABELS}: {listing(extra)}. The "
+            f"corpus is fixed: remove them, or delete {CONTRACT}, list them and import it again."
         )
     if (folder / CONTRACT).exists() and (faults := _disagreements(rows, read_contract(folder))):
         raise CorpusError(
-            f"{table} says other than {CONTRACT}, which is frozen: {listing(faults)}. Restore the "
-            "table, or take the new one with its recordings as a corpus of another name."
+            f"{table} differs from {CONTRACT}, which is fixed: {listing(faults)}. Restore the "
+            "table, or import the new one with its recordings under another name."
         )
     return [
         Utterance(_id(row["path"]), row["path"], row["speaker"], row["emotion"], row["sentence"])
@@ -124,7 +124,9 @@ def _disagreements(rows: list[dict[str, Any]], contract: dict[str, Any]) -> list
         for label, count in counts.items()
         if found[label] != count
     ]
-    return faults + [f"none of speaker {speaker}" for speaker in speakers if speaker not in heard]
+    return faults + [
+        (f"no recording of speaker {speaker}") for speaker in speakers if speaker not in heard
+    ]
 
 
 def _id(path: str) -> str:
@@ -148,7 +150,7 @@ def read_table(table: Path) -> list[dict[str, Any]]:
             "delete the others."
         )
     if not raw:
-        raise CorpusError(f"{table}: no rows. Expected one a recording.")
+        raise CorpusError(f"{table}: no rows. Expected one per recording.")
     rows, faults, seen, spelt = [], [], dict[str, int](), dict[str, str]()
     for number, cells in raw:
         if len(cells) != len(columns):
@@ -171,7 +173,8 @@ def read_table(table: Path) -> list[dict[str, Any]]:
         rows.append(row)
     if faults:
         raise CorpusError(
-            f"{table}: {len(faults)} row(s) are wrong: {listing(faults)}. Nothing was taken."
+            f"{table}: {counted(len(faults), 'wrong row')}: {listing(faults)}. Nothing was "
+            "imported."
         )
     refuse_unreadable(table.parent, (Path(str(row["path"])) for row in rows))
     return rows
@@ -222,11 +225,11 @@ def _fault(row: dict[str, str | None], folder: Path) -> str | None:
     if is_litter(PurePosixPath(path)):
         return f"path {path!r} is of what file managers leave behind, which DVC leaves out"
     if path in (LABELS, CONTRACT):
-        return f"path {path!r} is the name of what describes the recordings: rename it"
+        return f"path {path!r} is reserved for the description of the corpus: rename it"
     if not re.fullmatch(r"[a-z][a-z-]*", emotion):
-        return f"emotion {emotion!r} is no lower-case word such as {', '.join(EMOTIONS)}"
+        return f"emotion {emotion!r} is not a lower-case word such as {', '.join(EMOTIONS)}"
     if not str(row["speaker"]).isprintable():
         return f"speaker {row['speaker']!r} has characters that cannot be printed"
     if row["sex"] not in (None, *SEXES):
-        return f"sex {row['sex']!r} is none of {', '.join(SEXES)}"
+        return f"sex {row['sex']!r} is not one of {', '.join(SEXES)}"
     return None

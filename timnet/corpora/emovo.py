@@ -65,7 +65,7 @@ CORPUS = Corpus(
     seconds=(1.0, 15.0),
     quirks={
         "one file is mono where all others are stereo": ("rab-f1-b1",),
-        "the two channels are nearly uncorrelated: only their mean gives the paper's figures": (),
+        "the two channels are nearly uncorrelated: only their mean gives the paper's results": (),
     },
     # the host keeps the archive on a public drive; no hash is published
     download=Download(

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 
 from timnet.corpora.corpus import Corpus, Utterance, find, refuse_unreadable
-from timnet.errors import CorpusError, listing
+from timnet.errors import CorpusError, counted, listing
 
 EMOTION_CODES = {
     "ang": "angry",
@@ -70,7 +70,7 @@ def read(folder: Path) -> list[Utterance]:
     if not files:
         raise CorpusError(
             f"{folder}: no label files {LABELS}. The emotions of IEMOCAP are not in the names of "
-            "the recordings: bring the whole IEMOCAP_full_release, with its folders."
+            "the recordings: use the whole IEMOCAP_full_release, with its folders."
         )
     refuse_unreadable(folder, (file.relative_to(folder) for file in files))
     turns = {file: _labels(file) for file in files}
@@ -98,7 +98,7 @@ def read(folder: Path) -> list[Utterance]:
             turn = match["turn"]
             if turn in utterances:
                 raise CorpusError(
-                    f"{file}: turn {turn} is labelled a second time. Keep one copy of the release."
+                    f"{file}: turn {turn} is labelled twice. Keep one copy of the release."
                 )
             named = wav / match["dialogue"] / turn
             path = recordings.get(named, named.with_suffix(".wav"))
@@ -110,8 +110,8 @@ def read(folder: Path) -> list[Utterance]:
             )
     if missing:
         raise CorpusError(
-            f"{folder}: {len(missing)} labelled turn(s) have no recording: {listing(missing)}. "
-            "Bring the whole of Session1 to Session5, with sentences/wav."
+            f"{folder}: {counted(len(missing), 'labelled turn')} without a recording: "
+            f"{listing(missing)}. Use all of Session1 to Session5, with sentences/wav."
         )
     refuse_unreadable(folder, (Path(utterance.path) for utterance in utterances.values()))
     return list(utterances.values())

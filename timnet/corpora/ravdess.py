@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timnet.corpora.corpus import Corpus, Download, Utterance, find, read_names, same_length
-from timnet.errors import CorpusError, listing
+from timnet.errors import CorpusError, counted, listing
 
 EMOTION_CODES = {
     "01": "neutral",
@@ -70,9 +70,9 @@ def read(folder: Path) -> list[Utterance]:
     ]
     if others:
         raise CorpusError(
-            f"{folder}: {len(others)} file(s) are songs or the sound of videos: "
-            f"{listing(others)}. The corpus is speech alone (names that begin with 03-01): keep "
-            "the rest of RAVDESS elsewhere."
+            f"{folder}: {counted(len(others), 'file')} of songs or videos: {listing(others)}. "
+            "The corpus is only speech (names that begin with 03-01): keep the rest of RAVDESS "
+            "elsewhere."
         )
     return read_names(folder, "*.wav", _parse, GRAMMAR)
 

@@ -9,7 +9,7 @@ wrote them could not go back to the beginning; some tell an estimate. Here
 - of MP3, whose length libsndfile estimates from the first frame, the frames are counted, and joined
   files are read one after the other.
 
-A file that ends before the length that it does tell is cut off, and refused.
+A file that ends before the length that it does tell is truncated, and refused.
 """
 
 from __future__ import annotations
@@ -153,7 +153,9 @@ class Recording:
             return
         cut = _CUT.search(self._part.extra_info)
         if cut and 0 < int(cut[1]) < UNTOLD_SIZE:
-            raise AudioError(f"cut off: {cut[2]} bytes of sound where {cut[1]} are announced")
+            raise AudioError(
+                f"truncated: {cut[2]} bytes of sound, but the header announces {cut[1]}"
+            )
         form = (self._part.samplerate, self._part.channels)
         if hasattr(self, "channels") and form != (self.sample_rate, self.channels):
             raise AudioError(
@@ -164,7 +166,9 @@ class Recording:
     def _refuse_end(self, part: _Source) -> None:
         announced = self.announced
         if part is self._part and announced and self._done != announced:
-            raise AudioError(f"cut off: {self._done} samples where {announced} are announced")
+            raise AudioError(
+                f"truncated: {self._done} samples, but the header announces {announced}"
+            )
 
 
 @contextmanager
@@ -212,15 +216,15 @@ def examine(path: Path) -> Found:
 def refuse_length(samples: int, rate: int) -> None:
     """Refuse what is longer than recordings of a corpus are, with an AudioError."""
     if samples > LONGEST * rate:
-        raise AudioError(f"{samples / rate:.0f} s; at most {LONGEST} are believed")
+        raise AudioError(f"{samples / rate:.0f} s; longer than the {LONGEST} s limit")
 
 
 def check_form(channels: int, rate: int) -> None:
     """Refuse what no recording has, with an AudioError."""
     if channels > MAX_CHANNELS:
-        raise AudioError(f"{channels} channels; at most {MAX_CHANNELS} are believed")
+        raise AudioError(f"{channels} channels; the limit is {MAX_CHANNELS}")
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(f"{rate} samples a second; {LOWEST_RATE} to {HIGHEST_RATE} are believed")
+        raise AudioError(f"{rate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
 
 
 def check_samples(recording: np.ndarray) -> None:

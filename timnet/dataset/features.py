@@ -187,7 +187,7 @@ def extract(
     broken = _spread(compute, work, workers, folder, progress)
     if broken:
         raise AudioError(
-            f"{folder}: {len(broken)} of {len(manifest)} recordings give no features: "
+            f"{folder}: {len(broken)} of {len(manifest)} recordings cannot be used: "
             f"{listing(sorted(broken), 20)}. Restore them from the original archive."
         )
     with schemas.writing(target, schema, **PARQUET) as writer:
@@ -225,8 +225,9 @@ def _spread(
                 progress(len(futures[future]))
     except BrokenProcessPool:
         raise AudioError(
-            f"{folder}: a process that computes features died, for want of memory perhaps. What is "
-            "whole is kept: run the command again to go on, with fewer TIMNET_WORKERS if need be."
+            f"{folder}: a process that computes features died, possibly for lack of memory. "
+            "Complete parts are kept: run the command again to continue, if necessary with fewer "
+            "TIMNET_WORKERS."
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -285,14 +286,14 @@ def read(path: Path, settings: FeatureSettings | None = None) -> tuple[pa.Table,
     table = schemas.read(path)
     stored = (table.schema.metadata or {}).get(FINGERPRINT)
     if stored is None:
-        raise ArtifactError(f"{path}: no fingerprint, so not a features file of this project.")
+        raise ArtifactError(f"{path}: no fingerprint, so this is no features file of this project.")
     try:
         record = json.loads(stored)
         size = record["frames"] * record["settings"]["coefficients"]
         expected = schemas.features(size)
     except (ValueError, LookupError, TypeError, RecursionError, OverflowError):
         raise ArtifactError(
-            f"{path}: a fingerprint that cannot be. Delete the file and run `dvc repro`."
+            f"{path}: invalid fingerprint. Delete the file and run `dvc repro`."
         ) from None
     schemas.check(table.schema, expected, path)
     if settings is not None and record["settings"] != asdict(settings):

@@ -65,8 +65,8 @@ def speaker_folds(speakers: list[str], corpus: Corpus, number: int | None = None
     groups = np.array([group_of[speaker] for speaker in speakers], np.int32)
     if len(set(groups.tolist())) < 2:
         raise CorpusError(
-            f"{corpus.id}: all utterances are of one speaker or group, so none can be left out. "
-            "Use random folds."
+            f"{corpus.id}: all utterances are of one speaker or group, so speaker-independent "
+            "folds are impossible. Use random folds."
         )
     return groups
 
@@ -158,7 +158,7 @@ def whole_table(manifest: pa.Table, shared: bool = False) -> pa.Table:
     emotions = manifest["emotion"].to_pylist()
     if shared and (missing := sorted(set(SHARED_EMOTIONS) - set(emotions))):
         raise CorpusError(
-            f"the corpus has no {', '.join(missing)}; a run across corpora needs "
+            f"the corpus has no {', '.join(missing)}; a cross-corpus run needs "
             f"{', '.join(SHARED_EMOTIONS)}."
         )
     known = SHARED_EMOTIONS if shared else set(emotions)

@@ -109,7 +109,7 @@ def ogg(file: BinaryIO, end: int) -> list[bytes | BinaryIO]:
         lacing = file.read(head[26]) if len(head) == 27 else b""
         after = place + 27 + len(lacing) + sum(lacing)
         if len(head) < 27 or len(lacing) < head[26] or after > end:
-            raise AudioError(f"cut off: it ends within a page, at byte {end}")
+            raise AudioError(f"truncated: it ends within a page, at byte {end}")
         if head[5] & FIRST_PAGE and sound:
             starts.append(place)
             ends.append(page)
@@ -217,7 +217,9 @@ class _File:
     def content(self) -> bytes:
         """With a first frame that tells the length."""
         if self.told is not None and len(self.frames) < self.told - 1:  # some count the first one
-            raise AudioError(f"cut off: {len(self.frames)} frames where {self.told} are announced")
+            raise AudioError(
+                f"truncated: {len(self.frames)} frames, but the header announces {self.told}"
+            )
         right = self.info and len(self.frames) == self.told
         return (self.info if right else _info(self.frames)) + b"".join(self.frames)
 
@@ -244,7 +246,7 @@ def mp3(content: bytes) -> list[bytes | BinaryIO]:
         if frame.layer != 3:
             return []
         if place + frame.size > end + 1:  # some leave out the last byte, which is padding
-            raise AudioError(f"cut off: it ends within a frame, at byte {end}")
+            raise AudioError(f"truncated: it ends within a frame, at byte {end}")
         piece = content[place : place + frame.size]
         if (told := _told(frame, piece)) is not None:
             files.append(_File(piece, told or None, frame))

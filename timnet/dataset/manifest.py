@@ -32,8 +32,8 @@ def build(corpus: Corpus, folder: Path, progress: Callable[[int], None] | None =
     """
     if not folder.is_dir():
         raise CorpusError(
-            f"{folder}: no such folder, so corpus {corpus.id} is missing. Put its recordings "
-            f"there (source: {corpus.source}), or take {corpus.id} out of params.yaml."
+            f"{folder}: no such folder, so corpus {corpus.id} is missing. Put its recordings there "
+            f"(source: {corpus.source}), or remove {corpus.id} from params.yaml."
         )
     order = {label: index for index, label in enumerate(corpus.labels)}
     utterances = sorted(

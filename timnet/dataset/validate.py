@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 # Check -> its severity ("error" stops the pipeline) and how its failure reads.
 CHECKS = {
     "utterances": ("error", "{observed} utterances; expected {expected}"),
-    "unique ids": ("error", "one id for more than one file: {offenders}"),
+    "unique ids": ("error", "several files for one id: {offenders}"),
     "all classes": ("error", "missing classes: {offenders}; expected {expected}"),
-    "class counts": ("error", "utterances of a class: {offenders}"),
+    "class counts": ("error", "utterances per class: {offenders}"),
     "known emotions": ("error", "unknown emotions: {offenders}; expected {expected}"),
     "all speakers": ("error", "missing speakers: {offenders}; expected {expected}"),
     "known speakers": ("error", "unknown speakers: {offenders}; expected {expected}"),
@@ -108,9 +108,9 @@ def require_passed(summary: dict[str, Any]) -> None:
     ]
     if broken:
         raise CorpusError(
-            f"corpus {summary['corpus']} is not what its recipe describes:\n{''.join(broken)}"
-            "Restore the original recordings, remove what does not belong to the corpus, then "
-            "run `dvc repro` again."
+            f"corpus {summary['corpus']} does not match its recipe:\n{''.join(broken)}Restore the "
+            "original recordings, remove files that do not belong to the corpus, then run `dvc "
+            "repro` again."
         )
 
 

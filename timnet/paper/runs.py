@@ -27,7 +27,7 @@ def runs(table: str, corpora: list[str]) -> dict[str, dict]:
     """
     if table not in TABLES:
         raise ParameterError(
-            f"no table {table!r}; known are {', '.join(TABLES)}.{suggestion(table, TABLES)}"
+            f"unknown table {table!r}; known are {', '.join(TABLES)}.{suggestion(table, TABLES)}"
         )
     known = CROSS_CORPORA if table == "table-2" else tuple(paper()["fold_seed"])
     for corpus in corpora:
@@ -37,7 +37,7 @@ def runs(table: str, corpora: list[str]) -> dict[str, dict]:
             )
     if table == "table-2":
         if len(corpora) < 2:
-            raise ParameterError("table-2 needs two corpora or more: each is tested on others.")
+            raise ParameterError("table-2 needs two corpora or more: each is tested on the others.")
         return {
             f"{one}-to-{other}": _run(one, other, {"protocol": "cross-corpus"}, "tim-net")
             for one, other in permutations(corpora, 2)

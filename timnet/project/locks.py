@@ -16,7 +16,7 @@ class WorkspaceInUse(TimnetError):
 def running_dvc(root: Path) -> str | None:
     """A sentence about the processes that run stages here, such as
 
-        `dvc repro` (process 1489) is at work: train@emovo-random, 17 of 20 fold-epochs
+        `dvc repro` (process 1489) is running: train@emovo-random, 17 of 20 fold-epochs
 
     None if there are none; locks of processes that are no more do not count, as for DVC itself.
     """

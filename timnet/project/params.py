@@ -159,7 +159,7 @@ class Params(_Section):
             for corpus in run.corpora:
                 if corpus not in self.corpora:
                     near = suggestion(corpus, self.corpora) or " Add it there."
-                    raise ValueError(f"runs.{name}: no corpus {corpus!r} in corpora.{near}")
+                    raise ValueError(f"runs.{name}: unknown corpus {corpus!r} in corpora.{near}")
             if (run.folds.protocol == "cross-corpus") != (run.trained_on != run.tested_on):
                 raise ValueError(
                     f"runs.{name}: cross-corpus folds train on one corpus and test on another; "
@@ -175,7 +175,7 @@ class Params(_Section):
         for name, model in self.models.items():
             if model.run not in self.runs:
                 near = suggestion(model.run, self.runs)
-                raise ValueError(f"models.{name}: no run {model.run!r} in runs.{near}")
+                raise ValueError(f"models.{name}: unknown run {model.run!r} in runs.{near}")
             if model.corpus != self.runs[model.run].trained_on:
                 raise ValueError(
                     f"models.{name}: run {model.run} is trained on "

@@ -40,7 +40,7 @@ def corpora(validations: dict[str, dict], descriptions: dict[str, dict]) -> Tabl
         rows,
         [
             "Ours: counted in the manifests of this commit. 22.1 and 48 kHz of CASIA and IEMOCAP "
-            "are as printed, and doubtful.",
+            "are as printed in the paper, and doubtful.",
             *(
                 ["Where the sex of a speaker is unknown, all are counted together."]
                 if unknown
@@ -83,7 +83,7 @@ def class_counts(validations: dict[str, dict]) -> Table:
     rows += [row(corpus, "ours", here[corpus]) for corpus in here if corpus not in printed]
     return Table(
         "table-s2",
-        "Table S2: utterances an emotion",
+        "Table S2: utterances per emotion",
         ("corpus", "", *emotions),
         rows,
         ["Ours: counted in the manifests of this commit."],

@@ -136,7 +136,7 @@ def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protoco
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(xlabel="recognised as, %", ylabel="true emotion")
+    axes.set(xlabel="predicted, %", ylabel="true emotion")
     _title(axes, f"{corpus}, {protocol}", MEANING[protocol])
     return figure
 
@@ -176,7 +176,7 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
     lower.set(xlabel="epoch")
     networks = len(history.select("fold_seed", "seed", "fold").unique())
     each = f", {span} epochs a point" if span > 1 else ""
-    _title(upper, corpus, f"median and middle 80 % of {networks} networks{each}")
+    _title(upper, corpus, f"median and central 80 % of {networks} networks{each}")
     return figure
 
 
@@ -227,7 +227,7 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
     _title(
         upper, f"{corpus}, by emotion", "t-SNE of the fused vectors of the test folds, last epoch"
     )
-    _title(lower, "the same by speaker", "standardised a fold: each network has a space of its own")
+    _title(lower, "the same by speaker", "standardised per fold, as each network has its own space")
     return figure
 
 
@@ -357,7 +357,7 @@ def time_scales(scales: pl.DataFrame, corpus: str, frame: float) -> Figure:
         [f"{b}\n{_duration(ms)}" for b, ms in zip(blocks, reach, strict=True)],
     )
     axes.set(
-        xlabel="block, and how far back it hears", ylabel="share of the weight, %", ylim=(0, None)
+        xlabel="block, and its receptive field", ylabel="share of the weight, %", ylim=(0, None)
     )
     axes.grid(axis="y", alpha=0.25)
     _title(

@@ -76,7 +76,7 @@ def _leaks(runs: list[ScoredRun], found: dict[str, dict]) -> list[str]:
     random = (run.corpus for run in runs if run.record["folds"]["protocol"] == "random")
     return [
         f"{corpus}: {check['message']}. Under random folds a copy may be trained on while the "
-        "other is tested: a leak, kept since the paper has it."
+        "other is tested: a leak, kept as in the paper."
         for corpus in dict.fromkeys(random)
         for check in found[corpus]["checks"]
         if check["check"] == "documented copies" and not check["passed"]

@@ -17,14 +17,13 @@ from timnet.reporting.scored import ScoredRun, compared_methods
 from timnet.reporting.tables import GAIN
 
 CAPTIONS = {
-    "confusion": "Confusion matrix, a row a true emotion.",
-    "curves": "Loss and accuracy. The test curves are looked at, never selected on, but for "
-    "`best-epoch`.",
-    "fused": "What the network hears, by emotion and by speaker: where speakers form islands in a "
-    "run over random folds, it knows voices. With speakers left out each has a network of their "
-    "own, and islands say nothing.",
+    "confusion": "Confusion matrix, one row per true emotion.",
+    "curves": "Loss and accuracy. Nothing is selected on the test curves except for `best-epoch`.",
+    "fused": "The fused vectors, by emotion and by speaker. Clusters of speakers in a run with "
+    "random folds: the network recognises voices. Speaker-independent runs have one network per "
+    "speaker, so there clusters mean nothing.",
     "corpora": "UAR on each corpus that was tested.",
-    "scales": "How much each time scale counts.",
+    "scales": "Weight of each time scale.",
     "speakers": "UAR of each speaker.",
 }
 

@@ -155,13 +155,26 @@ def overview(runs: list[ScoredRun]) -> Table:
             SEEDS,
             *rough(seen),
             *_chances(seen),
-            "`step`: points of UAR at the same settings of "
-            + ", ".join(f"`{strict}` against `{loose}`" for strict, loose in LESS_STRICT.items())
-            + "; differences below half the CI width may be noise.",
+            *_steps(shown),
             *other_settings(_each_once(seen)),
             *departures(run for run in _each_once(seen) if run.is_the_paper_s),
         ],
     )
+
+
+def _steps(shown: set[str]) -> list[str]:
+    """What the steps between the protocols that are shown are."""
+    told = [
+        f"`{strict}` against `{loose}`"
+        for strict, loose in LESS_STRICT.items()
+        if {strict, loose} <= shown
+    ]
+    if not told:
+        return []
+    return [
+        f"`step`: points of UAR at the same settings, {', '.join(told)}; those below half the "
+        "CI width may be noise."
+    ]
 
 
 def _groups(runs: list[ScoredRun]) -> Iterable[tuple[str, str]]:
@@ -281,11 +294,11 @@ def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
             if other.corpus == corpus and _own(other, protocol) in other.scores and other is not run
         ]
         ours = [run] if run else []
-        if not any(other.method == OURS for other in (*ours, *others)):
+        if not any(other.beside_the_paper == OURS for other in (*ours, *others)):
             rows.append(row_of(corpus, OURS, NOT_HERE, "", NOT_HERE, "", "", ""))
         for each in (*ours, *sorted(others, key=lambda other: other.is_baseline)):
-            apart = each is not run and each.method == OURS
-            method = f"{OURS}, {OTHER}" if apart else each.method
+            apart = each is not run and each.beside_the_paper == OURS
+            method = f"{OURS}, {OTHER}" if apart else each.beside_the_paper
             own = _own(each, protocol)
             spread = Cell(seeds(each.scores[own]), each.name)
             rows.append([Cell(corpus), Cell(method), *cells(each, own), spread, Cell("")])
@@ -311,8 +324,8 @@ def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
     ]
     if marked:
         notes.append(
-            "† As printed. UAR and WAR look exchanged there: the first is a whole number of "
-            "utterances over the size of the corpus."
+            "† As printed. UAR and WAR appear to be swapped: the first is a whole number of "
+            "utterances divided by the size of the corpus."
         )
     name, title = {
         BEST_EPOCH: ("table-1", "Table 1: single corpus, best epoch on the test fold"),
@@ -423,12 +436,12 @@ def ablation(runs: list[ScoredRun], paired: Paired) -> Table:
         rows,
         [
             f"The paper's scores are `{BEST_EPOCH}`: {MEANING[BEST_EPOCH]}.",
-            "w/o BD: no backward blocks; w/o MS: the last time scale alone; w/o DF: the mean over "
-            "the scales in place of learned weights; TCN: residual blocks, forward only.",
+            "w/o BD: no backward blocks; w/o MS: only the last time scale; w/o DF: the mean over "
+            "the scales instead of learned weights; TCN: residual blocks, forward only.",
             "In brackets: 95 % CI by bootstrap over utterances. Against TIM-Net: points of UAR, "
-            "the same utterances drawn for both, each the mean over its seeds; not significant "
-            "where the interval includes 0. The CI ignores seed variance but includes the "
-            "bf16/fp32 difference.",
+            "the same utterances resampled for both, each the mean over its seeds; not "
+            "significant where the interval includes 0. The CI ignores seed variance but includes "
+            "the bf16/fp32 difference.",
             *other_settings(apart),
             *departures(run for run in used if run.is_the_paper_s),
         ],
@@ -458,20 +471,20 @@ def calibration(runs: list[ScoredRun]) -> Table:
         f"`{run.name}`" for run, _, own in told if own["error_after"] > own["error_before"]
     )
     notes = [
-        "error: expected calibration error over 15 bins, of the last epoch's probabilities of "
-        "utterances that a network was not trained on. After: with all logits divided by one "
-        "temperature, each fold's fitted on the other folds (Guo et al., ICML 2017). The "
-        "temperature in the table is that of all folds.",
+        "error: expected calibration error over 15 bins, of the last epoch's probabilities for "
+        "utterances unseen in training. After: with all logits divided by one temperature, each "
+        "fold's fitted on the other folds (Guo et al., ICML 2017). The temperature in the table "
+        "is that of all folds.",
     ]
     if any(run.is_baseline for run, *_ in told):
         notes.append(
             "An SVM gives decision values and no probabilities: its error before the temperature "
-            "says nothing."
+            "is meaningless."
         )
     if rises:
         notes.append(
             f"The error rises in {', '.join(rises)}: too few utterances to fit even this one "
-            "number on some folds for another."
+            "parameter."
         )
     return Table(
         "calibration",

@@ -11,9 +11,9 @@ from timnet.paper import paper
 from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, signed
 from timnet.reporting.scored import (
     INTERVALS,
-    OURS,
     PAPER_RECIPE,
     SEEDS,
+    TIM_NET,
     Paired,
     ScoredRun,
     brackets,
@@ -90,10 +90,11 @@ def controlled(runs: Sequence[ScoredRun], paired: Paired) -> Table:
         [
             f"`{SPEAKER}`: {MEANING[SPEAKER]}. Percent.",
             "Against the paper's recipe: points of UAR on the same utterances, the same speakers "
-            "drawn for both, each the mean over its seeds; not significant where the interval "
+            "resampled for both, each the mean over its seeds; not significant where the interval "
             "includes 0.",
             INTERVALS,
             SEEDS,
+            TIM_NET,
             *rough(own),
         ],
     )
@@ -105,7 +106,7 @@ def judged(runs: Sequence[ScoredRun], paired: Paired) -> Table:
     tuned = tuned_on(runs) if recipe else None
     name = f"recipe {recipe}" if recipe else "chosen recipe"
     wanted: dict[str, dict[str, object]] = {
-        "paper's recipe": {"method": OURS},
+        "paper's recipe": {"method": TIM_NET},
         "SVM": {"method": svm()},
         SPEAKER_SVM: {"method": SPEAKER_SVM},
         name: {"is_network": True, "recipe": recipe},
@@ -156,8 +157,8 @@ def judged(runs: Sequence[ScoredRun], paired: Paired) -> Table:
     notes = [
         f"UAR in percent. `{SPEAKER}`: {MEANING[SPEAKER]}.",
         "Points of UAR against the paper's recipe and the SVM: on the same utterances, the same "
-        "speakers drawn for both, each the mean over its seeds; of a mean, speakers of each corpus "
-        "are drawn apart. Not significant where the interval includes 0.",
+        "speakers resampled for both, each the mean over its seeds; of a mean, speakers of each "
+        "corpus are drawn apart. Not significant where the interval includes 0.",
         INTERVALS,
         f"{SEEDS.removesuffix('.')}, of the {name}.",
         "SSL encoder: the best frozen self-supervised encoder of EmoBox (Ma et al., Interspeech "
@@ -219,7 +220,7 @@ def by_sex(runs: Sequence[ScoredRun]) -> Table:
         [
             "Percent, mean over seeds; the difference in points.",
             *(
-                ["With few speakers of a sex the difference may be that of persons, not of sexes."]
+                ["With few speakers of a sex the difference may be due to individuals."]
                 if few
                 else []
             ),

@@ -71,12 +71,11 @@ def compare_table(
         rows += _compared(run, here[run], there[run])
         differ = differing(made_with(here[run].record), made_with(there[run].record))
         if told := [f"{name} {new} here, {old} there" for name, (new, old) in differ]:
-            notes.append(f"`{run}` was made in another way: {'; '.join(told)}.")
+            notes.append(f"`{run}` was made with other settings: {'; '.join(told)}.")
     tables = sorted(PurePosixPath(path).stem for path in changed)
     notes += [
         "95 %: paired bootstrap over the utterances that both tested, and their speakers where "
-        "these are unseen; an interval that holds 0 is "
-        "no change that the corpus could show.",
+        "these are unseen; not significant if the interval includes 0.",
         f"tables that changed: {', '.join(tables) or 'none'}.",
     ]
     columns = ("run", "protocol", "figure", commit, "here", "change", "95 % of the change")

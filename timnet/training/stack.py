@@ -546,7 +546,7 @@ def _not_finite(splits: list[Split], losses: Tensor, epoch: int) -> TrainingErro
     step, row = (~torch.isfinite(losses)).T.nonzero()[0].tolist()
     return TrainingError(
         f"fold {splits[row].fold}, seed {splits[row].seed}: the loss is not finite at epoch "
-        f"{epoch}, step {step + 1}. Lower train.learning_rate, or look for recordings with absurd "
+        f"{epoch}, step {step + 1}. Lower train.learning_rate, or look for recordings with extreme "
         "values."
     )
 
@@ -581,8 +581,8 @@ def load_state(state: State, path: Path, fingerprint: str) -> None:
         ) from None
     if saved["fingerprint"] != fingerprint:
         raise ArtifactError(
-            f"{path}: this checkpoint is of other parameters, data or code. "
-            "Delete it to train from the start."
+            f"{path}: this checkpoint was made with other parameters, data or code. Delete it to "
+            "train from the start."
         )
     for name, tensor in _tensors(state).items():
         tensor.copy_(saved["tensors"][name])

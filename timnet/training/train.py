@@ -251,8 +251,8 @@ def _train_in_processes(
                         future.result()  # a failure ends the others at their next epoch
         except BrokenProcessPool:
             raise TrainingError(
-                "a training process died, for want of memory perhaps. What it had trained is "
-                "kept: run the command again to go on, with fewer workers if need be."
+                "a training process died, possibly for lack of memory. Its checkpoint is kept: "
+                "run the command again to continue, if necessary with fewer workers."
             ) from None
         except BaseException:
             stop.set()
@@ -263,8 +263,8 @@ def _train_in_processes(
 def _refuse_stopped(received: list[int]) -> None:
     if received:
         raise TrainingError(
-            f"stopped by {signal.Signals(received[0]).name}; checkpoints are written. "
-            "Run the command again to go on from there."
+            f"stopped by {signal.Signals(received[0]).name}; checkpoints are written. Run the "
+            "command again to continue."
         )
 
 
