@@ -1,8 +1,11 @@
-# make demo    the whole pipeline on a synthetic corpus, in demo/
+# make demo    the whole pipeline on a synthetic corpus, in demo/; prints how long each part took
 # make ui      Prefect's pages, and the flows to start there, on loopback
 # make test    the tests that take seconds;  make test-slow  those that take minutes together
 # make test-long  those that take minutes each
 # make check   style and types
+# make docs    the documentation, in build/site/;  make docs-serve  the same at an address on loopback
+# make lock    resolve pyproject.toml into uv.lock, and constraints.txt from it
+# make template  dvc.yaml and params.yaml of `timnet init`, from this repository's own
 # make clean   what tools left behind;       make clean-all  and the environment, demo and build/
 
 PYTHON ?= python3
@@ -12,17 +15,39 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: venv demo ui test test-slow test-long check clean clean-all
+# uv reads variables of its own: give it what is set for pip
+space := $(subst ,, )
+comma := ,
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+endif
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+ifdef PIP_EXTRA_INDEX_URL
+export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)
+endif
+ifdef PIP_CONSTRAINT
+export UV_CONSTRAINT ?= $(PIP_CONSTRAINT)
+endif
+ifdef PIP_CERT
+export SSL_CERT_FILE ?= $(PIP_CERT)
+endif
+WANTED := --quiet --constraint constraints.txt --editable ".[dev]"
+
+.PHONY: venv demo ui test test-slow test-long check docs docs-serve lock template clean clean-all
 
 venv: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
-	@echo "installing into .venv: some three minutes"
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable ".[dev]"
-	$(BIN)/timnet offline-plots
-	touch $@
+	@start=$$(date +%s) && $(PYTHON) -m venv .venv && \
+	{ command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv || true; } && \
+	if command -v uv >/dev/null; then uv pip install --python $(BIN)/python $(WANTED); else \
+		echo "uv is not to be had: pip installs, in some five minutes"; \
+		$(BIN)/python -m pip install $(WANTED); fi && \
+	$(BIN)/timnet offline-plots && \
+	echo "installed in $$(($$(date +%s) - start)) s"
+	@touch $@
 
 demo: venv
 	timnet demo demo
@@ -43,6 +68,21 @@ check: venv
 	ruff check .
 	ruff format --check .
 	mypy
+
+docs: venv
+	mkdocs build --strict
+
+docs-serve: venv
+	mkdocs serve
+
+# pip takes the pins of uv.lock as constraints.txt; packages that lie on this machine are not resolved
+lock: venv
+	env -u UV_FIND_LINKS -u UV_CONSTRAINT uv lock
+	uv export --frozen --all-extras --no-hashes --no-emit-project --no-annotate --no-header \
+		--quiet --output-file constraints.txt
+
+template: venv
+	python -m timnet.project.template
 
 clean:
 	rm -rf build/acquire .pytest_cache .ruff_cache .mypy_cache .hypothesis

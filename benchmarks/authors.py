@@ -13,9 +13,8 @@ import torch
 from timnet import schemas
 from timnet.corpora import CORPORA
 from timnet.dataset import features, folds, manifest
-from timnet.evaluation import authors_weights as keras
-from timnet.evaluation import parity
-from timnet.models import build as fit
+from timnet.evaluation import authors_weights, parity
+from timnet.models import build
 from timnet.models.model import Model
 from timnet.paper import paper
 from timnet.training.network import pad_channels
@@ -25,7 +24,7 @@ def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: i
     """The authors' networks of a corpus with its recordings in `folder`."""
     recipe, printed = CORPORA[corpus], paper()
     rows = manifest.build(recipe, folder)
-    settings, networks = parity.settings(recipe), keras.read_networks(weights)
+    settings, networks = parity.settings(recipe), authors_weights.read_networks(weights)
     record = {
         "commit": "none: the authors' weights",
         "device_name": "unknown",
@@ -38,7 +37,9 @@ def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: i
         "versions": {},
     }
     nothing = schemas.predictions(networks.classes, networks.channels).empty_table()
-    heard = fit.listen(rows, folder, fit.Run("authors", record, nothing, networks), workers)
+    heard = build.read_recordings(
+        rows, folder, build.TrainedRun("authors", record, nothing, networks), workers
+    )
     fold_of = folds.random_folds(len(rows), networks.networks, printed["fold_seed"][corpus])
     said = []
     for row, fold in enumerate(fold_of.tolist()):
@@ -57,5 +58,5 @@ def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: i
             }
         )
     table = pa.Table.from_pylist(said, schema=nothing.schema)
-    run = fit.Run("the authors' weights", record, table, networks)
-    return fit.of_folds(f"{corpus}-authors", run, heard, recipe)
+    run = build.TrainedRun("the authors' weights", record, table, networks)
+    return build.of_folds(f"{corpus}-authors", run, heard, recipe)

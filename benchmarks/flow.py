@@ -33,8 +33,7 @@ from ruamel.yaml import YAML
 from flows.process_group import ProcessGroup
 from flows.server import free_port, start_server
 from timnet.acquire.table import import_table
-from timnet.corpora import custom as own
-from timnet.corpora import demo
+from timnet.corpora import custom, demo
 from timnet.project.demo import set_up
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +74,7 @@ def five_corpora(root: Path) -> None:
         if name != "demo":
             demo.generate(folder, seed)
             label(folder)
-            import_table(folder / own.LABELS, name, root / "data")
+            import_table(folder / custom.LABELS, name, root / "data")
             params["corpora"][name] = "custom"
             params["features"]["sets"][f"{name}-44100"] = {"corpus": name, "signal_length": 44100}
         for protocol in ("random", "speaker"):
@@ -96,7 +95,7 @@ def five_corpora(root: Path) -> None:
 
 
 def label(folder: Path) -> None:
-    with (folder / own.LABELS).open("w", encoding="utf-8", newline="") as file:
+    with (folder / custom.LABELS).open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("path", "speaker", "emotion"))
         for each in demo.read(folder):

@@ -61,7 +61,7 @@ def _table(model: Model, corpus: str, folder: str) -> tuple[str, str]:
         sys.exit(f"{corpus}: recordings that cannot be read: {broken[0]}")
     given = np.stack([each.probabilities for each in found])
     confusion = metrics.confusion_matrix(truth, given.argmax(1), len(labels))
-    unlike = np.mean([bool(each.unlike) for each in found])
+    unlike = np.mean([bool(each.out_of_domain) for each in found])
     figures = (
         f"| {recipe.title:7} | {recipe.language:8} | {len(known):10} "
         f"| {100 / len(set(truth)):6.1f} | {100 * metrics.uar(confusion):6.1f} "

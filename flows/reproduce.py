@@ -68,7 +68,9 @@ from timnet.project.status import (
     training_stages,
 )
 
-Protocol = Literal["published", "corrected", "speaker", "cross"]  # those of `protocols.MEANING`
+Protocol = Literal[
+    "best-epoch", "last-epoch", "speaker-independent", "cross-corpus"
+]  # those of `protocols.MEANING`
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
     "didn't change, skipping": "Cached",
     "is cached - skipping run, checking out outputs": "Restored",

@@ -48,7 +48,9 @@ from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project import params
 
-GateProtocol = Literal["published", "corrected", "speaker", "cross"]  # those of `protocols.MEANING`
+GateProtocol = Literal[
+    "best-epoch", "last-epoch", "speaker-independent", "cross-corpus"
+]  # those of `protocols.MEANING`
 Promote = Literal["candidate", "ask", "production"]
 REFUSED = "timnet.retrain.refused"  # an event
 LOOKS = 5  # s between two looks for an answer
@@ -65,7 +67,7 @@ def retrain(
     workspace: Path = Path(),
     branch: str = "main",
     baseline: str = "",
-    protocols: Sequence[GateProtocol] = ("corrected", "speaker", "cross"),
+    protocols: Sequence[GateProtocol] = ("last-epoch", "speaker-independent", "cross-corpus"),
     tolerance: float = TOLERANCE,
     weights: Mapping[str, Path] | None = None,
     promote: Promote = "candidate",

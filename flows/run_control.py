@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from flows.process_group import GRACE, ProcessGroup
 from timnet.errors import ArtifactError
 from timnet.project import git
-from timnet.project.locks import at_work
+from timnet.project.locks import running_dvc
 from timnet.project.provenance import commit
 
 EVERY = 3.0  # s between two looks at the server
@@ -54,7 +54,7 @@ def exclusive(root: Path, name: str, work: str = REPRODUCE) -> Iterator[int]:
                         "its end or stop it, then start again."
                     ) from None
                 time.sleep(0.5)
-        while work == REPRODUCE and (told := at_work(root)):
+        while work == REPRODUCE and (told := running_dvc(root)):
             if time.monotonic() > deadline:
                 raise ArtifactError(
                     f"{root}: {told}. Wait for its end or stop it, then start again."

@@ -7,8 +7,7 @@ import torch
 
 from timnet.dataset import features
 from timnet.dataset.features import FeatureSettings
-from timnet.models import model
-from timnet.models import out_of_domain as novelty
+from timnet.models import model, out_of_domain
 from timnet.models.card import Calibration, Card, FeatureRecord, Figures, Source
 from timnet.models.predict import Model
 from timnet.training.network import TIMNet
@@ -45,9 +44,9 @@ def small_model(networks: int = 3, variant: str = "tim-net", **changes: object) 
         seconds = 1.5 if n == 0 else random.uniform(0.8, 1.5)
         sound = voice(seconds, random.uniform(100, 220)) * random.uniform(0.5, 1.3)
         mfcc = features.mfcc(sound, RATE, SETTINGS)
-        measured.append(novelty.measure(sound, RATE, mfcc, SETTINGS))
+        measured.append(out_of_domain.measure(sound, RATE, mfcc, SETTINGS))
         speakers.append(f"s{n % 4}")
-    reference = novelty.reference(measured, speakers)
+    reference = out_of_domain.reference(measured, speakers)
     card = Card(
         name="small",
         networks="folds",
@@ -75,8 +74,8 @@ def small_model(networks: int = 3, variant: str = "tim-net", **changes: object) 
         run="voices-speaker",
         figures=[
             Figures(
-                protocol="speaker",
-                meaning="speakers left out, the last epoch",
+                protocol="speaker-independent",
+                meaning="speaker-independent cross-validation, the last epoch",
                 utterances=60,
                 uar=50.0,
                 war=50.0,

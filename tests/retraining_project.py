@@ -80,7 +80,7 @@ record = {
 }
 (folder / "run.json").write_text(json.dumps(record))
 figures = {"uar": float(epochs), "war": float(epochs)}
-(folder / "metrics.json").write_text(json.dumps({"speaker": figures}))
+(folder / "metrics.json").write_text(json.dumps({"speaker-independent": figures}))
 (folder / "recalled.txt").write_text(str(epochs))
 """
 VALIDATION = {

@@ -15,8 +15,7 @@ from ruamel.yaml import YAML
 
 from timnet import schemas
 from timnet.acquire.table import import_table
-from timnet.corpora import CORPORA, corpus
-from timnet.corpora import custom as own
+from timnet.corpora import CORPORA, corpus, custom
 from timnet.paths import write_json
 
 SLOW = pytest.mark.slow
@@ -237,7 +236,7 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
     stages.folds("mine-random")
     summary = {"corpus": "mine", "utterances": 8, "speakers": 2, "passed": True, "checks": []}
     write_json(Path("results/validation/mine.json"), summary)
-    write_json(Path("results/corpora/mine.json"), own.load(folder / "data/mine").description)
+    write_json(Path("results/corpora/mine.json"), custom.load(folder / "data/mine").description)
     shutil.rmtree("data")
 
     stages.train("mine-random")

@@ -36,7 +36,7 @@ def take(folder: Path, corpus: str, emotions: tuple[str, ...], times: int) -> No
 
 @pytest.fixture(scope="module")
 def workspace(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cross") / "workspace"
+    folder = tmp_path_factory.mktemp("cross-corpus") / "workspace"
     params = yaml.safe_load((reproduced / "params.yaml").read_text())
     corpora = ("one", "two")
     params["corpora"] = dict.fromkeys(corpora, "custom")
@@ -47,7 +47,7 @@ def workspace(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
             "trained_on": "one",
             "tested_on": "two",
             "signal_length": LENGTH,
-            "folds": {"protocol": "cross"},
+            "folds": {"protocol": "cross-corpus"},
             "network": {"tabs": 2, "variant": "tim-net"},
             "precision": "fp32",
             "seeds": [0, 1, 2],
@@ -69,8 +69,8 @@ def test_all_of_one_is_trained_on_and_all_of_the_other_tested(workspace: Path) -
     assert record["labels"] == list(SHARED_EMOTIONS)  # what one of them lacks is left out
     assert record["utterances"] == (3 + 2) * SPEAKERS * len(SHARED_EMOTIONS)
     figures = json.loads((results / "scores.json").read_text())
-    assert list(figures) == ["cross"]
-    assert [draw["seed"] for draw in figures["cross"]["draws"]] == [0, 1, 2]
+    assert list(figures) == ["cross-corpus"]
+    assert [draw["seed"] for draw in figures["cross-corpus"]["draws"]] == [0, 1, 2]
     with (results / "confusion.csv").open() as file:
         counts = [int(row["utterances"]) for row in csv.DictReader(file)]
     assert sum(counts) == 3 * 2 * SPEAKERS * len(SHARED_EMOTIONS)
@@ -80,6 +80,6 @@ def test_its_figures_are_in_the_first_table_alone(workspace: Path) -> None:
     """They are no pair of the paper's, and three seeds are not ten."""
     with (workspace / "results" / "tables" / "single-corpus.csv").open() as file:
         (row,) = csv.DictReader(file)
-    assert (row["corpus"], row["protocol"], row["paper UAR"]) == ("one to two", "cross", "-")
+    assert (row["corpus"], row["protocol"], row["paper UAR"]) == ("one to two", "cross-corpus", "-")
     average = (workspace / "results" / "tables" / "table-2.md").read_text()
     assert "| TIM-Net, ours        | not in this commit | not in this commit |     0 |" in average

@@ -7,29 +7,42 @@ its pages show and its schedules fire, see test_flow_reproduce.py and test_flow_
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tomllib
 import zipfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import ROOT, run
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from ruamel.yaml import YAML
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# what Prefect itself allows and does not work with, see /docs/reliability.md
+_TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, PACKAGES = _TOML["project"], _TOML["tool"]["setuptools"]["packages"]
+LOCKED = (ROOT / "uv.lock").read_text()
+LOCK = tomllib.loads(LOCKED)
+# what Prefect itself allows and does not work with, see /docs/explanation/reliability.md
 BROKEN = {"fastapi": "0.151.0", "sqlalchemy": "2.1.0", "prefect": "3.9.0"}
 
 
+def constraints() -> list[Requirement]:
+    return [Requirement(line) for line in (ROOT / "constraints.txt").read_text().splitlines()]
+
+
 def pins() -> dict[str, Version]:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    stated = [line.split("#")[0].strip() for line in lines]
-    pairs = (line.split("==") for line in stated if line)
-    return {canonicalize_name(name): Version(version) for name, version in pairs}
+    """Those for this interpreter and system."""
+    return {
+        canonicalize_name(each.name): Version(str(each.specifier).removeprefix("=="))
+        for each in constraints()
+        if each.marker is None or each.marker.evaluate()
+    }
 
 
 def bounds() -> list[Requirement]:
@@ -47,6 +60,56 @@ def test_every_requirement_has_a_pin_within_its_bounds() -> None:
         if not each.specifier.contains(pinned.get(canonicalize_name(each.name), Version("0")))
     ]
     assert wrong == []
+
+
+def test_pip_is_given_what_is_locked() -> None:
+    """`make lock` writes both; every version stands in both."""
+    locked = {
+        (canonicalize_name(each["name"]), Version(each["version"]))
+        for each in LOCK["package"]
+        if each["name"] != PROJECT["name"]
+    }
+    given = {
+        (canonicalize_name(each.name), Version(str(each.specifier).removeprefix("==")))
+        for each in constraints()
+    }
+    assert given == locked
+
+
+def test_the_lock_is_of_these_requirements() -> None:
+    (own,) = (each for each in LOCK["package"] if each["name"] == PROJECT["name"])
+    assert own["source"] == {"editable": "."}
+    extras = PROJECT["optional-dependencies"]
+    asked = {(canonicalize_name(each.name), str(each.specifier)) for each in bounds()}
+    locked = {
+        (each["name"], str(SpecifierSet(each.get("specifier", ""))))
+        for each in own["metadata"]["requires-dist"]
+        if each["name"] != PROJECT["name"]
+    }
+    assert locked == asked
+    assert set(own["metadata"]["provides-extras"]) == set(extras)
+    assert SpecifierSet(LOCK["requires-python"]) == SpecifierSet(PROJECT["requires-python"])
+
+
+def test_the_lock_names_public_places_alone() -> None:
+    """Neither a mirror nor a folder of the machine that it was made on."""
+    hosts = {urlsplit(each).hostname for each in re.findall(r'"(\w+://[^"]+)"', LOCKED)}
+    assert hosts == {"pypi.org", "files.pythonhosted.org"}
+    sources = {tuple(each["source"]) for each in LOCK["package"]}
+    assert sources == {("registry",), ("editable",)}
+
+
+def test_pythons_are_stated_once_everywhere() -> None:
+    classifier = "Programming Language :: Python :: "
+    stated = [
+        each.removeprefix(classifier)
+        for each in PROJECT["classifiers"]
+        if each.startswith(classifier)
+    ]
+    allowed = SpecifierSet(PROJECT["requires-python"])
+    assert stated == [f"3.{minor}" for minor in range(30) if f"3.{minor}.9" in allowed]
+    workflow = YAML(typ="safe").load(ROOT / ".github/workflows/tests.yml")
+    assert workflow["jobs"]["quick"]["strategy"]["matrix"]["python"] == stated
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -81,11 +144,21 @@ def test_the_pins_are_whole_and_agree() -> None:
     assert len(absent) < len(pinned) / 10, absent
 
 
+def test_every_package_is_packed() -> None:
+    there = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for top in ("flows", "timnet")
+        for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert set(PACKAGES) == there
+
+
 def test_a_script_beside_the_clone_finds_the_package(tmp_path: Path) -> None:
     """Where its own folder comes first, and in it a folder `timnet` that is no package."""
     pytest.importorskip("setuptools")
     clone, place = tmp_path / "timnet", tmp_path / "place"
-    for package in ("timnet", "timnet/cli", "timnet/corpora", "flows"):
+    for name in PACKAGES:
+        package = Path(name.replace(".", "/"))
         (clone / package).mkdir(parents=True)
         shutil.copy(ROOT / package / "__init__.py", clone / package)
     for name in ("pyproject.toml", "README.md", "LICENSE"):

@@ -7,7 +7,7 @@ SCORES = {
         "uar": {"value": 60.0, "low": 50.0, "high": 70.0},
         "speakers": {"s1": {"uar": 55.0}, "s2": {"uar": 65.0}},
     }
-    for protocol in ("speaker", "cross")
+    for protocol in ("speaker-independent", "cross-corpus")
 }
 
 
@@ -21,6 +21,8 @@ def test_a_protocol_has_the_same_colour_in_all_figures() -> None:
 
 def test_the_legend_of_the_protocols_names_what_is_drawn() -> None:
     for printed, marks in ((None, []), (92.0, ["the paper"])):
-        drawn = figures.protocols([("demo", "speaker", SCORES["speaker"], 25.0, printed)])
+        drawn = figures.protocols(
+            [("demo", "speaker-independent", SCORES["speaker-independent"], 25.0, printed)]
+        )
         told = [text.get_text() for text in drawn.legends[0].get_texts()]
         assert told == ["ours", "95 %, over utterances", "a speaker", *marks, "chance"]

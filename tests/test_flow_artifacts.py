@@ -27,7 +27,7 @@ def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace(tmp_path)
     shutil.copy(ROOT / "timnet" / "demo.yaml", workspace.params)
     results = workspace.run_results("demo-random")
-    write_text(results / "metrics.json", json.dumps({"corrected": FIGURES}))
+    write_text(results / "metrics.json", json.dumps({"last-epoch": FIGURES}))
     checks = [
         {"check": "utterances", "passed": True},
         {"check": "copies", "passed": False, "message": "two recordings are one"},
@@ -47,7 +47,7 @@ def shown(name: str):
 def test_tables_and_what_was_checked(prefect_api, workspace):
     show(workspace.root, DONE)
     (row,) = json.loads(shown("metrics").data)
-    assert row == {"run": "demo-random", "protocol": "corrected", **FIGURES}
+    assert row == {"run": "demo-random", "protocol": "last-epoch", **FIGURES}
     assert "| demo | 2 | two recordings are one |" in shown("validation").data
     assert shown("single-corpus").data == "# Single corpus\n"
     assert shown("single-corpus").description == "commit no commit"
@@ -57,11 +57,11 @@ def test_figures_and_the_report(prefect_api, workspace):
     image = b"\x89PNG\r\n\x1a\n"
     figures = workspace.root / "results" / "figures" / "demo-random"
     figures.mkdir(parents=True)
-    (figures / "confusion-corrected.png").write_bytes(image)
+    (figures / "confusion-last-epoch.png").write_bytes(image)
     report = workspace.root / "results" / "report.html"
     report.write_text("<h1>The report</h1>")
     show(workspace.root, [*DONE, "figures@demo-random", "report"])
-    artifact = shown("demo-random-confusion-corrected")
+    artifact = shown("demo-random-confusion-last-epoch")
     assert artifact.type == "image"
     assert artifact.data == f"data:image/png;base64,{base64.b64encode(image).decode()}"
     assert shown("report").data == f"[report.html]({report.as_uri()})"
@@ -76,12 +76,12 @@ def test_against_main(prefect_api, workspace):
     commit(root)
     show(root, DONE)
     assert shown("against-main").data == "# Against main\n\nThe metrics are those of `main`.\n"
-    write_text(root / path, json.dumps({"corrected": {**FIGURES, "uar": 71.5}}))
+    write_text(root / path, json.dumps({"last-epoch": {**FIGURES, "uar": 71.5}}))
     show(root, DONE)
     (line,) = [row for row in shown("against-main").data.splitlines() if "uar " in row]
     cells = [cell.strip() for cell in line.split("|")[2:-1]]
     assert cells == [
-        "corrected.uar",
+        "last-epoch.uar",
         "61.5",
         "71.5",
         "10.0",

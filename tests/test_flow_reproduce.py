@@ -122,14 +122,14 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
     assert {stage for stage, step in whole.items() if step.pooled} == runs
     some = plan(tmp_path, corpora=["demo"])
     assert everything.keys() - some.keys() == {"tables", "report"}
-    speaker = plan(tmp_path, protocols=["speaker"])
+    speaker = plan(tmp_path, protocols=["speaker-independent"])
     assert "score@demo-speaker" in speaker and "features@demo-44100" in speaker
     assert not any("random" in stage for stage in speaker)
-    assert list(plan(tmp_path, ["folds"], ["demo"], ["published"])) == [
+    assert list(plan(tmp_path, ["folds"], ["demo"], ["best-epoch"])) == [
         "manifest@demo",
         "folds@demo-random",
     ]
-    assert plan(tmp_path, protocols=["cross"]) == {}
+    assert plan(tmp_path, protocols=["cross-corpus"]) == {}
     with pytest.raises(ParameterError, match="demoo"):
         plan(tmp_path, corpora=["demoo"])
 

@@ -97,7 +97,9 @@ def test_first_run(first):
     assert sorted(path.name for path in (root / "build").iterdir()) == ["retrain"]
     verdict = newest(root).artifacts["gate"]
     assert verdict.data.startswith("# The gate is open\n")
-    assert "- UAR of demo-speaker, speaker: New: the baseline has nothing" in verdict.data
+    assert (
+        "- UAR of demo-speaker, speaker-independent: New: the baseline has nothing" in verdict.data
+    )
     assert f"- Before: origin/main at {refs(root)['main'][:10]}. After: {name} at" in verdict.data
 
 
@@ -123,7 +125,7 @@ def test_worse_then_better(first, tmp_path):
     name = made(root)
     assert state.is_failed()
     why = "Fell by more than the tolerance, with 95 % confidence. -30.00 points ("
-    head = f"{name}: the gate is closed:\n  - UAR of demo-speaker, speaker: {why}"
+    head = f"{name}: the gate is closed:\n  - UAR of demo-speaker, speaker-independent: {why}"
     assert state.message.startswith(head)
     assert "Nothing was pushed or registered." in state.message
     assert refs(origin(root)) == {**before, "main": refs(root)["main"]}
@@ -274,12 +276,17 @@ def test_what_stops_it_is_said(first, tmp_path):
     flow = launch_flow("retrain", root, "--weights", "demo")
     _, errors = flow.communicate(timeout=60)
     assert "argument --weights: give CORPUS=ZIP, such as emovo=EMOVO_1.zip" in errors
-    options = ("--protocol=speaker", "--weights=demo=a.zip", "--patience=1", "--mirror=http://x")
+    options = (
+        "--protocol=speaker-independent",
+        "--weights=demo=a.zip",
+        "--patience=1",
+        "--mirror=http://x",
+    )
     flow = launch_flow("retrain", root, "--branch=mian", *options, "--max-workers=3", "--pool=p")
     _, errors = flow.communicate(timeout=120)
     assert "git knows no 'mian'" in errors
     given = newest(root).run.parameters
-    assert (given["protocols"], given["weights"]) == (["speaker"], {"demo": "a.zip"})
+    assert (given["protocols"], given["weights"]) == (["speaker-independent"], {"demo": "a.zip"})
     assert (given["patience"], given["mirror"]) == (1.0, "http://x")
     assert (given["max_workers"], given["pool"], given["promote"]) == (3, "p", "candidate")
     push_epochs(root, 70)

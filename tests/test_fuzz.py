@@ -36,12 +36,11 @@ from timnet import records, schemas
 from timnet.acquire import download
 from timnet.acquire.acquire import state
 from timnet.acquire.table import import_table
-from timnet.corpora import casia, emodb, emovo, iemocap, ravdess, savee
-from timnet.corpora import custom as own
+from timnet.corpora import casia, custom, emodb, emovo, iemocap, ravdess, savee
 from timnet.corpora.corpus import natural_key
 from timnet.dataset import features
 from timnet.errors import ArtifactError, CorpusError, ParameterError, TimnetError
-from timnet.evaluation import authors_weights as keras
+from timnet.evaluation import authors_weights
 from timnet.models import model
 from timnet.project import dvc, params
 from timnet.reporting import render, tables
@@ -275,7 +274,7 @@ def weights() -> bytes:
 
 
 def test_weights_of_a_right_shape(folder, weights):
-    network = keras.read_networks(zipped(folder / "w.zip", weights, weights))
+    network = authors_weights.read_networks(zipped(folder / "w.zip", weights, weights))
     assert (network.networks, network.classes, network.channels) == (2, 3, 5)
 
 
@@ -297,7 +296,7 @@ def test_weights(weights, data):
             arrays[data.draw(st.sampled_from((name, f"conv1d_{'9' * 5000}/x", "x/y")))] = changed
         content = hdf5(arrays)
     with TemporaryDirectory() as place, suppress(ArtifactError):
-        keras.read_networks(zipped(Path(place, "w.zip"), content))
+        authors_weights.read_networks(zipped(Path(place, "w.zip"), content))
 
 
 def test_weights_elsewhere_are_not_followed(folder, weights):
@@ -317,17 +316,17 @@ def test_weights_elsewhere_are_not_followed(folder, weights):
             build(file)
         path = zipped(folder / f"{number}.zip", stream.getvalue())
         with pytest.raises(ArtifactError, match=r"is a link|is not an array of 32"):
-            keras.read_networks(path)
+            authors_weights.read_networks(path)
 
 
 def test_weights_of_a_size_or_shape_that_cannot_be(folder, weights):
     flat = {**layers(), "dense/kernel:0": layers()["dense/kernel:0"].ravel()}
     with pytest.raises(ArtifactError, match="not the layers of a TIM-Net"):
-        keras.read_networks(zipped(folder / "flat.zip", hdf5(flat)))
+        authors_weights.read_networks(zipped(folder / "flat.zip", hdf5(flat)))
     shape = (5).to_bytes(8, "little")  # of a bias, each as an extent and as the most that it may be
     huge = weights.replace(shape + shape, b"\xff" * 8 + shape)
     with pytest.raises(ArtifactError, match=r"not a readable HDF5|not the layers of"):
-        keras.read_networks(zipped(folder / "huge.zip", huge))
+        authors_weights.read_networks(zipped(folder / "huge.zip", huge))
 
 
 @pytest.mark.parametrize("name", ["9" * 300 + ".hdf5", "x.hdf5"])
@@ -340,7 +339,7 @@ def test_archives_of_weights(folder, weights, name):
         data[data.rindex(mark) + offset] |= name == "x.hdf5"  # as if encrypted
     path.write_bytes(data)
     with pytest.raises(ArtifactError, match=r"not a ZIP archive|not a readable HDF5"):
-        keras.read_networks(path)
+        authors_weights.read_networks(path)
 
 
 # model files
@@ -479,7 +478,7 @@ CONTRACT = {
 def test_contracts_of_ones_own(content):
     with TemporaryDirectory() as place, suppress(CorpusError):
         (Path(place) / "corpus.json").write_bytes(content)
-        corpus = own.load(Path(place))
+        corpus = custom.load(Path(place))
         assert corpus.utterances > 0 and len(corpus.labels) > 1
 
 
@@ -495,7 +494,7 @@ RUN = {
 }  # fmt: skip
 FIGURE = {"value": 50.0, "low": 40.0, "high": 60.0, "fold_mean": 50.0, "fold_sd": 1.0}
 SCORES = {
-    "corrected": {
+    "last-epoch": {
         "uar": FIGURE, "war": FIGURE,
         "draws": [{"fold_seed": 1, "seed": 0, "uar": 50.0, "war": 50.0}],
         "speakers": {"s1": {"uar": 50.0, "war": 50.0, "utterances": 9}},
@@ -506,17 +505,17 @@ SCORES = {
 def parsed(content: Any, shape: Any) -> Any:
     try:
         return records.parse(as_json(content), shape)
-    except records.Damaged:
+    except records.DamagedRecord:
         return None
 
 
 @given(spoilt(RUN), spoilt(SCORES))
 @example({**RUN, "labels": 5}, SCORES)
-@example(RUN, {"corrected": {"uar": 3}})
-@example(RUN, {"corrected": {**SCORES["corrected"], "uar": {**FIGURE, "value": 1e300}}})
+@example(RUN, {"last-epoch": {"uar": 3}})
+@example(RUN, {"last-epoch": {**SCORES["last-epoch"], "uar": {**FIGURE, "value": 1e300}}})
 def test_results_in_git(run, scores):
     for one, other in ((run, SCORES), (RUN, scores)):
-        record, scored = parsed(one, records.Run), parsed(other, records.Scores)
+        record, scored = parsed(one, records.RunRecord), parsed(other, records.Scores)
         if record and scored:
             for made in tables.all_tables([ScoredRun("demo-random", record, scored)], {}, {}, {}):
                 render.markdown(made), render.as_csv(made), render.latex(made)

@@ -21,8 +21,7 @@ from timnet.dataset import features
 from timnet.errors import ArtifactError
 from timnet.evaluation import calibration
 from timnet.models import card as cards
-from timnet.models import model
-from timnet.models import out_of_domain as novelty
+from timnet.models import model, out_of_domain
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def test_what_is_loaded_is_what_was_saved(file: Path) -> None:
     sound = voice(1.2)
     before, after = made.predict(sound, RATE), loaded.predict(sound, RATE)
     assert before.logits.tolist() == after.logits.tolist()
-    assert before.unlike == after.unlike
+    assert before.out_of_domain == after.out_of_domain
 
 
 @pytest.mark.parametrize("variant", ("without-bd", "without-ms", "without-df", "tcn"))
@@ -206,7 +205,7 @@ def test_the_card_says_who_may_use_it(file: Path, tmp_path: Path) -> None:
     said = run(tmp_path, "timnet", "card", file).stdout
     assert said.startswith("# small\n")
     assert "Trained on Voices (CC BY-NC-SA 4.0): NOT for commercial use; cite Nobody, 2026." in said
-    assert "| `speaker` | 50.00 (40.00 to 60.00) |" in said
+    assert "| `speaker-independent` | 50.00 (40.00 to 60.00) |" in said
     assert "20.0 % before, 10.0 % after" in said
     assert "- commit: 0123456789" in said
 
@@ -214,22 +213,27 @@ def test_the_card_says_who_may_use_it(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("protocol", "networks", "words", "never"),
     (
-        ("speaker", "folds", ("each fold under the temperature of the others",), "another corpus"),
         (
-            "cross",
+            "speaker-independent",
+            "folds",
+            ("each fold under the temperature of the others",),
+            "another corpus",
+        ),
+        (
+            "cross-corpus",
             "folds",
             ("the one network of run voices-speaker, tested on another corpus", "on a third one",
              "utterances of the other corpus", "the same predictions that it was fitted on"),
             "within one corpus",
         ),
         (
-            "speaker",
+            "speaker-independent",
             "whole",
             ("that run's folds: nothing is left", "within one corpus", "This network is another"),
             "The mean of several",
         ),
         (
-            "cross",
+            "cross-corpus",
             "whole",
             ("that run's network on another corpus: nothing is left", "This network is another"),
             "each fold under",
@@ -289,6 +293,6 @@ def test_padding_does_not_make_a_recording_unlike() -> None:
     for length in (22050, 44100):
         chosen = features.FeatureSettings(length)
         mfcc = features.mfcc(sound, RATE, chosen)
-        means.append(novelty.measure(sound, RATE, mfcc, chosen).mfcc)
+        means.append(out_of_domain.measure(sound, RATE, mfcc, chosen).mfcc)
     np.testing.assert_allclose(*means, atol=3)
     assert np.abs(means[0]).max() > 100

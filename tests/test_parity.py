@@ -78,7 +78,7 @@ def test_what_is_no_archive_of_weights_is_refused(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ArtifactError, match=message):
-        parity.keras.read_networks(path)
+        parity.authors_weights.read_networks(path)
 
 
 def test_a_corpus_without_figures_is_refused() -> None:

@@ -74,12 +74,12 @@ def test_a_docstring_of_the_tables_remakes_what_they_stand_in_alone(
 
 def test_the_table_carries_protocol_and_commit(reproduced: Path) -> None:
     text = (reproduced / "results/tables/single-corpus.md").read_text()
-    assert "`published`: random folds, the best epoch ON THE TEST FOLD: optimistic." in text
+    assert "`best-epoch`: " in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(line) for line in lines}) == 1  # aligned as plain text
     with (reproduced / "results/tables/single-corpus.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["protocol"] for row in rows] == ["published", "corrected", "speaker"]
+    assert [row["protocol"] for row in rows] == ["best-epoch", "last-epoch", "speaker-independent"]
     for row in rows:
         metrics = json.loads((reproduced / f"results/runs/{row['run']}/metrics.json").read_text())
         assert float(row["UAR"]) == round(metrics[row["protocol"]]["uar"] + 1e-9, 2)
@@ -117,7 +117,7 @@ def test_metrics_diff_across_branches(workspace: Path) -> None:
         f"results/runs/{name}/metrics.json" for name in ("demo-random", "demo-speaker")
     }
     names = {cells[1].strip() for cells in rows}
-    assert {"speaker.uar", "corrected.war"} <= names
+    assert {"speaker-independent.uar", "last-epoch.war"} <= names
     for cells in rows:
         old, new, change = (float(cell) for cell in cells[2:5])
         assert abs(new - old - change) < 1e-6

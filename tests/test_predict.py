@@ -62,7 +62,7 @@ def test_logits_are_those_of_evaluation(small: model.Model) -> None:
     np.testing.assert_allclose(found.probabilities, odds.mean(0), atol=1e-6)
     assert found.emotion == LABELS[odds.mean(0).argmax()]
     assert found.votes == (odds.argmax(1) == odds.mean(0).argmax()).sum()
-    np.testing.assert_allclose(found.heard, [[0.15, 1.15]])
+    np.testing.assert_allclose(found.windows, [[0.15, 1.15]])
 
 
 def test_single_asks_the_first_network(small: model.Model) -> None:
@@ -132,8 +132,8 @@ def test_long_sound_has_a_timeline(small: model.Model, folder: Path) -> None:
     ((_, found),) = small.predict_files([folder / "sounds" / "deeper" / "long.wav"])
     assert isinstance(found, Prediction)
     assert found.seconds == 9
-    assert len(found.heard) == 17  # a second each, half a second apart
-    assert found.unlike == []
+    assert len(found.windows) == 17  # a second each, half a second apart
+    assert found.out_of_domain == []
     assert found.timeline[0].start == 0
     assert found.timeline[-1].end == 9
     for one, other in zip(found.timeline, found.timeline[1:], strict=False):
@@ -147,7 +147,7 @@ def test_long_sound_has_a_timeline(small: model.Model, folder: Path) -> None:
 
 
 def test_a_recording_like_the_training_set_is_not_doubted(small: model.Model) -> None:
-    assert small.predict(voice(1.1, 170), RATE).unlike == []
+    assert small.predict(voice(1.1, 170), RATE).out_of_domain == []
 
 
 @pytest.mark.parametrize(
@@ -163,13 +163,13 @@ def test_a_recording_like_the_training_set_is_not_doubted(small: model.Model) ->
 def test_a_recording_unlike_the_training_set_is_told(
     small: model.Model, sound: np.ndarray, rate: int, words: str
 ) -> None:
-    assert any(words in reason for reason in small.predict(sound, rate).unlike)
+    assert any(words in reason for reason in small.predict(sound, rate).out_of_domain)
 
 
 def test_a_higher_rate_of_the_same_band_is_like_it() -> None:
     trained_wide = small_model()
     object.__setattr__(trained_wide.reference, "sample_rates", (44100,))
-    told = trained_wide.predict(voice(1, rate=48000), 48000).unlike
+    told = trained_wide.predict(voice(1, rate=48000), 48000).out_of_domain
     assert not any("Hz" in reason for reason in told)
 
 
@@ -193,7 +193,7 @@ def predict(folder: Path, *arguments: str | Path, check: bool = True):
 
 def test_the_command_prints_a_table(folder: Path) -> None:
     said = predict(folder, "sounds").stdout.splitlines()
-    assert said[0].split() == ["recording", "emotion", "p", "or", "p", "votes", "heard"]
+    assert said[0].split() == ["recording", "emotion", "p", "or", "p", "votes", "length"]
     names = [line.split("  ")[0] for line in said[1:] if line.startswith("sounds")]
     assert names == [
         "sounds/deeper/long.wav",
@@ -208,7 +208,7 @@ def test_emotions_of_long_sound_are_listed(folder: Path) -> None:
     heard = np.array([[0, 3], [2, 5.4]])
     logits = np.array([[[9, 0]], [[0, 5]]], np.float32)
     found = Prediction(("calm", "happy"), 5.4, [], heard, logits, 1.0)
-    said = formats.Table(found.labels, [folder]).line(folder, found).splitlines()
+    said = formats.TableWriter(found.labels, [folder]).line(folder, found).splitlines()
     assert said[0].endswith("5 s in 2 windows")
     assert [line.split() for line in said[1:]] == [
         ["0:00", "to", "0:03", "calm", "1.00"],
@@ -261,9 +261,9 @@ def test_csv_and_json_are_for_programs(folder: Path, small: model.Model) -> None
     lines = predict(folder, wav, long, "--format", "json").stdout.splitlines()
     first, second = (json.loads(line) for line in lines)
     assert first["emotion"] == found.emotion
-    assert first["unlike"] == found.unlike
+    assert first["out_of_domain"] == found.out_of_domain
     assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-3)
-    assert len(second["heard"]) == 17
+    assert len(second["windows"]) == 17
     assert second["timeline"][-1]["end"] == 9
 
 
@@ -306,5 +306,5 @@ def test_emovo_through_prediction_is_the_paper_s(restored, shared: Path) -> None
     truth = [loaded.labels.index(emotion) for emotion in rows["emotion"].to_pylist()]
     assert (logits.argmax(1) == truth).sum() == 541
     (figures,) = loaded.card.figures
-    assert (figures.protocol, figures.uar, figures.war) == ("published", 92.01, 92.01)
-    assert np.mean([not each.unlike for each in found]) > 0.9
+    assert (figures.protocol, figures.uar, figures.war) == ("best-epoch", 92.01, 92.01)
+    assert np.mean([not each.out_of_domain for each in found]) > 0.9

@@ -19,7 +19,7 @@ def test_a_change_comes_with_its_interval(workspace: Path) -> None:
     edit(workspace / "params.yaml", "epochs: 1", "epochs: 2")
     run(workspace, "dvc", "repro", "tables")
     said = run(workspace, "timnet", "compare", "HEAD").stdout
-    (line,) = (line for line in said.splitlines() if "corrected | UAR" in line)
+    (line,) = (line for line in said.splitlines() if "last-epoch | UAR" in line)
     _, _, _, before, after, change, bounds = (cell.strip() for cell in line.split("|")[1:-1])
     assert float(after) - float(before) == pytest.approx(float(change), abs=0.011)
     low, high = (float(bound) for bound in bounds.split(" to "))

@@ -34,7 +34,7 @@ def predictions(folds: int, seeds: int, of_a_fold: int = 20) -> pa.Table:
 
 
 def test_with_several_seeds_the_headline_is_their_mean() -> None:
-    figures = score.scores(predictions(folds=2, seeds=3), LABELS, "speaker")["speaker"]
+    figures = score.scores(predictions(folds=2, seeds=3), LABELS, "speaker")["speaker-independent"]
     draws = [draw["uar"] for draw in figures["draws"]]
     assert len(set(draws)) > 1
     assert figures["uar"]["value"] == pytest.approx(np.mean(draws), abs=1e-4)
@@ -43,7 +43,9 @@ def test_with_several_seeds_the_headline_is_their_mean() -> None:
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_temperature_is_told_only_where_others_than_its_folds_fit_it(seeds: int) -> None:
-    across = score.scores(predictions(folds=1, seeds=seeds), LABELS, "cross")["cross"]
+    across = score.scores(predictions(folds=1, seeds=seeds), LABELS, "cross-corpus")["cross-corpus"]
     assert "calibration" not in across
-    left_out = score.scores(predictions(folds=3, seeds=seeds), LABELS, "speaker")["speaker"]
+    left_out = score.scores(predictions(folds=3, seeds=seeds), LABELS, "speaker")[
+        "speaker-independent"
+    ]
     assert set(left_out["calibration"]) == {"temperature", "error_before", "error_after"}

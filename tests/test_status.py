@@ -23,7 +23,7 @@ from timnet.paths import Workspace, write_text
 from timnet.project import params
 from timnet.project.dvc import locked, repository
 from timnet.project.estimates import estimate
-from timnet.project.locks import Busy, at_work, refuse_at_work
+from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
 from timnet.project.status import refuse_data_changes as refuse
 from timnet.project.status import stale_stages
 
@@ -164,13 +164,13 @@ def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:
             )
         finally:
             os.killpg(repro.pid, signal.SIGKILL)
-    assert at_work(root) is None  # though DVC's lock is left
+    assert running_dvc(root) is None  # though DVC's lock is left
 
 
 def test_who_holds_the_whole_repository(tmp_path: Path) -> None:
     write_text(tmp_path / ".dvc" / "tmp" / "lock", " 7\n")
-    with pytest.raises(Busy, match=r"another `dvc` \(process 7\) is at work"):
-        refuse_at_work(tmp_path, "ERROR: Unable to acquire lock. Most likely another DVC process")
+    with pytest.raises(WorkspaceInUse, match=r"another `dvc` \(process 7\) is at work"):
+        raise_if_in_use(tmp_path, "ERROR: Unable to acquire lock. Most likely another DVC process")
 
 
 def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from timnet.corpora import CORPORA
 from timnet.evaluation.compare import Change
 from timnet.paper import paper
-from timnet.paper import runs as catalogue
+from timnet.paper import runs as paper_runs
 from timnet.reporting import corpus_tables, render, tables
 from timnet.reporting.render import Table
 from timnet.reporting.tables import ScoredRun
@@ -46,8 +46,9 @@ def scored(name: str, run: dict, protocols: dict[str, tuple[float, float]]) -> S
 
 
 def of_table(table: str, *corpora: str, **protocols: tuple[float, float]) -> list[ScoredRun]:
-    runs = catalogue.runs(table, list(corpora))
-    return [scored(name, run, protocols) for name, run in runs.items()]
+    runs = paper_runs.runs(table, list(corpora))
+    known = {protocol.replace("_", "-"): pair for protocol, pair in protocols.items()}
+    return [scored(name, run, known) for name, run in runs.items()]
 
 
 def rows(table: Table) -> list[dict[str, str]]:
@@ -66,35 +67,35 @@ def test_figures_are_rounded_half_up_as_in_print() -> None:
 
 
 def test_the_paper_s_headline_claim_follows_from_its_table() -> None:
-    last = rows(tables.single_corpus([], "published"))[-2:]
+    last = rows(tables.single_corpus([], "best-epoch"))[-2:]
     assert last[0]["method"] == "TIM-Net, the paper's, 6 of 6 corpora"
     assert (last[0]["UAR"], last[0]["WAR"]) == ("+2.34", "+2.61")
     assert (last[1]["method"], last[1]["UAR"]) == ("TIM-Net, ours", "not in this commit")
 
 
 def test_our_gain_is_over_the_corpora_of_this_commit() -> None:
-    runs = of_table("table-1", "emovo", "casia", published=(90.0, 91.0), corrected=(80.0, 80.0))
-    last = rows(tables.single_corpus(runs, "published"))[-1]
+    runs = of_table("table-1", "emovo", "casia", best_epoch=(90.0, 91.0), last_epoch=(80.0, 80.0))
+    last = rows(tables.single_corpus(runs, "best-epoch"))[-1]
     assert last["method"] == "TIM-Net, ours, 2 of 6 corpora"
     # second best: 85.40 and 92.75
     assert (last["UAR"], last["WAR"]) == ("+0.93", "+1.93")
 
 
 def test_the_paper_s_figure_is_inside_or_not() -> None:
-    runs = of_table("table-1", "emovo", published=(90.5, 89.0), corrected=(80.0, 80.0))
+    runs = of_table("table-1", "emovo", best_epoch=(90.5, 89.0), last_epoch=(80.0, 80.0))
     (theirs,) = (
         row
-        for row in rows(tables.single_corpus(runs, "published"))
+        for row in rows(tables.single_corpus(runs, "best-epoch"))
         if row["corpus"] == "emovo" and row["method"] == "TIM-Net, the paper's"
     )
     assert theirs["paper inside"] == "yes / no"
 
 
 def test_a_corpus_without_runs_is_not_in_this_commit() -> None:
-    runs = of_table("table-1", "emovo", published=(90.5, 89.0), corrected=(80.0, 80.0))
+    runs = of_table("table-1", "emovo", best_epoch=(90.5, 89.0), last_epoch=(80.0, 80.0))
     ours = {
         row["corpus"]: row["UAR"]
-        for row in rows(tables.single_corpus(runs, "corrected"))
+        for row in rows(tables.single_corpus(runs, "last-epoch"))
         if row["method"] == "TIM-Net, ours" and row["corpus"] != "gain"
     }
     assert ours.pop("emovo") == "80.00"
@@ -102,9 +103,9 @@ def test_a_corpus_without_runs_is_not_in_this_commit() -> None:
 
 
 def test_other_settings_keep_a_run_out_of_the_paper_s_tables() -> None:
-    (run,) = of_table("table-1", "emovo", published=(90.5, 89.0), corrected=(80.0, 80.0))
+    (run,) = of_table("table-1", "emovo", best_epoch=(90.5, 89.0), last_epoch=(80.0, 80.0))
     run.record["train"] = run.record["train"] | {"epochs": 50}
-    assert "90.50" not in render.markdown(tables.single_corpus([run], "published"))
+    assert "90.50" not in render.markdown(tables.single_corpus([run], "best-epoch"))
     overview = tables.overview([run])
     assert [row["paper UAR"] for row in rows(overview)] == ["-", "-"]
     assert "`emovo-random` differs from the paper's settings" in render.markdown(overview)
@@ -112,91 +113,91 @@ def test_other_settings_keep_a_run_out_of_the_paper_s_tables() -> None:
 
 def test_each_step_of_honesty_has_its_cost() -> None:
     runs = [
-        *of_table("table-1", "emovo", published=(92.0, 92.0), corrected=(86.5, 86.5)),
-        *of_table("speaker", "emovo", speaker=(60.0, 60.0)),
+        *of_table("table-1", "emovo", best_epoch=(92.0, 92.0), last_epoch=(86.5, 86.5)),
+        *of_table("speaker-independent", "emovo", speaker_independent=(60.0, 60.0)),
     ]
     found = rows(tables.overview(runs))
-    assert [row["protocol"] for row in found] == ["published", "corrected", "speaker"]
+    assert [row["protocol"] for row in found] == ["best-epoch", "last-epoch", "speaker-independent"]
     assert [row["step"] for row in found] == ["-", "-5.50", "-26.50"]
     assert [row["paper UAR"] for row in found] == ["92.00", "-", "-"]
     assert "Chance: emovo 25.00 % (4 emotions)." in tables.overview(runs).notes
 
 
 def test_a_step_is_the_difference_of_the_figures_in_print() -> None:
-    runs = of_table("table-1", "emovo", published=(90.6463, 92.0), corrected=(85.5442, 86.5))
+    runs = of_table("table-1", "emovo", best_epoch=(90.6463, 92.0), last_epoch=(85.5442, 86.5))
     found = rows(tables.overview(runs))
     told = [(row["UAR"], row["step"]) for row in found]
     assert told == [("90.65", "-"), ("85.54", "-5.11")]
 
 
 def test_a_step_of_honesty_is_one_at_the_same_settings() -> None:
-    runs = of_table("table-1", "emovo", published=(92.0, 92.0), corrected=(86.5, 86.5))
-    (other,) = of_table("speaker", "emovo", speaker=(60.0, 60.0))
+    runs = of_table("table-1", "emovo", best_epoch=(92.0, 92.0), last_epoch=(86.5, 86.5))
+    (other,) = of_table("speaker-independent", "emovo", speaker_independent=(60.0, 60.0))
     other.record["train"] = other.record["train"] | {"precision": "bf16"}
-    again = ScoredRun("again", runs[0].record, {"published": runs[0].scores["published"]})
+    again = ScoredRun("again", runs[0].record, {"best-epoch": runs[0].scores["best-epoch"]})
     found = rows(tables.overview([*runs, again, other]))
     told = [(row["run"], row["protocol"], row["step"]) for row in found]
     assert told == [
-        ("emovo-random", "published", "-"),
-        ("again", "published", "-"),
-        ("emovo-random", "corrected", "-5.50"),
-        ("emovo-speaker", "speaker", "-"),
+        ("emovo-random", "best-epoch", "-"),
+        ("again", "best-epoch", "-"),
+        ("emovo-random", "last-epoch", "-5.50"),
+        ("emovo-speaker", "speaker-independent", "-"),
     ]
 
 
 def test_other_precision_and_folds_are_told_beside_the_paper_s() -> None:
-    (run,) = of_table("table-1", "emovo", published=(92.0, 92.0), corrected=(86.5, 86.5))
+    (run,) = of_table("table-1", "emovo", best_epoch=(92.0, 92.0), last_epoch=(86.5, 86.5))
     told = "`emovo-random` differs from the paper in this: "
-    for table in (tables.overview([run]), tables.single_corpus([run], "published")):
+    for table in (tables.overview([run]), tables.single_corpus([run], "best-epoch")):
         assert told not in render.markdown(table)
     run.record["train"] = run.record["train"] | {"precision": "bf16"}
     run.record["folds"] = run.record["folds"] | {"seeds": [7]}
-    for table in (tables.overview([run]), tables.single_corpus([run], "published")):
+    for table in (tables.overview([run]), tables.single_corpus([run], "best-epoch")):
         assert f"{told}precision bf16, not fp32; folds of seed 7, not 1." in render.markdown(table)
 
 
 def test_the_ablation_table_compares_what_was_run() -> None:
-    runs = of_table("table-s3", "emovo", published=(85.0, 85.0), corrected=(75.0, 75.0))
+    runs = of_table("table-s3", "emovo", best_epoch=(85.0, 85.0), last_epoch=(75.0, 75.0))
     assert list(tables.ablated(runs)) == []  # nothing to hold them against
-    runs += of_table("table-1", "casia", published=(85.0, 85.0), corrected=(75.0, 75.0))
+    runs += of_table("table-1", "casia", best_epoch=(85.0, 85.0), last_epoch=(75.0, 75.0))
     found = {
         row["network"]: row for row in rows(tables.ablation(runs, {})) if row["corpus"] == "emovo"
     }
     assert found["TCN"]["paper UAR"] == "82.14"
-    assert found["TCN"]["published UAR"] == "85.00 [83.00, 87.00]"
-    assert found["TCN"]["corrected against TIM-Net"] == ""
-    assert found["TIM-Net"]["published UAR"] == "not in this commit"
+    assert found["TCN"]["best-epoch UAR"] == "85.00 [83.00, 87.00]"
+    assert found["TCN"]["last-epoch against TIM-Net"] == ""
+    assert found["TIM-Net"]["best-epoch UAR"] == "not in this commit"
 
 
 def test_an_ablation_is_held_against_the_whole_network() -> None:
-    runs = of_table("table-s3", "emovo", published=(85.0, 85.0), corrected=(75.0, 75.0))
-    runs += of_table("table-1", "emovo", published=(92.0, 92.0), corrected=(86.0, 86.0))
+    runs = of_table("table-s3", "emovo", best_epoch=(85.0, 85.0), last_epoch=(75.0, 75.0))
+    runs += of_table("table-1", "emovo", best_epoch=(92.0, 92.0), last_epoch=(86.0, 86.0))
     pairs = [(run.name, whole.name) for run, whole in tables.ablated(runs)]
     assert len(pairs) == 4
     assert {whole for _, whole in pairs} == {"emovo-random"}
     losses = {
-        "published": Change(588, 0, 92.0, 85.0, {"uar": (-7.0, -9.0, -5.0)}),
-        "corrected": Change(588, 0, 86.0, 75.0, {"uar": (-11.0, -14.0, -8.0)}),
+        "best-epoch": Change(588, 0, 92.0, 85.0, {"uar": (-7.0, -9.0, -5.0)}),
+        "last-epoch": Change(588, 0, 86.0, 75.0, {"uar": (-11.0, -14.0, -8.0)}),
     }
     found = {
         row["network"]: row
         for row in rows(tables.ablation(runs, {"emovo-tcn": losses}))
         if row["corpus"] == "emovo"
     }
-    assert found["TCN"]["corrected against TIM-Net"] == "-11.00 [-14.00, -8.00]"
-    assert found["TCN"]["published against TIM-Net"] == "-7.00 [-9.00, -5.00]"
-    assert found["TIM-Net"]["corrected against TIM-Net"] == ""
+    assert found["TCN"]["last-epoch against TIM-Net"] == "-11.00 [-14.00, -8.00]"
+    assert found["TCN"]["best-epoch against TIM-Net"] == "-7.00 [-9.00, -5.00]"
+    assert found["TIM-Net"]["last-epoch against TIM-Net"] == ""
 
 
 def test_cross_corpus_averages_need_all_twenty_pairs() -> None:
-    runs = of_table("table-2", *catalogue.CROSS_CORPORA, cross=(34.0, 35.0))
+    runs = of_table("table-2", *paper_runs.CROSS_CORPORA, cross_corpus=(34.0, 35.0))
     assert rows(tables.cross_average(runs[:-1]))[-1]["UAR"] == "not in this commit"
     last = rows(tables.cross_average(runs))[-1]
     assert (last["UAR"], last["WAR"], last["pairs"]) == ("34.45 ± 0.30", "35.00 ± 0.00", "20")
     for run in runs[:2]:  # fewer seeds than the label says
-        run.scores["cross"] |= {"draws": run.scores["cross"]["draws"][:1]}
+        run.scores["cross-corpus"] |= {"draws": run.scores["cross-corpus"]["draws"][:1]}
     assert rows(tables.cross_average(runs))[-1]["UAR"] == "not in this commit"
-    runs = of_table("table-2", "casia", "emodb", cross=(34.0, 35.0))
+    runs = of_table("table-2", "casia", "emodb", cross_corpus=(34.0, 35.0))
     table = tables.cross_best(runs[:1])
     first = rows(table)[0]
     assert first["pair"] == "casia to emodb"
@@ -205,11 +206,11 @@ def test_cross_corpus_averages_need_all_twenty_pairs() -> None:
 
 
 def test_calibration_is_told_where_folds_were_left_out() -> None:
-    (run,) = of_table("table-1", "emovo", published=(92, 92), corrected=(85, 85))
+    (run,) = of_table("table-1", "emovo", best_epoch=(92, 92), last_epoch=(85, 85))
     told = {"temperature": 1.4, "error_before": 12.345, "error_after": 3.2}
-    run.scores["corrected"]["calibration"] = told
+    run.scores["last-epoch"]["calibration"] = told
     (row,) = rows(tables.calibration([run]))
-    assert list(row.values()) == ["emovo-random", "corrected", "12.35", "3.20", "1.40"]
+    assert list(row.values()) == ["emovo-random", "last-epoch", "12.35", "3.20", "1.40"]
     assert "rises" not in render.markdown(tables.calibration([run]))
     told["error_after"] = 14.0
     assert "The error rises in `emovo-random`: too few" in render.markdown(
@@ -239,7 +240,7 @@ def test_corpora_that_are_not_the_paper_s_are_counted_too() -> None:
 
 
 def test_figures_that_look_exchanged_in_print_stay_with_a_footnote() -> None:
-    table = tables.single_corpus([], "corrected")
+    table = tables.single_corpus([], "last-epoch")
     text = render.markdown(table)
     assert "GM-TCN†" in text
     assert "† As printed. UAR and WAR look exchanged" in text

@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load_model(name: str | Path) -> Model:
-    """A trained model by name (in `build/models/`) or file, ready to predict.
+def load_model(name: str | Path | None = None) -> Model:
+    """A trained model, ready to predict.
+
+    Args:
+        name: of a model in `build/models/`, or its file; else the one that comes with the package.
 
     Raises:
         ArtifactError: no such model, or a file that is none.
     """
     from timnet.models import model
 
-    return model.load(model.find(name))
+    return model.load(model.in_the_box() if name is None else model.find(name))

@@ -39,6 +39,7 @@ class Features(TypedDict):
     revision: int
     settings: Settings
     source: str
+    libraries: NotRequired[dict[str, str]]  # versions
 
 
 class Folds(TypedDict):
@@ -55,7 +56,7 @@ class Training(TypedDict):
     compiled: bool
 
 
-class Run(TypedDict):
+class RunRecord(TypedDict):
     """run.json: what was trained, on what, with what."""
 
     commit: str
@@ -190,7 +191,7 @@ class Tracked(TypedDict):
     outs: Annotated[list[Entry], Field(min_length=1)]
 
 
-class Damaged(ValueError):
+class DamagedRecord(ValueError):
     """A file is not what it is to be; says in what."""
 
 
@@ -209,7 +210,7 @@ def read_artifact(path: Path, shape: Any) -> Any:
         return read(path, shape)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file. Run `dvc repro`.") from None
-    except Damaged as error:
+    except DamagedRecord as error:
         raise ArtifactError(f"{path}: {error}. Run `dvc repro`.") from None
 
 
@@ -220,12 +221,12 @@ def parse(content: bytes, shape: Any) -> Any:
         shape: what it must have; more is no fault.
 
     Raises:
-        Damaged: not JSON, or of another shape.
+        DamagedRecord: not JSON, or of another shape.
     """
     try:
         found = from_json(content, allow_inf_nan=False)
     except ValueError as error:
-        raise Damaged(f"not valid JSON: {error}") from None
+        raise DamagedRecord(f"not valid JSON: {error}") from None
     _check(content, _adapter(shape).validate_json)
     return found
 
@@ -235,7 +236,7 @@ def read_yaml(path: Path, shape: Any = Any) -> Any:
     try:
         found = YAML(typ="safe").load(path)
     except YAML_TROUBLE as error:
-        raise Damaged(f"not valid YAML: {error}") from None
+        raise DamagedRecord(f"not valid YAML: {error}") from None
     _check(found, _adapter(shape).validate_python)
     return found
 
@@ -248,7 +249,7 @@ def _check(content: Any, validate: Callable[..., Any]) -> None:
             f"{'.'.join(map(str, each['loc'])) or 'the whole'}: {each['msg']}"
             for each in error.errors(include_input=False)
         )
-        raise Damaged(listing(wrong)) from None
+        raise DamagedRecord(listing(wrong)) from None
 
 
 @cache

@@ -114,7 +114,7 @@ def writing(path: Path, schema: pa.Schema, **options: Any) -> Iterator[pq.Parque
         yield writer
 
 
-class Damaged(ValueError):
+class DamagedTable(ValueError):
     """What was read is not the table that it is to be; says in what."""
 
 
@@ -131,7 +131,7 @@ def read(path: Path, schema: pa.Schema | None = None) -> pa.Table:
         stage = path.parent.name  # a folder of build/ is named as the stage that writes it
         alone = f", or `timnet {stage} {path.stem}` alone" if stage in SINGLE else ""
         raise ArtifactError(f"{path}: no such file. Run `dvc repro`{alone}.") from None
-    except Damaged as error:
+    except DamagedTable as error:
         raise ArtifactError(f"{path}: {error}. Delete it and run `dvc repro`.") from None
     except OSError as error:
         raise ArtifactError(
@@ -144,7 +144,7 @@ def parse(file: BinaryIO, schema: pa.Schema | None = None) -> pa.Table:
     """A table, as it stands in a file or in bytes; args as of `read`.
 
     Raises:
-        Damaged: not Parquet, or of another schema.
+        DamagedTable: not Parquet, or of another schema.
     """
     try:
         # In this thread alone: those of Arrow may let go of the file after the table is here, and
@@ -152,7 +152,7 @@ def parse(file: BinaryIO, schema: pa.Schema | None = None) -> pa.Table:
         table = pq.ParquetFile(file, pre_buffer=False).read(use_threads=False)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise Damaged(f"not a readable Parquet file ({error})") from None
+        raise DamagedTable(f"not a readable Parquet file ({error})") from None
     if schema is not None:
         _compare(table.schema, schema)
     return table
@@ -162,7 +162,7 @@ def check(actual: pa.Schema, expected: pa.Schema, path: Path) -> None:
     """Refuse a table that has other columns than `expected`: ArtifactError."""
     try:
         _compare(actual, expected)
-    except Damaged as error:
+    except DamagedTable as error:
         raise ArtifactError(f"{path}: {error}. Delete it and run `dvc repro`.") from None
 
 
@@ -172,7 +172,9 @@ def _compare(actual: pa.Schema, expected: pa.Schema) -> None:
     names = actual.names
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        raise Damaged(f"columns differ from the declared schema: more than one {', '.join(twice)}")
+        raise DamagedTable(
+            f"columns differ from the declared schema: more than one {', '.join(twice)}"
+        )
     wrong = [
         f"{name}: {actual.field(name).type if name in actual.names else 'missing'}"
         f" (expected {expected.field(name).type})"
@@ -180,4 +182,6 @@ def _compare(actual: pa.Schema, expected: pa.Schema) -> None:
         if name not in actual.names or actual.field(name).type != expected.field(name).type
     ]
     wrong += [f"{name}: not expected" for name in actual.names if name not in expected.names]
-    raise Damaged(f"columns differ from the declared schema: {'; '.join(wrong) or 'nullability'}")
+    raise DamagedTable(
+        f"columns differ from the declared schema: {'; '.join(wrong) or 'nullability'}"
+    )

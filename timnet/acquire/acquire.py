@@ -26,7 +26,7 @@ from timnet.errors import CorpusError, ParameterError, listing
 
 
 @dataclass(frozen=True)
-class State:
+class CorpusState:
     """What is in the folder of a corpus: see `state`."""
 
     corpus: str
@@ -103,18 +103,18 @@ def acquire(
     return Acquired(folder, corpus.utterances, found=False)
 
 
-def state(corpus: Corpus, data: Path) -> State:
+def state(corpus: Corpus, data: Path) -> CorpusState:
     """Whether `data/<id>` holds the whole corpus, going by names, and what to do if not."""
     folder = data / corpus.id
     if not _holds_files(folder):
-        return State(corpus.id, "absent", 0, where(corpus))
+        return CorpusState(corpus.id, "absent", 0, where(corpus))
     try:
         utterances = corpus.read(folder)
     except CorpusError as error:
-        return State(corpus.id, "incomplete", 0, str(error))
+        return CorpusState(corpus.id, "incomplete", 0, str(error))
     faults = _incomplete(corpus, utterances)
     status = "incomplete" if faults else "complete"
-    return State(corpus.id, status, len(utterances), "; ".join(faults))
+    return CorpusState(corpus.id, status, len(utterances), "; ".join(faults))
 
 
 def where(corpus: Corpus) -> str:

@@ -183,7 +183,7 @@ class _State:
 def _read_state(path: Path) -> _State | None:
     try:
         found = records.read(path, _State)
-    except (OSError, records.Damaged):
+    except (OSError, records.DamagedRecord):
         return None
     return _State(**{name: found[name] for name in asdict(_State("")) if name in found})
 
@@ -402,7 +402,7 @@ def _recorded(url: str, target: Path, size: int | None, md5: str | None) -> dict
     try:
         record = records.read(target.with_name(f"{target.name}.json"), dict[str, Any])
         right = record.get("url") == url and record.get("sha256") == hash_file(target, "sha256")
-    except (OSError, records.Damaged):  # killed before the record was written
+    except (OSError, records.DamagedRecord):  # killed before the record was written
         state = _read_state(target.with_name(f"{target.name}.part.json"))
         ours = state and state.url == url and state.size in (None, target.stat().st_size)
         record = _record(target, url, state) if state and ours else None

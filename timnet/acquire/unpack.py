@@ -129,7 +129,7 @@ def copy(
     sieve.refuse_empty()
     for path in sieve.kept:  # a device would never end
         if (source / path).exists() and not (source / path).is_file():
-            raise sieve.refuse(path, "is a pipe or a device")
+            raise sieve.refusal(path, "is a pipe or a device")
     sizes = {path: (source / path).stat().st_size for path in sieve.kept}
     refuse_space(folder, sum(sizes.values()))
     done = 0
@@ -172,7 +172,7 @@ class _Sieve:
         self.seen: set[str] = set()
         self.left: Counter[str] = Counter()
 
-    def refuse(self, name: str, reason: str) -> CorpusError:
+    def refusal(self, name: str, reason: str) -> CorpusError:
         return CorpusError(
             f"{self.origin}: member {name!r} {reason}. An archive of recordings has no need of "
             "that: get it from the corpus' own source."
@@ -193,7 +193,7 @@ class _Sieve:
             self.left[path.suffix.lower() or "no suffix"] += 1
             return None
         if text in self.seen:
-            raise self.refuse(name, "comes twice")
+            raise self.refusal(name, "comes twice")
         self.seen.add(text)
         self.kept.append(text)
         return text
@@ -203,12 +203,12 @@ class _Sieve:
         plain = name.replace("\\", "/")
         path = PurePosixPath(plain)
         if plain.startswith("/") or re.match(r"[A-Za-z]:", plain):
-            raise self.refuse(name, "has an absolute path")
+            raise self.refusal(name, "has an absolute path")
         if ".." in path.parts:
-            raise self.refuse(name, "leaves the folder with `..`")
+            raise self.refusal(name, "leaves the folder with `..`")
         long = len(plain) > LONGEST or any(len(os.fsencode(part)) > 255 for part in path.parts)
         if not path.parts or long or re.search(r"[\x00-\x1f]", plain) or not is_text(plain):
-            raise self.refuse(name[:LONGEST], "has no proper name")
+            raise self.refusal(name[:LONGEST], "has no proper name")
         return path
 
     def check(self, members: int, size: int, packed: int) -> None:
@@ -247,7 +247,7 @@ def _unzip(archive: Path, folder: Path, sieve: _Sieve, progress: Progress | None
         for info in infos:
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise sieve.refuse(info.filename, "is a link or a device")
+                raise sieve.refusal(info.filename, "is a link or a device")
             if info.flag_bits & 1:
                 raise CorpusError(
                     f"{archive}: {info.filename} is encrypted. Unpack it with its password and "
@@ -281,7 +281,7 @@ def _untar(
         for members, info in enumerate(file, 1):
             sieve.check(members, info.offset_data + info.size, packed)
             if not (info.isreg() or info.isdir()) or info.issparse():
-                raise sieve.refuse(info.name, "is a link or a device, or has holes")
+                raise sieve.refusal(info.name, "is a link or a device, or has holes")
             if info.isdir():
                 sieve.safe(info.name)
             elif path := sieve.admit(info.name):
@@ -324,7 +324,7 @@ def _write(member: IO[bytes], target: Path, sieve: _Sieve) -> int:
             shutil.copyfileobj(member, file, CHUNK)
             return file.tell()
     except (FileExistsError, NotADirectoryError):
-        raise sieve.refuse(target.name, "stands where another one does") from None
+        raise sieve.refusal(target.name, "stands where another one does") from None
 
 
 def _damaged(archive: Path, error: Exception) -> CorpusError:

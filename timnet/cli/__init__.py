@@ -13,6 +13,7 @@ import sys
 from timnet.cli import (  # noqa: F401  (they register their commands)
     corpora,
     demo,
+    init,
     models,
     parity,
     predict,

@@ -96,10 +96,11 @@ def timed(workspace: Workspace, stage: str) -> Iterator[dict[str, Any]]:
 
 def open_workspace() -> tuple[Workspace, Params]:
     """The workspace in the current folder and its parameters."""
-    from timnet.project import params
+    from timnet.project import params, template
 
     workspace = Workspace(Path())
     _refuse_other_code(workspace)
+    template.refuse_other_code(workspace.root)
     return workspace, params.read(workspace.params)
 
 

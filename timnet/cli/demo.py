@@ -45,7 +45,7 @@ def demo(
             workspace.run_results(run) / "metrics.json", records.Metrics
         )
         for protocol in (name for name in MEANING if name in figures):
-            say(f"UAR {figures[protocol]['uar']:6.2f} %   {protocol:9}  {MEANING[protocol]}")
+            say(f"UAR {figures[protocol]['uar']:6.2f} %   {protocol:19}  {MEANING[protocol]}")
     recipe = corpus.CORPUS
     say(f"chance {100 / len(recipe.labels):3.0f} %   on {recipe.utterances} utterances")
     say(f"\nOpen {workspace.report} in a browser; the tables as text lie in")

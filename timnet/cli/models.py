@@ -24,7 +24,7 @@ from timnet.paths import Workspace
 from timnet.processes import WORKER_ENVIRONMENT
 
 if TYPE_CHECKING:
-    from timnet.models.build import Recordings, Run
+    from timnet.models.build import Recordings, TrainedRun
     from timnet.models.model import Model
     from timnet.project.params import TrainedModel
 
@@ -101,8 +101,8 @@ def model(name: ModelOfParams) -> None:
     from timnet.models import model as models
 
     with timed(workspace, f"model@{name}"):
-        run, heard, recipe = _listen(workspace, chosen)
-        made = stage.of_folds(name, run, heard, recipe)
+        run, recordings, recipe = _run_and_recordings(workspace, chosen)
+        made = stage.of_folds(name, run, recordings, recipe)
         models.save(made, workspace.model(name))
     _tell(made, workspace.model(name))
 
@@ -123,7 +123,7 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
         "versions": provenance.versions(),
     }
     with timed(workspace, f"model@{name}"):
-        run, heard, recipe = _listen(workspace, chosen)
+        run, recordings, recipe = _run_and_recordings(workspace, chosen)
         if run.record["train"]["compiled"]:
             need_compiler(place)
         epochs = run.record["train"]["epochs"]
@@ -137,7 +137,9 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
                 done = epoch
 
             try:
-                made = stage.of_whole(name, run, heard, recipe, about, checkpoints, place, report)
+                made = stage.of_whole(
+                    name, run, recordings, recipe, about, checkpoints, place, report
+                )
             except torch.OutOfMemoryError:
                 raise TrainingError(
                     "the GPU has too little free memory for this network. Free some, or train on "
@@ -147,19 +149,23 @@ def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
     _tell(made, workspace.model(name))
 
 
-def _listen(workspace: Workspace, chosen: TrainedModel) -> tuple[Run, Recordings, Any]:
+def _run_and_recordings(
+    workspace: Workspace, chosen: TrainedModel
+) -> tuple[TrainedRun, Recordings, Any]:
     """A model's run and the recordings that it was trained on."""
     from timnet import records, schemas
     from timnet.models import build as stage
 
     folder = workspace.training(chosen.run)
-    record = records.read_artifact(folder / "run.json", records.Run)
+    record = records.read_artifact(folder / "run.json", records.RunRecord)
     run = stage.read_run(chosen.run, folder, record)
     table = schemas.read(workspace.manifest(chosen.corpus), schemas.MANIFEST)
-    with bar(f"listen to {chosen.corpus}", len(table)) as advance:
-        heard = stage.listen(table, workspace.corpus(chosen.corpus), run, workers(), advance)
+    with bar(f"read {chosen.corpus}", len(table)) as advance:
+        recordings = stage.read_recordings(
+            table, workspace.corpus(chosen.corpus), run, workers(), advance
+        )
     described = records.read_artifact(workspace.description(chosen.corpus), records.Description)
-    return run, heard, described
+    return run, recordings, described
 
 
 def _tell(made: Model, path: Path) -> None:
@@ -197,8 +203,14 @@ def one_thread_each() -> None:
     threadpool_limits(1)  # of what is imported already
 
 
-def load_model(name: str) -> Model:
+def load_model(name: str | None) -> Model:
+    """A model by name; without one that in the package, saying on stderr what it is worth."""
+    from timnet.models import card as cards
     from timnet.models import model as models
     from timnet.project.registry import model_file
 
-    return models.load(model_file(name))
+    if name is not None:
+        return models.load(model_file(name))
+    loaded = models.load(models.in_the_box())
+    typer.echo(f"{cards.in_short(loaded.card)}\n", err=True)
+    return loaded

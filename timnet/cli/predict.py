@@ -30,7 +30,12 @@ def predict(
     recordings: Annotated[
         list[Path], typer.Argument(metavar="FILE_OR_FOLDER...", help="Sound, of any usual format.")
     ],
-    model: Annotated[str, typer.Option(help="A name (emovo), a version (emovo@v1.2) or a file.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A name (emovo), a version (emovo@v1.2) or a file; else the one in the package."
+        ),
+    ] = None,
     single: Single = False,
     form: Annotated[
         Format, typer.Option("--format", help="A table for people, CSV, or one JSON object a line.")
@@ -43,9 +48,9 @@ def predict(
     paths, failures = _recordings(recordings)
     loaded = load_model(model)
     writer: Any = {
-        Format.table: lambda: formats.Table(loaded.labels, paths),
-        Format.csv: lambda: formats.Csv(loaded.labels),
-        Format.json: formats.Json,
+        Format.table: lambda: formats.TableWriter(loaded.labels, paths),
+        Format.csv: lambda: formats.CsvWriter(loaded.labels),
+        Format.json: formats.JsonLinesWriter,
     }[form]()
     head, strange, done = writer.head(), 0, 0
     try:
@@ -56,7 +61,7 @@ def predict(
                 failures.append(f"{formats.name(path)} ({found})")
                 continue
             say(writer.line(path, found))
-            done, strange = done + 1, strange + bool(found.unlike)
+            done, strange = done + 1, strange + bool(found.out_of_domain)
     except BrokenPipeError:  # `| head`: who reads has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return

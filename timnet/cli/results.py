@@ -45,9 +45,9 @@ def tables() -> None:
     write.write_tables(made, runs, workspace.tables)
     say(render.markdown(made[0]))
     say(f"{len(made)} tables in {workspace.tables}")
-    if found := leftovers(workspace, params):
+    if left := leftovers(workspace, params):
         say(
-            f"not in params.yaml any more, and in no table: {listing(map(str, found))}. "
+            f"not in params.yaml any more, and in no table: {listing(map(str, left))}. "
             "`timnet runs --prune` removes them."
         )
 

@@ -33,10 +33,10 @@ TOLERANCE = 1.0  # points of UAR
 
 
 class Protocol(StrEnum):
-    published = "published"
-    corrected = "corrected"
-    speaker = "speaker"
-    cross = "cross"
+    best_epoch = "best-epoch"
+    last_epoch = "last-epoch"
+    speaker_independent = "speaker-independent"
+    cross_corpus = "cross-corpus"
 
 
 @app.command()
@@ -158,7 +158,7 @@ def verify(
     workspace, params = open_workspace()
     params.run(run)
     results = workspace.run_results(run)
-    record = records.read_artifact(results / "run.json", records.Run)
+    record = records.read_artifact(results / "run.json", records.RunRecord)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     known = sorted(set(split["fold"].to_pylist()) - {-1})
     if fold not in known:
@@ -193,10 +193,11 @@ def verify(
     now = {
         "commit": provenance.commit(workspace.root),
         "device_name": provenance.device_name(place),
-        "versions": provenance.versions(),
     }
     for name, value in differing(now, record):
         say(f"  {name}: {value[0]} here, {value[1]} then")
+    for change in provenance.changed_versions(record):
+        say(f"  {change}")
 
 
 def _trained_with(record: dict, path: Path) -> TrainSettings:

@@ -55,16 +55,16 @@ def _show(workspace: Workspace, params: Params) -> None:
     from rich.table import Table
 
     from timnet.paper import paper
-    from timnet.paper import runs as catalogue
+    from timnet.paper import runs as paper_runs
 
     console = Console(width=None if sys.stdout.isatty() else 100)
-    for table, meaning in catalogue.TABLES.items():
+    for table, meaning in paper_runs.TABLES.items():
         shown = Table(title=f"{table}: {meaning}", title_justify="left", box=None, pad_edge=False)
         for column, width in (("run", 18), ("recordings", 38), ("in params.yaml", 14)):
             shown.add_column(column, min_width=width)
         shown.add_column("results")
-        known = catalogue.CROSS_CORPORA if table == "table-2" else paper()["fold_seed"]
-        runs = catalogue.runs(table, list(known))
+        known = paper_runs.CROSS_CORPORA if table == "table-2" else paper()["fold_seed"]
+        runs = paper_runs.runs(table, list(known))
         # pairs and ablations of a corpus on one line
         lines: dict[str, list[str]] = {}
         for name, run in runs.items():
@@ -97,16 +97,16 @@ def _corpora(run: dict) -> set[str]:
 def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -> None:
     from ruamel.yaml import YAML
 
-    from timnet.paper import runs as catalogue
+    from timnet.paper import runs as paper_runs
 
     yaml = YAML()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(workspace.params)
     corpora = list(dict.fromkeys(corpora))
-    wanted = catalogue.runs(table, corpora)
+    wanted = paper_runs.runs(table, corpora)
     if table == "table-s3":  # with the whole network, which ablations are held against
-        wanted = catalogue.runs("table-1", corpora) | wanted
+        wanted = paper_runs.runs("table-1", corpora) | wanted
     added = []
     for name, run in wanted.items():
         if name in content["runs"]:

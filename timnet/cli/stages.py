@@ -64,7 +64,7 @@ def validate(corpus: CorpusName) -> None:
         table = schemas.read(workspace.manifest(corpus), schemas.MANIFEST)
         done["work"] = len(table)
         summary = stage.validate(recipe, table, workspace.data_docs(corpus))
-        stage.refuse(summary)
+        stage.require_passed(summary)
         write_json(workspace.validation(corpus), summary)
         write_json(workspace.description(corpus), recipe.description)
     failed = [check["message"] for check in summary["checks"] if not check["passed"]]
@@ -105,7 +105,7 @@ def folds(run: RunName) -> None:
         schemas.read(workspace.manifest(corpus), schemas.MANIFEST) for corpus in settings.corpora
     ]
     number, seeds = settings.folds.number, settings.folds.seeds
-    if settings.folds.protocol == "cross":
+    if settings.folds.protocol == "cross-corpus":
         table = stage.cross_table(*manifests)
     elif number is not None and seeds is not None:
         table = stage.random_table(manifests[0], number, seeds)
@@ -180,7 +180,7 @@ def _labels_and_features(
     from timnet.dataset import features
 
     tables, records = zip(*(features.read(source, wanted) for source in sources), strict=True)
-    if run.folds.protocol == "cross":
+    if run.folds.protocol == "cross-corpus":
         return SHARED_EMOTIONS, records[0]
     return tuple(sorted(set(tables[0]["emotion"].to_pylist()))), records[0]
 

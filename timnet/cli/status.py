@@ -23,7 +23,7 @@ def status(
 
     from timnet.project.dvc import locked, repository
     from timnet.project.estimates import estimate
-    from timnet.project.locks import Busy
+    from timnet.project.locks import WorkspaceInUse
     from timnet.project.status import (
         disk,
         groups,
@@ -38,7 +38,7 @@ def status(
             if not allow_data_changes:
                 refuse_data_changes(repo)
             stale = stale_stages(repo)
-    except Busy as busy:
+    except WorkspaceInUse as busy:
         say(f"{busy}. What is stale can be told at its end.")
         return
     lock = locked(workspace.root)

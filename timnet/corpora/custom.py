@@ -61,7 +61,7 @@ def _frozen(folder: Path) -> dict[str, Any]:
             f"{path}: no such file, so {folder.name} is no corpus. Make it one with "
             f"`timnet acquire {folder.name} --csv TABLE`."
         ) from None
-    except records.Damaged as error:
+    except records.DamagedRecord as error:
         raise CorpusError(
             f"{path}: not a contract ({error}). Restore it, or delete it and run `timnet acquire "
             f"{folder.name} --csv {folder / LABELS}`."

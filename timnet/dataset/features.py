@@ -1,6 +1,6 @@
 """MFCC of a corpus, exactly as the paper's code made them, cached as Parquet.
 
-Signal and settings: `docs/features.md` says where each comes from and what it is worth.
+Signal and settings: `docs/explanation/features.md` says where each comes from and what it is worth.
 """
 
 from __future__ import annotations

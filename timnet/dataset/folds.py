@@ -3,7 +3,7 @@
 `random`: the paper's split, `KFold` over the utterances in the manifest's order. Utterances of one
 speaker, and copies of one recording, stand on both sides of it.
 `speaker`: speakers are left out, alone or in the groups that the recipe names.
-`cross`: all of one corpus is trained on, all of another is tested.
+`cross-corpus`: all of one corpus is trained on, all of another is tested.
 """
 
 from __future__ import annotations

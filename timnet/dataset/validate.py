@@ -89,7 +89,7 @@ def validate(corpus: Corpus, manifest: pa.Table, docs: Path | None) -> dict[str,
     }
 
 
-def refuse(summary: dict[str, Any]) -> None:
+def require_passed(summary: dict[str, Any]) -> None:
     """Stop at a corpus that breaks its contract; warnings alone do not stop it.
 
     Raises:

@@ -22,7 +22,7 @@ class Change:
     points: dict[str, tuple[float, float, float]]  # "uar", "war": change, low, high
 
 
-def changes(ours: Result, theirs: Result) -> dict[str, Change]:
+def compare(ours: Result, theirs: Result) -> dict[str, Change]:
     """The change of each protocol, in points with the interval of a paired bootstrap.
 
     Empty where the two have other emotions or folds of another kind, or no utterance in common.

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from timnet.evaluation.compare import Change, changes
+from timnet.evaluation.compare import Change, compare
 from timnet.evaluation.intervals import CONFIDENCE
 from timnet.evaluation.protocols import MEANING
 from timnet.evaluation.results import Result
 
-HONEST = tuple(each for each in MEANING if each != "published")  # no test fold chose the epoch
+HONEST = tuple(each for each in MEANING if each != "best-epoch")  # no test fold chose the epoch
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def judge(
             said = "New: the baseline has nothing to compare with."
             rules += [Rule(_name(run, protocol), True, said) for protocol in known]
             continue
-        found = changes(here[run], there[run])
+        found = compare(here[run], there[run])
         for protocol in (each for each in here[run].tests if each in protocols):
             rules.append(uar(_name(run, protocol), found.get(protocol), tolerance))
     corpora = sorted({corpus for result in here.values() for corpus in _corpora(result)})

@@ -15,8 +15,7 @@ from timnet.corpora.corpus import Corpus
 from timnet.dataset import features, folds, manifest
 from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, ParameterError
-from timnet.evaluation import authors_weights as keras
-from timnet.evaluation import metrics
+from timnet.evaluation import authors_weights, metrics
 from timnet.paper import paper
 from timnet.training.network import TIMNet, pad_channels
 
@@ -78,7 +77,7 @@ def read_networks(corpus: Corpus, weights: Path) -> TIMNet:
     Raises:
         ArtifactError: no such archive, or one that does not fit the corpus.
     """
-    network = keras.read_networks(weights)
+    network = authors_weights.read_networks(weights)
     if network.classes != len(corpus.labels):
         raise ArtifactError(
             f"{weights}: networks for {network.classes} emotions, while {corpus.id} has "

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-# What the folds of a run and the epoch of its predictions make of a figure.
+# What the folds of a run and the epoch of its predictions make of a score.
 PROTOCOLS = {
-    ("random", "best_on_test"): "published",
-    ("random", "last"): "corrected",
-    ("speaker", "last"): "speaker",
-    ("cross", "last"): "cross",
+    ("random", "best_on_test"): "best-epoch",
+    ("random", "last"): "last-epoch",
+    ("speaker", "last"): "speaker-independent",
+    ("cross-corpus", "last"): "cross-corpus",
 }
 MEANING = {
-    "published": "random folds, the best epoch ON THE TEST FOLD: optimistic",
-    "corrected": "random folds, the last epoch; speakers stand on both sides",
-    "speaker": "speakers left out, the last epoch",
-    "cross": "all of one corpus trained on, all of another tested, the last epoch",
+    "best-epoch": "random folds, the epoch chosen ON THE TEST FOLD: optimistic, as in the paper",
+    "last-epoch": "random folds, the last epoch; the same speakers are in train and test",
+    "speaker-independent": "speaker-independent cross-validation, the last epoch",
+    "cross-corpus": "trained on one corpus, tested on others, the last epoch",
 }

@@ -69,7 +69,7 @@ def read(results: Path) -> Result:
     Raises:
         ArtifactError: a file is missing or damaged.
     """
-    record = records.read_artifact(results / "run.json", records.Run)
+    record = records.read_artifact(results / "run.json", records.RunRecord)
     return Result(
         record, schemas.read(results / "predictions.parquet", schemas.predictions_of(record))
     )

@@ -57,7 +57,7 @@ def parts(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> Iterato
     Args:
         predictions: table of `schemas.predictions`.
         labels: the emotions in the order of their indices.
-        folds: how the run was split, "random", "speaker" or "cross".
+        folds: how the run was split, "random", "speaker" or "cross-corpus".
     """
     truth, predicted = _indices(predictions, labels)
     kinds = np.array(predictions["epoch_kind"].to_pylist())
@@ -122,7 +122,7 @@ def scores(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[s
             for speaker in sorted(set(tested.speakers))
         }
         several = len({part.fold for part in by_fold}) > 1  # held out: fitted on the other folds
-        if several and protocol != "published":  # its epochs were chosen on the test fold
+        if several and protocol != "best-epoch":  # its epochs were chosen on the test fold
             figures["calibration"] = _calibration(predictions, labels)
         result[protocol] = figures
     return result

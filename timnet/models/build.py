@@ -28,7 +28,7 @@ from timnet.errors import ArtifactError, AudioError, listing
 from timnet.evaluation import calibration, intervals, metrics, score
 from timnet.evaluation.protocols import MEANING
 from timnet.models import model as models
-from timnet.models import out_of_domain as novelty
+from timnet.models import out_of_domain
 from timnet.models.card import Calibration, Card, FeatureRecord, Figures, Source
 from timnet.models.out_of_domain import Measurement
 from timnet.models.predict import Model
@@ -41,7 +41,7 @@ DESCRIBED = ("title", "language", "licence", "citation", "source")  # of the cor
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedRun:
     """What a trained run left; of several seeds the first, for a model has one network a fold."""
 
     name: str
@@ -67,7 +67,7 @@ class Recordings:
     measured: list[Measurement]
 
 
-def read_run(name: str, folder: Path, record: dict[str, Any]) -> Run:
+def read_run(name: str, folder: Path, record: dict[str, Any]) -> TrainedRun:
     """A run as `timnet train` leaves it.
 
     Args:
@@ -98,13 +98,13 @@ def read_run(name: str, folder: Path, record: dict[str, Any]) -> Run:
             place, {key: torch.from_numpy(value[row]) for key, value in weights.items()}
         )
     same = pc.and_(pc.equal(table["fold_seed"], fold_seed), pc.equal(table["seed"], seed))
-    return Run(name, record, table.filter(same), networks.eval())
+    return TrainedRun(name, record, table.filter(same), networks.eval())
 
 
-def listen(
+def read_recordings(
     manifest: pa.Table,
     folder: Path,
-    run: Run,
+    run: TrainedRun,
     workers: int,
     progress: Callable[[int], None] | None = None,
 ) -> Recordings:
@@ -127,7 +127,7 @@ def listen(
     table = manifest.filter(pc.is_in(manifest["emotion"], pa.array(run.labels)))
     filters = features.mel_filters()
 
-    def hear(name: str) -> tuple[np.ndarray, Measurement] | str:
+    def read(name: str) -> tuple[np.ndarray, Measurement] | str:
         try:
             with features.opened(folder / name) as file:
                 samples, rate = file.read(dtype="float32"), file.samplerate
@@ -135,29 +135,31 @@ def listen(
         except AudioError as error:
             return f"{name} ({error})"
         mfcc = features.mfcc(samples, rate, run.settings, filters)
-        return mfcc, novelty.measure(samples, rate, mfcc, run.settings)
+        return mfcc, out_of_domain.measure(samples, rate, mfcc, run.settings)
 
-    heard = []
+    results = []
     with ThreadPoolExecutor(workers) as pool:
-        for each in pool.map(hear, table["path"].to_pylist()):
-            heard.append(each)
+        for each in pool.map(read, table["path"].to_pylist()):
+            results.append(each)
             if progress:
                 progress(1)
-    broken = [each for each in heard if isinstance(each, str)]
+    broken = [each for each in results if isinstance(each, str)]
     if broken:
         raise AudioError(f"{folder}: recordings that cannot be read: {listing(broken, 20)}.")
-    mfcc, measured = zip(*heard, strict=True)
+    mfcc, measured = zip(*results, strict=True)
     return Recordings(table, np.stack(mfcc), list(measured))
 
 
-def of_folds(name: str, run: Run, recordings: Recordings, description: dict[str, Any]) -> Model:
+def of_folds(
+    name: str, run: TrainedRun, recordings: Recordings, description: dict[str, Any]
+) -> Model:
     """The model whose networks are those of the folds."""
     return _model(name, "folds", run, recordings, description, run.networks, run.record)
 
 
 def of_whole(
     name: str,
-    run: Run,
+    run: TrainedRun,
     recordings: Recordings,
     description: dict[str, Any],
     provenance: dict[str, Any],
@@ -205,7 +207,7 @@ def of_whole(
     )
 
 
-def _identity(recordings: Recordings, run: Run, device: str) -> str:
+def _identity(recordings: Recordings, run: TrainedRun, device: str) -> str:
     """Hash of all that a checkpoint's numbers depend on."""
     told = [run.record["train"], run.record["seeds"], run.labels, device, torch.__version__]
     identity = hashlib.sha256(json.dumps(told).encode())
@@ -219,14 +221,14 @@ def _identity(recordings: Recordings, run: Run, device: str) -> str:
 def _model(
     name: str,
     networks: Literal["folds", "whole"],
-    run: Run,
+    run: TrainedRun,
     recordings: Recordings,
     description: dict[str, Any],
     trained: TIMNet,
     record: dict[str, Any],
 ) -> Model:
     speakers = recordings.table["speaker"].to_pylist()
-    reference = novelty.reference(recordings.measured, speakers)
+    reference = out_of_domain.reference(recordings.measured, speakers)
     card = Card(
         name=name,
         networks=networks,
@@ -252,7 +254,7 @@ def _model(
     return Model(card, trained, reference)
 
 
-def figures(run: Run) -> list[Figures]:
+def figures(run: TrainedRun) -> list[Figures]:
     """What the folds' networks reach, a protocol each; of cross runs on the other corpus."""
     result = []
     folds, classes = run.record["folds"]["protocol"], len(run.labels)
@@ -282,7 +284,7 @@ def figures(run: Run) -> list[Figures]:
     return result
 
 
-def calibrated(run: Run) -> Calibration:
+def calibrated(run: TrainedRun) -> Calibration:
     """The temperature of all that was held out, and what it mends."""
     kinds = np.array(run.predictions["epoch_kind"].to_pylist())
     rows = kinds == ("last" if "last" in kinds else "best_on_test")

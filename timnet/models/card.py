@@ -59,7 +59,7 @@ class Calibration(_Section):
 
 
 class Typical(_Section):
-    """`novelty.Reference` without its arrays."""
+    """`out_of_domain.Reference` without its arrays."""
 
     seconds: Range
     longest: Positive
@@ -123,6 +123,30 @@ def terms(card: Card) -> str:
     return f"{told}; cite {data.citation}" if cited else told
 
 
+def in_short(card: Card) -> str:
+    """What a model is and how far to trust it, in a few lines for somebody who chose none."""
+    data, chance = card.data, 100 / len(card.labels)
+    lines = [
+        f"{card.name}: TIM-Net trained on {data.title} ({data.language}, {data.speakers} speakers)."
+        f" It tells apart {', '.join(card.labels)}.",
+    ]
+    unseen = [each for each in card.figures if each.protocol.startswith("speaker")]
+    if unseen:
+        score = unseen[0]
+        low, high = score.uar_interval
+        lines.append(
+            f"On unseen speakers of that corpus it scores {score.uar:.1f} % UAR (unweighted "
+            f"average recall; 95 % CI {low:.1f} to {high:.1f}, chance {chance:.1f} %)."
+        )
+    else:
+        lines.append("Its score on unseen speakers is not known.")
+    lines.append(
+        "Expect less with other languages, rooms and microphones, and with emotions that are not "
+        "acted."
+    )
+    return "\n".join(lines)
+
+
 def markdown(card: Card) -> str:
     """The card as a page."""
     data, made = card.data, card.features
@@ -163,7 +187,7 @@ def markdown(card: Card) -> str:
 
 def _across(card: Card) -> bool:
     """Whether the run tested on another corpus: one network, trained on all of its own."""
-    return any(each.protocol == "cross" for each in card.figures)
+    return any(each.protocol == "cross-corpus" for each in card.figures)
 
 
 def _networks(card: Card) -> str:

@@ -25,7 +25,7 @@ def name(path: Path) -> str:
     )
 
 
-class Table:
+class TableWriter:
     """For a terminal: a line a recording, below it what there is to say of it."""
 
     def __init__(self, labels: tuple[str, ...], paths: list[Path]) -> None:
@@ -35,7 +35,7 @@ class Table:
     def head(self) -> str:
         return (
             f"{'recording':{self.wide}}  {'emotion':{self.label}}     p  "
-            f"{'or':{self.label}}     p  votes  heard"
+            f"{'or':{self.label}}     p  votes  length"
         )
 
     def line(self, path: Path, found: Prediction) -> str:
@@ -46,10 +46,10 @@ class Table:
         lines = [
             f"{shown:{self.wide}}  {found.emotion:{self.label}}  {found.probability:.2f}  "
             f"{found.labels[second]:{self.label}}  {found.probabilities[second]:.2f}  "
-            f"{f'{found.votes}/{found.networks}':>5}  {_heard(found)}"
+            f"{f'{found.votes}/{found.networks}':>5}  {_length(found)}"
         ]
-        if found.unlike:
-            lines.append(f"  unlike the training set: {', '.join(found.unlike)}")
+        if found.out_of_domain:
+            lines.append(f"  unlike the training set: {', '.join(found.out_of_domain)}")
         if len(found.timeline) > 1:
             lines += [
                 f"  {_clock(part.start)} to {_clock(part.end)}  "
@@ -59,7 +59,7 @@ class Table:
         return "\n".join(lines)
 
 
-class Csv:
+class CsvWriter:
     """A row a recording, with the probability of each emotion; RFC 4180."""
 
     def __init__(self, labels: tuple[str, ...]) -> None:
@@ -67,17 +67,17 @@ class Csv:
 
     def head(self) -> str:
         return _row(
-            ["recording", "seconds", "emotion", *self.labels, "votes", "networks", "unlike"]
+            ["recording", "seconds", "emotion", *self.labels, "votes", "networks", "out_of_domain"]
         )
 
     def line(self, path: Path, found: Prediction) -> str:
         figures = [f"{value:.4f}" for value in found.probabilities]
-        reasons = "; ".join(found.unlike)
+        reasons = "; ".join(found.out_of_domain)
         cells = [found.emotion, *figures, found.votes, found.networks, reasons]
         return _row([os.fsencode(path).decode("utf-8", "replace"), f"{found.seconds:.3f}", *cells])
 
 
-class Json:
+class JsonLinesWriter:
     """One object a line (JSON Lines), with the windows of long sound."""
 
     def head(self) -> None:
@@ -94,8 +94,8 @@ class Json:
             },
             "votes": found.votes,
             "networks": found.networks,
-            "unlike": found.unlike,
-            "heard": found.heard.round(3).tolist(),
+            "out_of_domain": found.out_of_domain,
+            "windows": found.windows.round(3).tolist(),
             "timeline": [
                 {
                     "start": round(part.start, 3),
@@ -115,10 +115,10 @@ def _row(cells: list) -> str:
     return text.getvalue()
 
 
-def _heard(found: Prediction) -> str:
-    if len(found.heard) > 1:
-        return f"{found.seconds:.0f} s in {len(found.heard)} windows"
-    start, end = found.heard[0]
+def _length(found: Prediction) -> str:
+    if len(found.windows) > 1:
+        return f"{found.seconds:.0f} s in {len(found.windows)} windows"
+    start, end = found.windows[0]
     if end - start < found.seconds - 0.01:
         return f"the middle of {found.seconds:.1f} s"
     return f"{found.seconds:.1f} s"

@@ -26,6 +26,7 @@ from timnet.training.network import VARIANTS, TIMNet
 ENDING = ".safetensors"
 FORMAT = "timnet-model-1"  # key of the card in the file's header
 _ANEW = "Get the file again, or make it anew with `timnet model`."
+IN_THE_BOX = Path(__file__).with_name("emodb.safetensors")  # comes with the package
 MAX_BYTES = 2_000_000_000  # no stack of TIM-Nets is near that
 
 
@@ -154,10 +155,25 @@ def typical(reference: Reference) -> Typical:
     return Typical(**{name: values[name] for name in Typical.model_fields})
 
 
+def in_the_box() -> Path:
+    """The file of the model that comes with the package.
+
+    Raises:
+        ArtifactError: this installation has none.
+    """
+    if not IN_THE_BOX.is_file():
+        raise ArtifactError(
+            "this installation brings no model. Name one: `--model emovo` of build/models/, or a "
+            "file."
+        )
+    return IN_THE_BOX
+
+
 def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     """The file of a model: `name` itself if it is one, else `<name>.safetensors` in `models`.
 
-    A version (`emovo@v1.2`) is also the newest of those that it begins (`emovo@v1.2.5`).
+    A version (`emovo@v1.2`) is also the newest of those that it begins (`emovo@v1.2.5`). The
+    model that comes with the package is found by its name too, if `models` has no other of it.
 
     Raises:
         ArtifactError: neither is there; says which are.
@@ -167,6 +183,8 @@ def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     path = models / f"{name}{ENDING}"
     if path.is_file():
         return path
+    if str(name) == IN_THE_BOX.stem and IN_THE_BOX.is_file():
+        return IN_THE_BOX
     if "@" in str(name):
         fitting = [file for file in models.glob(f"*{ENDING}") if file.name.startswith(f"{name}.")]
         if fitting:

@@ -41,7 +41,7 @@ class Reference:
     mean: np.ndarray  # (ENVELOPE,)
     precision: np.ndarray  # (ENVELOPE, ENVELOPE), inverse of the covariance
 
-    def unlike(self, found: Measurement, settings: FeatureSettings) -> list[str]:
+    def out_of_domain(self, found: Measurement, settings: FeatureSettings) -> list[str]:
         """In what a recording is unlike these, in words; nothing if it is like them."""
         if found.level < SILENCE + 1:
             return ["silence"]

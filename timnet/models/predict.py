@@ -23,7 +23,7 @@ from timnet.dataset import features, manifest
 from timnet.dataset.features import FeatureSettings
 from timnet.errors import AudioError
 from timnet.evaluation import calibration
-from timnet.models import out_of_domain as novelty
+from timnet.models import out_of_domain
 from timnet.models.card import Card
 from timnet.models.out_of_domain import Measurement, Reference
 from timnet.training.network import TIMNet, pad_channels
@@ -48,8 +48,8 @@ class Prediction:
 
     labels: tuple[str, ...]
     seconds: float
-    unlike: list[str]  # in what the recording is unlike the training set, in words
-    heard: np.ndarray  # (windows, 2) start and end, s
+    out_of_domain: list[str]  # in what the recording is unlike the training set, in words
+    windows: np.ndarray  # (windows, 2) start and end, s
     logits: np.ndarray  # (windows, networks, K) float32
     temperature: float
 
@@ -88,7 +88,7 @@ class Prediction:
         winners = of_window.argmax(1)
         first = np.flatnonzero(np.diff(winners, prepend=-1))
         last = [*first[1:], len(winners)]
-        middle = self.heard.mean(1)
+        middle = self.windows.mean(1)
         cuts = [0.0, *((middle[i - 1] + middle[i]) / 2 for i in first[1:]), self.seconds]
         return [
             Segment(
@@ -148,7 +148,7 @@ class Model:
 
 
 @dataclass
-class _Hearing:
+class _Analysis:
     """A recording on its way through the networks."""
 
     seconds: float = 0.0
@@ -160,11 +160,11 @@ class _Hearing:
     def prediction(self, model: Model) -> Prediction | str:
         if self.refused:
             return self.refused
-        found = novelty.together(self.measured, self.seconds)
+        found = out_of_domain.together(self.measured, self.seconds)
         return Prediction(
             model.labels,
             self.seconds,
-            model.reference.unlike(found, model.settings),
+            model.reference.out_of_domain(found, model.settings),
             np.array(self.windows),
             np.stack(self.logits),
             model.card.calibration.temperature,
@@ -189,9 +189,13 @@ def of_signal(model: Model, signal: np.ndarray, sample_rate: int, single: bool) 
         taken, rest = rest[:samples], rest[samples:]
         return taken
 
-    hearing = _Hearing()
-    _answer(model, single, ((hearing, mfcc) for mfcc in _hear(model, read, sample_rate, hearing)))
-    prediction = hearing.prediction(model)
+    analysis = _Analysis()
+    _run_networks(
+        model,
+        single,
+        ((analysis, mfcc) for mfcc in _features_of_windows(model, read, sample_rate, analysis)),
+    )
+    prediction = analysis.prediction(model)
     assert isinstance(prediction, Prediction)
     return prediction
 
@@ -221,40 +225,42 @@ def of_files(
 
 
 def _of_chunk(model: Model, paths: list[Path], single: bool) -> list[Prediction | str]:
-    hearings = [_Hearing() for _ in paths]
+    analyses = [_Analysis() for _ in paths]
 
-    def heard() -> Iterator[tuple[_Hearing, np.ndarray]]:
-        for path, hearing in zip(paths, hearings, strict=True):
+    def all_windows() -> Iterator[tuple[_Analysis, np.ndarray]]:
+        for path, analysis in zip(paths, analyses, strict=True):
             try:
                 with features.opened(path) as file:
                     if fault := manifest.cut_off(file.extra_info):
                         raise AudioError(fault)
                     read = partial(file.read, dtype="float32")
-                    for mfcc in _hear(model, read, file.samplerate, hearing):
-                        yield hearing, mfcc
-                    samples = round(hearing.seconds * file.samplerate)
+                    for mfcc in _features_of_windows(model, read, file.samplerate, analysis):
+                        yield analysis, mfcc
+                    samples = round(analysis.seconds * file.samplerate)
                     if samples != file.frames:  # told by no header, but by an end too early
                         raise AudioError(
                             f"cut off: {samples} samples where {file.frames} are announced"
                         )
             except AudioError as error:
-                hearing.refused = str(error)
+                analysis.refused = str(error)
 
-    _answer(model, single, heard())
-    return [hearing.prediction(model) for hearing in hearings]
+    _run_networks(model, single, all_windows())
+    return [analysis.prediction(model) for analysis in analyses]
 
 
-def _hear(model: Model, read: Read, rate: int, hearing: _Hearing) -> Iterator[np.ndarray]:
-    """Features of each window of a recording, (T, C); what else is known of it to `hearing`."""
+def _features_of_windows(
+    model: Model, read: Read, rate: int, analysis: _Analysis
+) -> Iterator[np.ndarray]:
+    """Features of each window of a recording, (T, C); what else is known of it to `analysis`."""
     longest = math.ceil(model.reference.longest * rate)
     window = min(round(model.window * rate), longest)
     for start, samples in windows(read, longest, window):
         features.check_samples(samples)
-        hearing.seconds = (start + len(samples)) / rate
+        analysis.seconds = (start + len(samples)) / rate
         mfcc = features.mfcc(samples, rate, model.settings)
-        hearing.measured.append(novelty.measure(samples, rate, mfcc, model.settings))
+        analysis.measured.append(out_of_domain.measure(samples, rate, mfcc, model.settings))
         outside = max(len(samples) - window, 0) / 2  # of the middle, of a recording heard once
-        hearing.windows.append(((start + outside) / rate, hearing.seconds - outside / rate))
+        analysis.windows.append(((start + outside) / rate, analysis.seconds - outside / rate))
         yield mfcc
 
 
@@ -290,14 +296,16 @@ def windows(read: Read, longest: int, window: int) -> Iterator[tuple[int, np.nda
         yield first + len(buffer) - window, last
 
 
-def _answer(model: Model, single: bool, heard: Iterator[tuple[_Hearing, np.ndarray]]) -> None:
+def _run_networks(
+    model: Model, single: bool, prepared: Iterator[tuple[_Analysis, np.ndarray]]
+) -> None:
     """Send windows through the networks, BATCH at a time; the logits to their recordings."""
     network = model.network
     asked = 1 if single else network.networks
-    while batch := list(islice(heard, BATCH)):
+    while batch := list(islice(prepared, BATCH)):
         values = torch.from_numpy(np.stack([mfcc for _, mfcc in batch])).transpose(0, 1)
         values = pad_channels(values, network.width)[None].contiguous()
         # one network after the other: its activations stay in the cache
         logits = [network(values, rows=slice(row, row + 1))[0][0] for row in range(asked)]
-        for (hearing, _), answer in zip(batch, torch.stack(logits, 1).numpy(), strict=True):
-            hearing.logits.append(answer)
+        for (analysis, _), answer in zip(batch, torch.stack(logits, 1).numpy(), strict=True):
+            analysis.logits.append(answer)

@@ -13,7 +13,7 @@ from typing import Any
 
 from timnet import records
 from timnet.errors import ArtifactError, TimnetError, listing
-from timnet.project.locks import Busy, at_work, refuse_at_work
+from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
 
 PATIENCE = 5.0  # s that another DVC has to end what it writes
 
@@ -26,22 +26,22 @@ def repository(root: Path) -> Iterator[Any]:
     and what DVC's own state knows by size and time is not hashed at all.
 
     Raises:
-        Busy: another process works on the workspace with DVC.
+        WorkspaceInUse: another process works on the workspace with DVC.
         TimnetError: there is none, or its files are damaged.
     """
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo, lock_repo
 
-    if told := at_work(root):
-        raise Busy(told)
+    if told := running_dvc(root):
+        raise WorkspaceInUse(told)
     try:
         with Repo(str(root)) as repo, lock_repo(repo):
             _look_once(repo)
             yield repo
     except LockError as error:
-        refuse_at_work(root, str(error))
-        raise Busy(str(error)) from None
+        raise_if_in_use(root, str(error))
+        raise WorkspaceInUse(str(error)) from None
     except DvcException as error:
         raise TimnetError(f"DVC: {error}") from None
 
@@ -150,7 +150,7 @@ def read_noted(path: Path, shape: Any) -> Any:
     """
     try:
         return records.read_yaml(path, shape)
-    except records.Damaged as error:
+    except records.DamagedRecord as error:
         raise ArtifactError(
             f"{path}: {error}. Take it from git: `git checkout -- {path.name}`."
         ) from None
@@ -160,13 +160,13 @@ def ask_dvc(root: Path, *arguments: str) -> str:
     """What a `dvc` command prints.
 
     Raises:
-        Busy: another process works on what it needs.
+        WorkspaceInUse: another process works on what it needs.
         TimnetError: it fails.
     """
     result = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True
     )
     if result.returncode:
-        refuse_at_work(root, result.stderr)
+        raise_if_in_use(root, result.stderr)
         raise TimnetError(f"`dvc {' '.join(arguments)}` failed: {result.stderr.strip()}")
     return result.stdout

@@ -99,7 +99,11 @@ def _speeds(workspace: Workspace, params: Params) -> dict[str, float]:
         try:
             took = records.read(path, records.Time)
             kind = took.get("kind") or _kind(path.stem, params)
-        except (FileNotFoundError, records.Damaged, KeyError):  # KeyError: a run that is no more
+        except (
+            FileNotFoundError,
+            records.DamagedRecord,
+            KeyError,
+        ):  # KeyError: a run that is no more
             continue
         if kind is not None and "work" in took and took["seconds"] > 0:
             work[kind] = work.get(kind, 0.0) + took["work"]
@@ -152,7 +156,7 @@ def _folds(workspace: Workspace, run: Run, name: str) -> int | None:
         return 1
     if run.folds.number:
         return run.folds.number
-    with suppress(FileNotFoundError, schemas.Damaged):
+    with suppress(FileNotFoundError, schemas.DamagedTable):
         table = schemas.read(workspace.folds(name), schemas.FOLDS)
         return len(set(table["fold"].to_pylist()) - {-1})
     with suppress(CorpusError):  # a custom corpus whose folder is not here

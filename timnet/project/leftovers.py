@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from timnet.errors import ArtifactError, listing
@@ -13,7 +14,7 @@ from timnet.project.params import Params
 
 def leftovers(workspace: Workspace, params: Params) -> list[Path]:
     """What stages made for runs and corpora that are no more, below results/."""
-    places = {
+    places: dict[Path, Collection[str]] = {
         workspace.runs: params.runs,
         workspace.figures("any").parent: params.runs,
         workspace.validations: params.corpora,

@@ -9,11 +9,11 @@ from timnet.errors import TimnetError
 from timnet.paths import Workspace
 
 
-class Busy(TimnetError):
+class WorkspaceInUse(TimnetError):
     """Another process works on the workspace with DVC."""
 
 
-def at_work(root: Path) -> str | None:
+def running_dvc(root: Path) -> str | None:
     """A sentence about the processes that run stages here, such as
 
         `dvc repro` (process 1489) is at work: train@emovo-random, 17 of 20 fold-epochs
@@ -33,20 +33,20 @@ def at_work(root: Path) -> str | None:
     )
 
 
-def refuse_at_work(root: Path, said: str) -> None:
+def raise_if_in_use(root: Path, said: str) -> None:
     """Say who is at work where DVC failed for that reason; what it says itself is to delete a lock.
 
     Args:
         said: by DVC, to standard error.
 
     Raises:
-        Busy: who it is.
+        WorkspaceInUse: who it is.
     """
-    if ("is busy, it is being blocked by" in said) and (told := at_work(root)):
-        raise Busy(told)
+    if ("is busy, it is being blocked by" in said) and (told := running_dvc(root)):
+        raise WorkspaceInUse(told)
     if "Unable to acquire lock" in said:  # nobody else's is left behind: the system takes it back
         owner = (root / ".dvc" / "tmp" / "lock").read_text(encoding="utf-8").strip()
-        raise Busy(f"another `dvc` (process {owner}) is at work")
+        raise WorkspaceInUse(f"another `dvc` (process {owner}) is at work")
 
 
 def _writing(root: Path) -> dict[str, dict]:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from timnet.corpora import CORPORA, CUSTOM
 from timnet.dataset.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
 from timnet.errors import ParameterError, suggestion
-from timnet.records import Damaged, read_yaml
+from timnet.records import DamagedRecord, read_yaml
 
 _SHORT = reprlib.Repr()  # for what YAML's aliases can make endless
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
@@ -79,7 +79,7 @@ class Train(_Section):
 
 
 class Folds(_Section):
-    protocol: Literal["random", "speaker", "cross"]
+    protocol: Literal["random", "speaker", "cross-corpus"]
     number: Annotated[int, Field(ge=2, le=1000)] | None = None
     seeds: Seeds | None = None
 
@@ -90,8 +90,8 @@ class Folds(_Section):
             raise ValueError("protocol random needs number and seeds")
         if self.protocol == "speaker" and given:
             raise ValueError("protocol speaker takes its folds from the recipe, no number or seeds")
-        if self.protocol == "cross" and given:
-            raise ValueError("protocol cross tests on another corpus, no number or seeds")
+        if self.protocol == "cross-corpus" and given:
+            raise ValueError("protocol cross-corpus tests on another corpus, no number or seeds")
         return self
 
 
@@ -102,7 +102,7 @@ class Network(_Section):
 
 class Run(_Section):
     trained_on: str
-    tested_on: str  # the same corpus, but under protocol cross
+    tested_on: str  # the same corpus, but under protocol cross-corpus
     signal_length: SignalLength
     folds: Folds
     network: Network
@@ -156,9 +156,9 @@ class Params(_Section):
                 if corpus not in self.corpora:
                     near = suggestion(corpus, self.corpora) or " Add it there."
                     raise ValueError(f"runs.{name}: no corpus {corpus!r} in corpora.{near}")
-            if (run.folds.protocol == "cross") != (run.trained_on != run.tested_on):
+            if (run.folds.protocol == "cross-corpus") != (run.trained_on != run.tested_on):
                 raise ValueError(
-                    f"runs.{name}: protocol cross trains on one corpus and is tested on another; "
+                    f"runs.{name}: cross-corpus folds train on one corpus and test on another; "
                     "the other protocols need trained_on and tested_on to be the same"
                 )
             for corpus, needed in zip(run.corpora, run.features, strict=True):
@@ -217,7 +217,7 @@ def read(path: Path) -> Params:
         ) from None
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from None
-    except Damaged as error:
+    except DamagedRecord as error:
         raise ParameterError(f"{path}: {error}") from None
     if not isinstance(content, dict):
         raise ParameterError(f"{path}: empty; expected {', '.join(Params.model_fields)}.")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from timnet import records
+from timnet.paths import Workspace
 from timnet.project import git
+from timnet.records import RunRecord
 
 # What decides a run's numbers besides its inputs; results and locks change while stages run.
 SOURCES = ("timnet", "params.yaml", "dvc.yaml", "data.dvc", "constraints.txt")
@@ -48,6 +53,46 @@ def versions() -> dict[str, str]:
         "numpy": numpy.__version__,
         "torch": torch.__version__,
     }
+
+
+def changed_versions(record: RunRecord) -> list[str]:
+    """What a run was made with in other versions than are installed here, a sentence each.
+
+    No stage is stale by it: whether numbers change is for `timnet verify` to say.
+    """
+    made_with = {
+        "trained with": {name: of for name, of in record["versions"].items() if name != "timnet"},
+        "features made with": record["features"].get("libraries", {}),
+    }
+    said = []
+    for what, then in made_with.items():
+        here = {name: _installed(name) for name in then}
+        differ = [name for name in then if here[name] != then[name]]
+        said += [f"{what} {name} {then[name]}, here {here[name]}" for name in differ]
+    return said
+
+
+def _installed(name: str) -> str:
+    """A version, by what the installation says: importing torch to ask it takes seconds."""
+    if name == "python":
+        return platform.python_version()
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def runs_by_change(root: Path, runs: Iterable[str]) -> dict[str, list[str]]:
+    """Those of the runs with results whose versions are no more those installed, by sentence."""
+    workspace, found = Workspace(root), dict[str, list[str]]()
+    for run in runs:
+        try:
+            record = records.read(workspace.run_results(run) / "run.json", records.RunRecord)
+        except (FileNotFoundError, records.DamagedRecord):  # other stages speak of it
+            continue
+        for change in changed_versions(record):
+            found.setdefault(change, []).append(run)
+    return found
 
 
 def device_name(device: str) -> str:

@@ -59,13 +59,13 @@ def result_of(root: Path, commit: str, run: str) -> Result:
     from timnet.evaluation.results import Result
 
     folder = PLACES.run_results(run)
-    record = json_of(root, commit, folder / "run.json", records.Run)
+    record = json_of(root, commit, folder / "run.json", records.RunRecord)
     path = folder / "predictions.parquet"
     try:
         predictions = schemas.parse(
             io.BytesIO(show(root, commit, path)), schemas.predictions_of(record)
         )
-    except schemas.Damaged as error:
+    except schemas.DamagedTable as error:
         raise _unusable(path, commit, error) from None
     return Result(record, predictions)
 
@@ -86,7 +86,7 @@ def json_of(root: Path, commit: str, path: Path, shape: Any) -> Any:
 
     try:
         return records.parse(show(root, commit, path), shape)
-    except records.Damaged as error:
+    except records.DamagedRecord as error:
         raise _unusable(path, commit, error) from None
 
 

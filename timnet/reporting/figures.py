@@ -197,7 +197,7 @@ def protocols(rows: list[tuple[str, str, dict, float, float | None]]) -> Figure:
     if any(printed is not None for *_, printed in rows):
         axes.plot([], [], "D", color="black", mfc="none", ms=7, label="the paper")
     axes.plot([], [], **CHANCE, label="chance")
-    axes.set_yticks(range(len(rows)), [f"{corpus}, {protocol}" for corpus, protocol, *_ in rows])
+    axes.set_yticks(range(len(rows)), [f"{corpus}\n{protocol}" for corpus, protocol, *_ in rows])
     axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(len(rows) - 0.5, -0.7))
     axes.grid(axis="x", alpha=0.25)
     figure.legend(
@@ -208,8 +208,9 @@ def protocols(rows: list[tuple[str, str, dict, float, float | None]]) -> Figure:
         columnspacing=1.2,
         handletextpad=0.4,
     )
-    below = "published: the best epoch ON THE TEST FOLD, optimistic\nspeaker: speakers left out"
-    _title(axes, "What each step of honesty costs", below)
+    below = "best-epoch: chosen ON THE TEST FOLD, optimistic\n"
+    below += "last-epoch: the same speakers in train and test"
+    _title(axes, "UAR under increasingly strict evaluation", below)
     return figure
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from timnet import records
 from timnet.errors import ParameterError
 from timnet.evaluation import results
-from timnet.evaluation.compare import changes
+from timnet.evaluation.compare import compare
 from timnet.paths import Workspace
 from timnet.reporting import tables
 from timnet.reporting.render import Table
@@ -24,7 +24,7 @@ def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
     found = []
     for name in names:
         folder = workspace.run_results(name)
-        record = records.read_artifact(folder / "run.json", records.Run)
+        record = records.read_artifact(folder / "run.json", records.RunRecord)
         scores = records.read_artifact(folder / "scores.json", records.Scores)
         found.append(ScoredRun(name, record, scores))
     if not found:
@@ -61,7 +61,7 @@ def all_tables(
         described: as of `descriptions`, of the same corpora.
     """
     losses = {
-        run.name: changes(
+        run.name: compare(
             results.read(workspace.run_results(run.name)),
             results.read(workspace.run_results(whole.name)),
         )

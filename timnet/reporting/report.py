@@ -17,7 +17,7 @@ from timnet.reporting.tables import GAIN, ScoredRun
 CAPTIONS = {
     "confusion": "Confusion matrix, a row a true emotion.",
     "curves": "Loss and accuracy. The test curves are looked at, never selected on, but for "
-    "`published`.",
+    "`best-epoch`.",
     "fused": "What the network hears, by emotion and by speaker: where speakers form islands in a "
     "run over random folds, it knows voices. With speakers left out each has a network of their "
     "own, and islands say nothing.",

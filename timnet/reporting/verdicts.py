@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from timnet.evaluation import protocols, score
-from timnet.evaluation.compare import changes
+from timnet.evaluation.compare import compare
 from timnet.evaluation.gate import Rule
 from timnet.evaluation.intervals import CONFIDENCE, METRICS
 from timnet.evaluation.results import Result
@@ -84,7 +84,7 @@ def compare_table(
 
 def _compared(run: str, ours: Result, theirs: Result) -> list[list[Cell]]:
     """A row a protocol and figure of a run that both have."""
-    found, rows = changes(ours, theirs), []
+    found, rows = compare(ours, theirs), []
     new, old = (_pooled(result) for result in (ours, theirs))
     for protocol in (each for each in protocols.MEANING if each in new):
         change = found.get(protocol)

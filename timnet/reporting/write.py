@@ -23,6 +23,6 @@ def write_tables(made: list[Table], runs: list[ScoredRun], folder: Path) -> None
         (run.corpus, protocol, scored, run.chance, tables.printed(run, protocol)[0])
         for run in sorted(runs, key=lambda run: run.corpus)
         for protocol, scored in run.by_protocol()
-        if run.variant == "tim-net" and protocol != "cross"
+        if run.variant == "tim-net" and protocol != "cross-corpus"
     ]
     figures.save(figures.protocols(rows), folder / made[0].name)

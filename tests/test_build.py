@@ -1,0 +1,220 @@
+"""Models of a run, in a workspace that DVC reproduced."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import commit, edit, run
+
+from timnet import corpora, schemas
+from timnet.cli import models as use
+from timnet.errors import ArtifactError, ParameterError, TrainingError
+from timnet.models import build, model
+from timnet.project import params
+
+PROVENANCE = {"commit": "0123456789", "device_name": "none", "versions": {}}
+
+
+def trained(workspace: Path, name: str = "demo-speaker") -> build.TrainedRun:
+    folder = workspace / "build/train" / name
+    return build.read_run(name, folder, json.loads((folder / "run.json").read_text()))
+
+
+def heard(workspace: Path, of: build.TrainedRun) -> build.Recordings:
+    table = schemas.read(workspace / "build/manifest/demo.parquet", schemas.MANIFEST)
+    return build.read_recordings(table, workspace / "data/demo", of, 2)
+
+
+def test_a_model_is_packed_from_its_run(reproduced: Path) -> None:
+    made = model.load(reproduced / "build/models/demo.safetensors")
+    card = made.card
+    record = json.loads((reproduced / "results/runs/demo-speaker/run.json").read_text())
+    metrics = json.loads((reproduced / "results/runs/demo-speaker/metrics.json").read_text())
+    assert made.network.networks == 6  # speakers
+    assert (card.name, card.run, card.commit) == ("demo", "demo-speaker", record["commit"])
+    assert card.training == record["train"]
+    assert card.features.model_dump(mode="json") == record["features"]
+    (figures,) = card.figures
+    assert figures.protocol == "speaker-independent"
+    assert figures.uar == pytest.approx(metrics["speaker-independent"]["uar"], abs=0.006)
+    assert figures.uar_interval[0] <= figures.uar <= figures.uar_interval[1]
+    assert list(figures.uar_by_speaker) == [f"s{n}" for n in range(1, 7)]
+    assert card.calibration.error_after < card.calibration.error_before
+    assert made.reference.longest == pytest.approx(max(card.typical.seconds), abs=0.3)
+
+
+def test_its_networks_say_of_a_file_what_evaluation_said(reproduced: Path) -> None:
+    made, of = model.load(reproduced / "build/models/demo.safetensors"), trained(reproduced)
+    rows = of.predictions.slice(0, 40).to_pylist()
+    paths = {
+        row["utterance"]: reproduced / "data/demo" / row["path"]
+        for row in schemas.read(reproduced / "build/manifest/demo.parquet").to_pylist()
+    }
+    found = made.predict_files([paths[row["utterance"]] for row in rows])
+    for row, (_, each) in zip(rows, found, strict=True):
+        np.testing.assert_allclose(each.logits[0, row["fold"]], row["logits"], atol=1e-4)
+
+
+def test_the_first_of_several_draws_is_taken(workspace: Path) -> None:
+    """A run of two fold seeds is packed as if it had the first alone."""
+    folder = workspace / "build/train/demo-random"
+    one = trained(workspace, "demo-random")
+    with np.load(folder / "weights.npz") as file:
+        twice = {name: np.concatenate((file[name], file[name])) for name in file.files}
+    twice["fold_seed"][len(twice["fold_seed"]) // 2 :] = 9
+    (folder / "weights.npz").unlink()
+    np.savez(folder / "weights.npz", allow_pickle=False, **twice)
+    again = trained(workspace, "demo-random")
+    assert again.networks.networks == one.networks.networks == 5
+    assert {each.protocol for each in build.figures(again)} == {"best-epoch", "last-epoch"}
+
+
+def test_packing_again_gives_the_same_bytes(workspace: Path) -> None:
+    path = workspace / "build/models/demo.safetensors"
+    before = path.read_bytes()
+    said = run(workspace, "timnet", "model", "demo").stdout
+    assert path.read_bytes() == before
+    assert "demo: 6 networks of Synthetic demo in build/models/demo.safetensors" in said
+    assert "expected calibration error" in said
+    assert "whose terms bind the model too: Apache-2.0" in said
+
+
+def test_one_network_of_the_whole_corpus(workspace: Path) -> None:
+    said = run(workspace, "timnet", "fit", "demo").stdout
+    assert "demo-whole: 1 network of Synthetic demo" in said
+    assert "demo-whole: nothing is left to test it on; what follows is of run demo-speaker" in said
+    assert "\ndemo-speaker: speaker: UAR" in said
+    path = workspace / "build/models/demo-whole.safetensors"
+    made = model.load(path)
+    assert (made.card.networks, made.network.networks) == ("whole", 1)
+    assert made.card.figures == model.load(workspace / "build/models/demo.safetensors").card.figures
+    said = run(workspace, "timnet", "card", "demo-whole").stdout
+    assert "One network, trained on the whole corpus with the settings of run demo-speaker." in said
+    edit(
+        workspace / "params.yaml",
+        "models:\n",
+        "models:\n  demo-whole:\n    {run: demo-speaker, corpus: demo, networks: whole}\n",
+    )
+    run(workspace, "dvc", "repro", "model@demo-whole")  # the same as a stage
+    now = model.load(path)
+    assert (now.network.kernel == made.network.kernel).all()
+    assert now.card.model_copy(update={"commit": made.card.commit}) == made.card
+
+
+def test_a_stopped_fit_goes_on_to_the_same_weights(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "CHECKPOINT_SECONDS", -1)
+    of = trained(workspace)
+    of.record["train"]["epochs"] = 3
+    recordings = heard(workspace, of)
+    recipe, checkpoints = corpora.corpus("demo"), workspace / "build/checkpoints/model@x"
+    seen: list[int] = []
+
+    def whole(report) -> model.Model:
+        return build.of_whole("x", of, recordings, recipe, PROVENANCE, checkpoints, report=report)
+
+    def stop(epoch: int, loss: float) -> None:
+        assert loss > 0
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    undisturbed = whole(None)
+    assert not checkpoints.exists()
+    with pytest.raises(KeyboardInterrupt):
+        whole(stop)
+    resumed = whole(lambda epoch, _: seen.append(epoch))
+    assert seen == [3]
+    for name, value in undisturbed.network.state_dict().items():
+        assert (value == resumed.network.state_dict()[name]).all()
+    of.record["train"]["epochs"] = 4
+    with pytest.raises(KeyboardInterrupt):
+        whole(stop)
+    seen.clear()
+    of.record["train"]["epochs"] = 3  # other settings start anew, and clear away at the end
+    whole(lambda epoch, _: seen.append(epoch))
+    assert seen == [1, 2, 3]
+    assert not checkpoints.exists()
+
+
+def test_a_gpu_too_small_for_one_network_is_said_to_be(
+    reproduced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.chdir(reproduced)
+    monkeypatch.setattr(build, "of_whole", full)
+    monkeypatch.setattr(use, "_one_thread_each", lambda: None)
+    with pytest.raises(TrainingError, match="the GPU has too little free memory for this network"):
+        use.fit("demo")
+
+
+def test_other_recordings_than_the_run_s_are_refused(workspace: Path) -> None:
+    of = trained(workspace)
+    of.record["features"]["source"] = "another"
+    with pytest.raises(ArtifactError, match="demo-speaker was trained on another source of the fe"):
+        heard(workspace, of)
+
+
+def test_damaged_weights_are_named(workspace: Path) -> None:
+    path = workspace / "build/train/demo-speaker/weights.npz"
+    path.unlink()
+    for content in (b"", b"PK\x03\x04 cut"):
+        path.write_bytes(content)
+        with pytest.raises(ArtifactError, match=r"weights\.npz: not the weights of a run \("):
+            trained(workspace)
+
+
+def test_a_version_comes_from_the_registry(workspace: Path) -> None:
+    edit(
+        workspace / "dvc.yaml",
+        "\nartifacts:",
+        "\nartifacts:\n  demo:\n    path: build/models/demo.safetensors\n    type: model",
+    )
+    path = workspace / "build/models/demo.safetensors"
+    commit(workspace, "Register the demo's model")
+    first = path.read_bytes()
+    for tag in ("v1.2.0", "v1.2.10", "v1.2.9"):
+        run(workspace, "git", "tag", f"demo@{tag}")
+    path.unlink()
+    said = run(workspace, "timnet", "card", "demo@v1.2").stdout
+    assert said.startswith("# demo\n")
+    fetched = workspace / "build/models/demo@v1.2.10.safetensors"
+    assert fetched.read_bytes() == first
+    shutil.rmtree(workspace / ".dvc/cache")
+    again = run(workspace, "timnet", "card", "demo@v1.2.0", check=False)
+    assert "demo@v1.2.0: DVC cannot bring this model; it says:" in again.stderr
+    wrong = run(workspace, "timnet", "card", "demo@v2", check=False)
+    assert wrong.returncode == 1
+    assert "no version 'v2' of model 'demo' in the registry" in wrong.stderr
+    assert "There are demo@v1.2.0, demo@v1.2.9, demo@v1.2.10" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    (
+        (
+            "{run: demo-speeker, corpus: demo, networks: folds}",
+            "no run 'demo-speeker' in runs. Did",
+        ),
+        ("{run: demo-speaker, corpus: emovo, networks: folds}", "is trained on demo, not on emovo"),
+        (
+            "{run: demo-speaker, corpus: demo, networks: all}",
+            "models.demo.networks: expected 'folds' or 'whole', got 'all'",
+        ),
+        ("{run: demo-speaker, corpus: demo}", "models.demo.networks: missing"),
+    ),
+)
+def test_models_of_params_are_checked(tmp_path: Path, value: str, message: str) -> None:
+    text = Path(params.__file__).with_name("demo.yaml").read_text()
+    given = "{run: demo-speaker, corpus: demo, networks: folds}"
+    (tmp_path / "params.yaml").write_text(text.replace(given, value))
+    with pytest.raises(ParameterError) as error:
+        params.read(tmp_path / "params.yaml")
+    assert message in str(error.value)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from archives import laid_out, tree, wav
+
+from timnet.acquire.acquire import state
+from timnet.acquire.table import import_table
+from timnet.corpora import corpus, custom
+from timnet.dataset import manifest
+from timnet.errors import CorpusError
+
+HEADER = "path,speaker,emotion,sex\n"
+ROWS = [
+    ("anna/1.wav", "anna", "happy", "female"),
+    ("anna/2.wav", "anna", "sad", "female"),
+    ("bert/1.wav", "bert", "happy", ""),
+    ("bert/2.flac", "bert", "sad", ""),
+    ("bert/3.wav", "bert", "worried", ""),
+]
+SOUNDS = {
+    path: wav(path, 0.5 + number / 10, rate=8000, channels=1 + number % 2)
+    for number, (path, *_) in enumerate(ROWS)
+}
+TABLE = HEADER + "".join(f"{','.join(row)}\n" for row in ROWS)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "project" / "data"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    mine = laid_out({**SOUNDS, "notes.txt": b"", "other.wav": b"not listed"}, tmp_path / "mine")
+    (mine / "table.csv").write_text(TABLE)
+    return mine / "table.csv"
+
+
+def test_a_table_becomes_a_corpus(table, data):
+    before = tree(table.parent)
+    record = import_table(table, "mine", data)
+    assert record.id == "mine"
+    assert record.counts == {"happy": 2, "sad": 2, "worried": 1}
+    assert record.labels == ("happy", "sad", "worried")
+    assert record.speakers == {"anna": "female", "bert": "unknown"}
+    assert (record.sample_rates, record.channels, record.seconds) == ((8000,), (1, 2), (0.5, 0.9))
+    assert tree(table.parent) == before
+
+    found = tree(data / "mine")
+    assert {path: found[path] for path in SOUNDS} == SOUNDS
+    assert set(found) - set(SOUNDS) == {"labels.csv", "corpus.json"}
+    assert found["labels.csv"].decode() == TABLE
+
+    utterances = record.read(data / "mine")
+    assert [(u.id, u.path, u.speaker) for u in utterances[:3]] == [
+        ("anna-1", "anna/1.wav", "anna"),
+        ("anna-2", "anna/2.wav", "anna"),
+        ("bert-1", "bert/1.wav", "bert"),
+    ]
+    assert Counter(u.emotion for u in utterances) == record.counts
+    assert corpus("mine", data) == record
+    assert state(record, data).status == "complete"
+    assert import_table(table, "mine", data) == record  # again: nothing to do
+
+
+def test_in_place(table, data):
+    folder = laid_out(SOUNDS, data / "mine")
+    (folder / "labels.csv").write_text("\ufeff" + TABLE.replace("path,", " path ,"), "utf-8")
+    record = import_table(folder / "labels.csv", "mine", data)
+    assert record == custom.load(folder)
+    assert set(tree(folder)) - set(SOUNDS) == {"labels.csv", "corpus.json"}
+
+
+def test_in_place_with_another_name_and_forgotten_files(table, data):
+    folder = laid_out({**SOUNDS, "x.wav": b"x"}, data / "mine")
+    (folder / "t.csv").write_text(TABLE)
+    with pytest.raises(CorpusError, match=r"1 recording\(s\) are not in labels.csv: x\.wav"):
+        import_table(folder / "t.csv", "mine", data)
+    (folder / "x.wav").unlink()
+    import_table(folder / "t.csv", "mine", data)
+    assert (folder / "labels.csv").read_text() == TABLE
+
+
+def test_frozen(table, data):
+    record = import_table(table, "mine", data)
+    table.write_text(TABLE.replace("worried", "sad"))
+    with pytest.raises(
+        CorpusError, match=r"made from another table .*frozen.*another name, or move"
+    ):
+        import_table(table, "mine", data)
+
+    laid_out({"bert/4.wav": SOUNDS["bert/1.wav"]}, data / "mine")
+    with pytest.raises(CorpusError, match=r"1 recording\(s\) are not in labels.csv: bert/4.wav"):
+        record.read(data / "mine")
+    (data / "mine" / "bert/4.wav").unlink()
+    (data / "mine" / "bert/3.wav").unlink()
+    with pytest.raises(CorpusError, match=r"labels.csv: 1 row\(s\) are wrong: line 6: no file"):
+        record.read(data / "mine")
+    laid_out({"bert/3.wav": SOUNDS["bert/3.wav"]}, data / "mine")
+    (data / "mine" / "labels.csv").write_text(TABLE.replace("worried", "sad"))
+    said = state(record, data).detail
+    assert "labels.csv says other than corpus.json, which is frozen: 3 utterances of sad" in said
+    assert "0 utterances of worried, expected 1. Restore the table" in said
+
+
+def test_in_the_way(table, data):
+    laid_out({"x.wav": b""}, data / "mine")
+    with pytest.raises(CorpusError, match=r"is there already and has no corpus\.json"):
+        import_table(table, "mine", data)
+
+
+def change(old, new):
+    return TABLE.replace(old, new, 1)
+
+
+WRONG = {
+    "no table": (None, "cannot be read as a table"),
+    "not text": (b"\xff\xfe\x00", "cannot be read as a table"),
+    "empty": ("", r"no column path, speaker, emotion; it has none\. Expected a first line path,"),
+    "semicolons": (TABLE.replace(",", ";"), "no column path, .*separated by commas"),
+    "no column": (change("emotion", "label"), "no column emotion; it has path, speaker, label"),
+    "no rows": (HEADER, "no rows"),
+    "no speaker": (change(",anna,", ",,"), "line 2: no speaker"),
+    "short row": (TABLE + "anna/1.wav\n", "line 7: no speaker and no emotion"),
+    "missing file": (change("anna/1", "anna/9"), r"line 2: no file .*anna/9\.wav"),
+    "above": (change("anna/1.wav", "../x.wav"), r"line 2: path '\.\./x\.wav' is not below"),
+    "absolute": (change("anna/1.wav", "/x.wav"), r"line 2: path '/x\.wav' is not below"),
+    "backslash": (change("anna/1", "anna\\1"), "line 2: path .* is not below .*forward slashes"),
+    "twice": (change("anna/2", "anna/1"), "line 3: anna/1.wav gives the same utterance as line 2"),
+    "emotion": (change("happy", "Happy"), "line 2: emotion 'Happy' is no lower-case word such as"),
+    "sex": (change("female", "w"), "line 2: sex 'w' is none of female, male, unknown"),
+    "two sexes": (change("female", "male"), r"more than one sex for speaker\(s\) anna"),
+    "one class": (TABLE.replace("sad", "happy").replace("worried", "happy"), "all recordings are"),
+    "no sound": (
+        TABLE + "notes.txt,bert,sad,\n",
+        r"1 file\(s\) are not sound: notes\.txt .*take them out of the table",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_tables(table, data, text, message):
+    if text is None:
+        table.unlink()
+    else:
+        table.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(CorpusError, match=message):
+        import_table(table, "mine", data)
+    assert not (data / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (change("happy", "hapy"), "anna/1.wav is hapy, 1 utterances of happy, expected 2"),
+        (change(",anna", ",ana"), "anna/1.wav is of ana"),
+        (TABLE.replace(",anna,", ",bert,"), "none of speaker anna"),
+    ],
+)
+def test_a_label_that_changed_is_named(table, data, text, message):
+    record = import_table(table, "mine", data)
+    (data / "mine/labels.csv").write_text(text)
+    with pytest.raises(CorpusError, match=f"which is frozen: {message}"):
+        manifest.build(record, data / "mine")
+
+
+def test_pointers(table, data):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    laid_out({"anna/1.wav": pointer}, table.parent)
+    with pytest.raises(CorpusError, match=r"Git LFS pointers, not recordings: anna/1\.wav"):
+        import_table(table, "mine", data)
+
+
+@pytest.mark.parametrize("name", ["Mine", "my corpus", "../x", "", "1x"])
+def test_names(table, data, name):
+    with pytest.raises(CorpusError, match="is no name for a corpus"):
+        import_table(table, name, data)
+
+
+def test_a_recipe_keeps_its_name(table, data):
+    with pytest.raises(CorpusError, match="'emovo' is the name of a recipe"):
+        import_table(table, "emovo", data)
+
+
+@pytest.mark.parametrize("harm", ["{", "{}", "[]", None])
+def test_damaged_contract(table, data, harm):
+    import_table(table, "mine", data)
+    contract = data / "mine" / "corpus.json"
+    if harm is None:
+        contract.unlink()
+        message = "no such file, so mine is no corpus. Make it one with `timnet acquire mine --csv"
+    else:
+        contract.write_text(harm)
+        message = "not a contract"
+    with pytest.raises(CorpusError, match=message):
+        custom.load(data / "mine")
+
+
+def test_contract_is_plain(table, data):
+    import_table(table, "mine", data)
+    content = json.loads((data / "mine" / "corpus.json").read_text())
+    assert content["counts"] == {"happy": 2, "sad": 2, "worried": 1}
+    assert content["seconds"] == [0.5, 0.9]

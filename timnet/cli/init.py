@@ -1,0 +1,34 @@
+"""`timnet init`: a project of its own for a custom corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from timnet.cli.common import app, say
+
+
+@app.command()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A new folder; with --update the project's.")
+    ] = Path(),
+    update: Annotated[
+        bool, typer.Option("--update", help="Take a project to the installed version of timnet.")
+    ] = False,
+) -> None:
+    """Start a project for a custom corpus: stages and parameters, no results of ours."""
+    from timnet.project import template
+
+    if update:
+        changed = template.update(folder)
+        word = "module" if len(changed) == 1 else "modules"
+        say(f"{len(changed)} {word} changed; `timnet status` says what is stale by that")
+        return
+    template.write(folder)
+    say(f"started a project in {folder}/. Next, in that folder:")
+    say("  timnet acquire NAME --csv TABLE   copies the recordings that a table lists, with labels")
+    say("  dvc add data                      puts them under version control")
+    say("then name the corpus and its runs in params.yaml; `timnet status` says what would run.")
