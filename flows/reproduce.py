@@ -55,6 +55,7 @@ from flows.process_group import ProcessGroup, Stopped
 from flows.run_control import describe, exclusive, watch
 from flows.server import running_ui
 from timnet.errors import ParameterError, TimnetError, listing
+from timnet.evaluation.protocols import ORDER
 from timnet.paths import Workspace
 from timnet.project import params
 from timnet.project.dvc import repository
@@ -68,9 +69,7 @@ from timnet.project.status import (
     training_stages,
 )
 
-Protocol = Literal[
-    "best-epoch", "last-epoch", "speaker-independent", "cross-corpus"
-]  # those of `protocols.MEANING`
+Protocol = Literal[ORDER]  # type: ignore[valid-type]
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
     "didn't change, skipping": "Cached",
     "is cached - skipping run, checking out outputs": "Restored",

@@ -45,12 +45,11 @@ from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
 from timnet.errors import TimnetError
+from timnet.evaluation.protocols import HONEST, ORDER
 from timnet.paths import Workspace
 from timnet.project import params
 
-GateProtocol = Literal[
-    "best-epoch", "last-epoch", "speaker-independent", "cross-corpus"
-]  # those of `protocols.MEANING`
+GateProtocol = Literal[ORDER]  # type: ignore[valid-type]
 Promote = Literal["candidate", "ask", "production"]
 REFUSED = "timnet.retrain.refused"  # an event
 LOOKS = 5  # s between two looks for an answer
@@ -67,7 +66,7 @@ def retrain(
     workspace: Path = Path(),
     branch: str = "main",
     baseline: str = "",
-    protocols: Sequence[GateProtocol] = ("last-epoch", "speaker-independent", "cross-corpus"),
+    protocols: Sequence[GateProtocol] = HONEST,
     tolerance: float = TOLERANCE,
     weights: Mapping[str, Path] | None = None,
     promote: Promote = "candidate",

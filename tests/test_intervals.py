@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import bootstrap
 from sklearn.metrics import recall_score
 
@@ -57,3 +59,73 @@ def test_a_class_of_one_utterance_may_miss_in_a_resample() -> None:
     truth = np.array([0] * 30 + [1])
     hits = np.ones((1, 31), bool)
     assert intervals.interval(truth, hits)["uar"] == (100, 100)
+
+
+def grouped(between: float, groups: int = 12, of_a_group: int = 40, seed: int = 0):
+    """Truth, hits and groups, whose shares of hits differ by a standard deviation `between`."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(groups), of_a_group)
+    share = np.clip(0.6 + between * rng.standard_normal(groups), 0, 1)[group]
+    return np.arange(len(group)) % 4, rng.random((1, len(group))) < share, group
+
+
+def width(bounds: tuple[float, float]) -> float:
+    return bounds[1] - bounds[0]
+
+
+def test_speakers_who_differ_widen_the_interval() -> None:
+    truth, hits, group = grouped(between=0.2)
+    over_utterances = intervals.interval(truth, hits)["uar"]
+    over_speakers = intervals.interval(truth, hits, group)["uar"]
+    assert width(over_speakers) > 1.8 * width(over_utterances)
+    # close to what the speakers' own scores tell: 1.96 standard errors to either side
+    own = [100 * hits[0, group == each].mean() for each in range(12)]
+    expected = 2 * 1.96 * np.std(own, ddof=1) / np.sqrt(12)
+    assert width(over_speakers) == pytest.approx(expected, rel=0.25)
+
+
+def test_speakers_who_do_not_differ_widen_it_little() -> None:
+    truth, hits, group = grouped(between=0)
+    ratio = width(intervals.interval(truth, hits, group)["war"]) / width(
+        intervals.interval(truth, hits)["war"]
+    )
+    assert 0.8 < ratio < 1.6
+
+
+def test_every_utterance_a_speaker_of_its_own_is_no_clustering() -> None:
+    truth, hits, _ = grouped(between=0.1)
+    alone = intervals.interval(truth, hits, np.arange(len(truth)))["uar"]
+    assert alone == pytest.approx(intervals.interval(truth, hits)["uar"], abs=0.8)
+
+
+def test_a_single_speaker_s_interval_is_over_utterances() -> None:
+    truth, hits, _ = grouped(between=0.1)
+    alone = intervals.interval(truth, hits, np.zeros(len(truth)))["uar"]
+    assert alone == pytest.approx(intervals.interval(truth, hits)["uar"], abs=0.8)
+
+
+def test_a_paired_difference_keeps_speakers_together() -> None:
+    """All speakers gain alike: the difference is sure though the speakers differ widely."""
+    truth, hits, group = grouped(between=0.25)
+    better = hits | (np.arange(len(truth)) % 10 == 0)
+    change, low, high = intervals.difference(truth, better, hits, group)["war"]
+    assert 0 < low < change < high
+    assert high - low < width(intervals.interval(truth, hits, group)["war"]) / 2
+
+
+def test_the_score_across_corpora_is_their_mean_however_large_they_are() -> None:
+    truth = np.array([0, 1] * 210)
+    corpora = np.array(["large"] * 400 + ["small"] * 20)
+    hits = (corpora == "large")[None]
+    nothing = np.zeros_like(hits)
+    assert intervals.difference(truth, hits, nothing, None, corpora)["uar"] == (50, 50, 50)
+    assert intervals.interval(truth, hits, None, corpora)["war"] == (50, 50)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 10_000))
+def test_bounds_hold_the_score_or_lie_near_it(seed: int) -> None:
+    truth, hits, group = grouped(0.1, groups=5, of_a_group=8, seed=seed)
+    for name, (low, high) in intervals.interval(truth, hits, group).items():
+        assert 0 <= low <= high <= 100, name
+    assert low - 1e-9 <= 100 * hits.mean() <= high + 1e-9

@@ -6,7 +6,7 @@ Settings, params.yaml, are `timnet.project.params`' business.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -66,28 +66,43 @@ class RunRecord(TypedDict):
     folds: Folds
     labels: Annotated[list[str], Field(min_length=2)]
     seeds: Annotated[list[int], Field(min_length=1)]
-    tested_on: str
+    tested_on: str | Annotated[list[str], Field(min_length=1)]
     train: Training
+    recipe: NotRequired[str]
+    baseline: NotRequired[str | None]
     trained_on: str
     utterances: int
     versions: dict[str, str]
 
 
+def tested_on(record: Mapping[str, Any]) -> list[str]:
+    """The corpora that a run tests, as its `Run` has them."""
+    tested = record["tested_on"]
+    return [tested] if isinstance(tested, str) else list(tested)
+
+
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 
-class Figure(TypedDict):
+class Score(TypedDict):
+    """UAR or WAR, percent."""
+
     value: Percent
     low: Percent
     high: Percent
     fold_mean: Percent
     fold_sd: NotRequired[Percent]
+    seed_sd: NotRequired[Percent]
 
 
 class Speaker(TypedDict):
     uar: Percent
     war: Percent
     utterances: int
+
+
+class Sex(Speaker):
+    speakers: PositiveInt
 
 
 class Draw(TypedDict):
@@ -97,16 +112,29 @@ class Draw(TypedDict):
     war: Percent
 
 
-class Protocol(TypedDict):
-    uar: Figure
-    war: Figure
+class Evaluation(TypedDict):
+    """What a protocol gave; `timnet.evaluation.score.scores` says what each entry is."""
+
+    uar: Score
+    war: Score
     draws: Annotated[list[Draw], Field(min_length=1)]
-    speakers: dict[str, Speaker]
+    clusters: NotRequired[PositiveInt]
     calibration: NotRequired[dict[str, float]]
 
 
-Scores = dict[str, Protocol]  # scores.json, by protocol
-Metrics = dict[str, dict[str, Percent]]  # metrics.json: figures by protocol
+class OneCorpus(Evaluation):
+    speakers: dict[str, Speaker]
+    sexes: NotRequired[dict[str, Sex]]
+
+
+class AcrossCorpora(Evaluation):
+    """The mean over the corpora that were tested, and each of them."""
+
+    corpora: Annotated[dict[str, OneCorpus], Field(min_length=1)]
+
+
+Scores = dict[str, OneCorpus | AcrossCorpora]  # scores.json, by protocol
+Metrics = dict[str, dict[str, Percent]]  # metrics.json: scores by protocol
 
 
 class Check(TypedDict):

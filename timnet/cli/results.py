@@ -17,6 +17,7 @@ OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothi
 @app.command(rich_help_panel=STAGES)
 def score(run: RunName) -> None:
     """Compute UAR, WAR and confusion matrices of a run and put them where git keeps them."""
+    from timnet import records
     from timnet.evaluation import results
 
     workspace, params = open_workspace()
@@ -24,7 +25,13 @@ def score(run: RunName) -> None:
     target = workspace.run_results(run)
     if workspace.training(run).exists():  # in a clone without it, git has what was copied
         results.keep(workspace.training(run), target)
-    for protocol, figures in results.write_scores(target).items():
+    paths = {corpus: workspace.description(corpus) for corpus in params.corpora}
+    sexes = {
+        corpus: records.read_artifact(path, records.Description)["speakers"]
+        for corpus, path in paths.items()
+        if path.exists()
+    }
+    for protocol, figures in results.write_scores(target, sexes).items():
         bounds = f"95 % {figures['uar']['low']:.2f} to {figures['uar']['high']:.2f}"
         say(
             f"{run}: {protocol}: UAR {figures['uar']['value']:.2f} % ({bounds}), "

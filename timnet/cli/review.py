@@ -22,6 +22,7 @@ from timnet.cli.common import (
 from timnet.cli.parity import measure_parity
 from timnet.cli.stages import RunName, training_progress
 from timnet.errors import ArtifactError, ParameterError, listing
+from timnet.evaluation.protocols import HONEST, ORDER
 from timnet.paths import Workspace
 
 if TYPE_CHECKING:
@@ -32,11 +33,7 @@ CLOSED = 3  # exit status of `timnet gate`
 TOLERANCE = 1.0  # points of UAR
 
 
-class Protocol(StrEnum):
-    best_epoch = "best-epoch"
-    last_epoch = "last-epoch"
-    speaker_independent = "speaker-independent"
-    cross_corpus = "cross-corpus"
+Protocol = StrEnum("Protocol", {name.replace("-", "_"): name for name in ORDER})  # type: ignore[misc]
 
 
 @app.command()
@@ -93,7 +90,7 @@ def gate(
 
     workspace = Workspace(Path())
     archives = dict(_weights_of(text) for text in weights or ())
-    protocols = tuple(protocol or rules.HONEST)
+    protocols = tuple(protocol or HONEST)
     new, old = (revisions.commit_of(workspace.root, each) for each in (candidate, baseline))
     here, there = (
         {run: revisions.result_of(workspace.root, each, run) for run in runs}

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from timnet.cli.common import app, device, open_workspace, say, workers
+from timnet.errors import listing
 
 
 @app.command()
@@ -21,6 +22,7 @@ def status(
     from rich.console import Console
     from rich.table import Table
 
+    from timnet.project import provenance
     from timnet.project.dvc import locked, repository
     from timnet.project.estimates import estimate
     from timnet.project.locks import WorkspaceInUse
@@ -57,6 +59,8 @@ def status(
             disk(lock, own) if own else "",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for change, runs in provenance.runs_by_change(workspace.root, params.runs).items():
+        say(f"{change}: {listing(runs)}. Nothing is stale by it; `timnet verify RUN` tries it.")
     if stale:
         whole = estimate(workspace, params, stale)
         say(f"\nall of it, one stage after the other: {whole}")

@@ -12,10 +12,7 @@ from typing import Any
 
 from timnet.evaluation.compare import Change, compare
 from timnet.evaluation.intervals import CONFIDENCE
-from timnet.evaluation.protocols import MEANING
 from timnet.evaluation.results import Result
-
-HONEST = tuple(each for each in MEANING if each != "best-epoch")  # no test fold chose the epoch
 
 
 @dataclass(frozen=True)
@@ -118,4 +115,4 @@ def _name(run: str, protocol: str) -> str:
 
 
 def _corpora(result: Result) -> list[str]:
-    return [result.record["trained_on"], result.record["tested_on"]]
+    return [result.record["trained_on"], *result.corpora]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pyarrow as pa
 from timnet import records, schemas
 from timnet.errors import ArtifactError
 from timnet.evaluation import score
-from timnet.evaluation.score import Tested
+from timnet.evaluation.score import Sexes, Tested
 from timnet.paths import replacing, write_json, write_text
 
 KEPT = ("predictions.parquet", "history.parquet", "run.json")  # as `timnet train` left them
@@ -32,14 +33,15 @@ class Result:
         return tuple(self.record["labels"])
 
     @property
-    def corpus(self) -> str:
+    def corpora(self) -> list[str]:
         """What is tested."""
-        return self.record["tested_on"]
+        return records.tested_on(self.record)
 
-    @property
+    @cached_property
     def tests(self) -> dict[str, Tested]:
         """By protocol."""
-        return score.tests(self.predictions, self.labels, self.record["folds"]["protocol"])
+        folds = self.record["folds"]["protocol"]
+        return score.tests(self.predictions, self.labels, folds, self.corpora[0])
 
 
 def keep(trained: Path, results: Path) -> None:
@@ -75,8 +77,12 @@ def read(results: Path) -> Result:
     )
 
 
-def write_scores(results: Path) -> dict[str, dict]:
+def write_scores(results: Path, sexes: Sexes | None = None) -> dict[str, dict]:
     """Compute UAR, WAR and confusion matrices of a run, with the settings it was trained with.
+
+    Args:
+        results: the run's folder below results/runs.
+        sexes: as of `score.scores`.
 
     Returns:
         as of `score.scores`.
@@ -85,13 +91,14 @@ def write_scores(results: Path) -> dict[str, dict]:
     predictions, labels = result.predictions, result.labels
     folds = result.record["folds"]["protocol"]
     history = schemas.read(results / "history.parquet", schemas.HISTORY)
-    parts = list(score.parts(predictions, labels, folds))
+    parts = list(score.parts(predictions, labels, folds, result.corpora[0]))
     by_fold = pl.DataFrame(
         {
             "protocol": part.protocol,
             "fold_seed": part.fold_seed,
             "seed": part.seed,
             "fold": part.fold,
+            "corpus": part.corpus,
             "utterances": int(part.confusion.sum()),
             "uar": round(part.uar, 4),
             "war": round(part.war, 4),
@@ -99,7 +106,7 @@ def write_scores(results: Path) -> dict[str, dict]:
         for part in parts
         if part.fold is not None
     )
-    scores = score.scores(predictions, labels, folds)
+    scores = score.scores(predictions, labels, folds, result.corpora[0], sexes)
     write_text(results / "folds.csv", by_fold.write_csv())
     write_text(results / "confusion.csv", score.confusion_rows(parts, labels).write_csv())
     write_text(results / "predicted.csv", score.predicted_rows(predictions, labels).write_csv())

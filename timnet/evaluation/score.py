@@ -1,21 +1,23 @@
 """Metrics of a run from its predictions.
 
-Headline figures are computed on the confusion matrix pooled over the folds, as the paper does;
+Headline scores are computed on the confusion matrix pooled over the folds, as the paper does;
 the mean and spread over folds stand beside them. With several seeds, of the model or of the
-folds, each is pooled and the mean over them is the headline. All figures are percent.
+folds, each is pooled and the mean over them is the headline, with their spread beside it. A run
+tested on several corpora has the mean over them as its headline. All scores are percent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from timnet.evaluation import calibration, intervals, metrics
-from timnet.evaluation.protocols import PROTOCOLS
+from timnet.evaluation import calibration, intervals, metrics, protocols
+
+Sexes = Mapping[str, Mapping[str, str]]  # corpus -> speaker -> "female" or "male"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Part:
     fold_seed: int
     seed: int
     fold: int | None  # None: pooled over the folds
+    corpus: str  # that was tested
     confusion: np.ndarray  # (K, K) counts
 
     @property
@@ -45,86 +48,181 @@ class Tested:
     speakers: np.ndarray  # (utterances,)
     truth: np.ndarray  # (utterances,) label indices
     predicted: np.ndarray  # (draws, utterances); a draw is a seed of folds with one of the model
+    corpora: np.ndarray  # (utterances,) the corpus of each
+    clusters: np.ndarray | None  # (utterances,) what intervals draw first; None: utterances alone
 
     @property
     def hits(self) -> np.ndarray:
         return self.predicted == self.truth
 
+    def of(self, rows: np.ndarray) -> Tested:
+        """Some of the utterances, (utterances,) bool or indices."""
+        chosen = np.arange(len(self.truth))[rows]
+        return Tested(
+            [self.utterances[row] for row in chosen],
+            self.speakers[chosen],
+            self.truth[chosen],
+            self.predicted[:, chosen],
+            self.corpora[chosen],
+            None if self.clusters is None else self.clusters[chosen],
+        )
 
-def parts(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> Iterator[Part]:
-    """Every protocol, seeds and fold of a run, the pooled ones first.
+    def by_corpus(self) -> dict[str, Tested]:
+        return {name: self.of(self.corpora == name) for name in np.unique(self.corpora).tolist()}
+
+    def interval(self) -> dict[str, tuple[float, float]]:
+        """Bounds of UAR and WAR, percent, mean over corpora."""
+        return intervals.interval(self.truth, self.hits, self.clusters, self.corpora)
+
+    def scores(self, classes: int) -> list[dict[str, float]]:
+        """UAR and WAR of each draw, percent, mean over corpora."""
+        by_draw = []
+        for draw in range(len(self.predicted)):
+            matrices = [
+                metrics.confusion_matrix(one.truth, one.predicted[draw], classes)
+                for one in self.by_corpus().values()
+            ]
+            by_draw.append(
+                {
+                    "uar": 100 * float(np.mean([metrics.uar(matrix) for matrix in matrices])),
+                    "war": 100 * float(np.mean([metrics.war(matrix) for matrix in matrices])),
+                }
+            )
+        return by_draw
+
+
+def parts(
+    predictions: pa.Table, labels: tuple[str, ...], folds: str, tested_on: str = ""
+) -> Iterator[Part]:
+    """Every protocol, seeds, corpus and fold of a run, the pooled ones first.
 
     Args:
         predictions: table of `schemas.predictions`.
         labels: the emotions in the order of their indices.
-        folds: how the run was split, "random", "speaker" or "cross-corpus".
+        folds: how the run was split: the kind of folds of a `protocols.Protocol`.
+        tested_on: the corpus of utterances of which the table does not tell it.
     """
     truth, predicted = _indices(predictions, labels)
     kinds = np.array(predictions["epoch_kind"].to_pylist())
     fold_seeds, seeds, fold_of = (
         predictions[name].to_numpy() for name in ("fold_seed", "seed", "fold")
     )
+    corpora = _corpora(predictions, tested_on)
     draws = sorted(set(zip(fold_seeds.tolist(), seeds.tolist(), strict=True)))
-    for (split, kind), protocol in PROTOCOLS.items():
-        if split != folds:
-            continue
+    for protocol in protocols.of_folds(folds):
         for fold_seed, seed in draws:
-            drawn = (kinds == kind) & (fold_seeds == fold_seed) & (seeds == seed)
-            for fold in (None, *np.unique(fold_of[drawn]).tolist()):
-                rows = drawn & (fold is None or fold_of == fold)
-                confusion = metrics.confusion_matrix(truth[rows], predicted[rows], len(labels))
-                yield Part(protocol, fold_seed, seed, fold, confusion)
+            drawn = (kinds == protocol.epoch) & (fold_seeds == fold_seed) & (seeds == seed)
+            for corpus in np.unique(corpora[drawn]).tolist():
+                own = drawn & (corpora == corpus)
+                for fold in (None, *np.unique(fold_of[own]).tolist()):
+                    rows = own & (fold is None or fold_of == fold)
+                    confusion = metrics.confusion_matrix(truth[rows], predicted[rows], len(labels))
+                    yield Part(protocol.name, fold_seed, seed, fold, corpus, confusion)
 
 
-def scores(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[str, dict]:
-    """The figures of a run a protocol.
+def scores(
+    predictions: pa.Table,
+    labels: tuple[str, ...],
+    folds: str,
+    tested_on: str = "",
+    sexes: Sexes | None = None,
+) -> dict[str, dict]:
+    """The scores of a run by protocol.
 
-    Args: as of `parts`.
+    Args:
+        predictions, labels, folds, tested_on: as of `parts`.
+        sexes: of the speakers of each corpus, as far as they are known.
 
     Returns:
-        a protocol: uar and war, each with value (mean over draws of the pooled figure), low and
-        high (95 %, over utterances), fold_mean and, with two folds or more, fold_sd (sample
-        standard deviation over the folds of all draws); draws: what each seed gave; speakers:
-        UAR, WAR and number of utterances of each speaker, mean over draws. A draw is one seed of
-        the folds with one of the model. Where several folds were tested after the last epoch:
-        calibration, of the first draw, with temperature, error_before and error_after.
+        by protocol: uar and war, each with value (mean over draws of the pooled score), low and
+        high (95 %: see `timnet.evaluation.intervals`), fold_mean and, with two folds or more,
+        fold_sd (sample standard deviation over the folds of all draws), and with two draws or more
+        seed_sd (over the draws' pooled scores); draws: what each seed gave; clusters: how many
+        speakers or folds the interval draws, where it draws them; speakers and sexes: UAR, WAR and
+        number of utterances of each, mean over draws. A draw is one seed of the folds with one of
+        the model. Across corpora all of this stands in corpora, by corpus, and uar, war, draws are
+        the mean over them. Where several folds were tested after the last epoch: calibration, of
+        the first draw, with temperature, error_before and error_after.
     """
-    every = list(parts(predictions, labels, folds))
+    every = list(parts(predictions, labels, folds, tested_on))
+    across = folds == protocols.CROSS
     result: dict[str, dict] = {}
-    for protocol, tested in tests(predictions, labels, folds).items():
+    for protocol, tested in tests(predictions, labels, folds, tested_on).items():
         own = [part for part in every if part.protocol == protocol]
-        pooled = [part for part in own if part.fold is None]
-        by_fold = [part for part in own if part.fold is not None]
-        bounds = intervals.interval(tested.truth, tested.hits)
-        figures: dict = {}
-        for name in intervals.METRICS:
-            of_folds = [getattr(part, name) for part in by_fold]
-            low, high = bounds[name]
-            figures[name] = {
-                "value": _round(np.mean([getattr(part, name) for part in pooled])),
-                "low": _round(low),
-                "high": _round(high),
-                "fold_mean": _round(np.mean(of_folds)),
+        of_run = _scores_of(tested, own, len(labels))
+        by_corpus = {
+            corpus: {
+                **_scores_of(one, [part for part in own if part.corpus == corpus], len(labels)),
+                **_groups_of(one, len(labels), (sexes or {}).get(corpus, {})),
             }
-            if len(of_folds) > 1:
-                figures[name]["fold_sd"] = _round(np.std(of_folds, ddof=1))
-        figures["draws"] = [
-            {
-                "fold_seed": part.fold_seed,
-                "seed": part.seed,
-                "uar": _round(part.uar),
-                "war": _round(part.war),
-            }
-            for part in pooled
-        ]
-        figures["speakers"] = {
-            speaker: _of_speaker(tested, tested.speakers == speaker, len(labels))
-            for speaker in sorted(set(tested.speakers))
+            for corpus, one in tested.by_corpus().items()
         }
-        several = len({part.fold for part in by_fold}) > 1  # held out: fitted on the other folds
-        if several and protocol != "best-epoch":  # its epochs were chosen on the test fold
-            figures["calibration"] = _calibration(predictions, labels)
-        result[protocol] = figures
+        if across:
+            of_run["corpora"] = by_corpus
+        else:
+            (of_run,) = by_corpus.values()
+        several = len({part.fold for part in own if part.fold is not None}) > 1
+        if several and not protocols.named(protocol).optimistic:  # fitted on the other folds
+            of_run["calibration"] = _calibration(predictions, labels)
+        result[protocol] = of_run
+    return result
+
+
+def _scores_of(tested: Tested, own: list[Part], classes: int) -> dict:
+    """UAR and WAR, draws and clusters of what was tested, whose parts are `own`."""
+    drawn = tested.scores(classes)
+    seeds = list(dict.fromkeys((part.fold_seed, part.seed) for part in own))
+    by_fold: dict[tuple, list[Part]] = {}
+    for part in own:
+        if part.fold is not None:
+            by_fold.setdefault((part.fold_seed, part.seed, part.fold), []).append(part)
+    bounds = tested.interval()
+    result: dict = {}
+    for name in intervals.METRICS:
+        values = [draw[name] for draw in drawn]
+        of_folds = [np.mean([getattr(part, name) for part in each]) for each in by_fold.values()]
+        low, high = bounds[name]
+        result[name] = {
+            "value": _round(np.mean(values)),
+            "low": _round(low),
+            "high": _round(high),
+            "fold_mean": _round(np.mean(of_folds)),
+        }
+        if len(of_folds) > 1:
+            result[name]["fold_sd"] = _round(np.std(of_folds, ddof=1))
+        if len(values) > 1:
+            result[name]["seed_sd"] = _round(np.std(values, ddof=1))
+    result["draws"] = [
+        {
+            "fold_seed": fold_seed,
+            "seed": seed,
+            **{name: _round(draw[name]) for name in intervals.METRICS},
+        }
+        for (fold_seed, seed), draw in zip(seeds, drawn, strict=True)
+    ]
+    if tested.clusters is not None:
+        result["clusters"] = len(set(zip(tested.corpora, tested.clusters, strict=True)))
+    return result
+
+
+def _groups_of(tested: Tested, classes: int, sexes: Mapping[str, str]) -> dict:
+    """Scores of each speaker of a corpus, and of women and men where their sexes are known."""
+    result: dict = {
+        "speakers": {
+            speaker: _of_rows(tested, tested.speakers == speaker, classes)
+            for speaker in sorted(set(tested.speakers.tolist()))
+        }
+    }
+    sex_of = np.array([sexes.get(speaker, "unknown") for speaker in tested.speakers.tolist()])
+    known = [sex for sex in ("female", "male") if sex in sex_of]
+    if known:
+        result["sexes"] = {
+            sex: {
+                **_of_rows(tested, sex_of == sex, classes),
+                "speakers": len(set(tested.speakers[sex_of == sex].tolist())),
+            }
+            for sex in known
+        }
     return result
 
 
@@ -144,35 +242,48 @@ def _calibration(predictions: pa.Table, labels: tuple[str, ...]) -> dict[str, fl
     }
 
 
-def tests(predictions: pa.Table, labels: tuple[str, ...], folds: str) -> dict[str, Tested]:
+def tests(
+    predictions: pa.Table, labels: tuple[str, ...], folds: str, tested_on: str = ""
+) -> dict[str, Tested]:
     """What each protocol tested, args as of `parts`."""
     truth, predicted = _indices(predictions, labels)
     kinds = np.array(predictions["epoch_kind"].to_pylist())
     draws = len(
         set(zip(*(predictions[name].to_pylist() for name in ("fold_seed", "seed")), strict=True))
     )
+    corpora = _corpora(predictions, tested_on)
     result = {}
-    for (split, kind), protocol in PROTOCOLS.items():
-        rows = np.flatnonzero(kinds == kind)
-        if split == folds:
-            first = rows[: len(rows) // draws]  # every draw tests the same utterances
-            result[protocol] = Tested(
-                predictions["utterance"].take(first).to_pylist(),
-                np.array(predictions["speaker"].take(first).to_pylist()),
-                truth[first],
-                predicted[rows].reshape(draws, -1),
-            )
+    for protocol in protocols.of_folds(folds):
+        rows = np.flatnonzero(kinds == protocol.epoch)
+        if not len(rows):
+            continue
+        first = rows[: len(rows) // draws]  # every draw tests the same utterances
+        speakers = np.array(predictions["speaker"].take(first).to_pylist())
+        fold_of = predictions["fold"].to_numpy()[first]
+        result[protocol.name] = Tested(
+            predictions["utterance"].take(first).to_pylist(),
+            speakers,
+            truth[first],
+            predicted[rows].reshape(draws, -1),
+            corpora[first],
+            {"utterances": None, "speakers": speakers, "folds": fold_of}[protocol.varies],
+        )
     return result
 
 
-def _of_speaker(tested: Tested, own: np.ndarray, classes: int) -> dict:
-    """Figures of one speaker, whose utterances are `own`, mean over draws."""
-    matrices = [
-        metrics.confusion_matrix(tested.truth[own], said[own], classes) for said in tested.predicted
-    ]
+def _corpora(predictions: pa.Table, tested_on: str) -> np.ndarray:
+    """The corpus of each row, (rows,)."""
+    if "corpus" not in predictions.column_names:
+        return np.full(len(predictions), tested_on)
+    return np.array([corpus or tested_on for corpus in predictions["corpus"].to_pylist()])
+
+
+def _of_rows(tested: Tested, own: np.ndarray, classes: int) -> dict:
+    """Scores of some utterances of a corpus, mean over draws."""
+    drawn = tested.of(own).scores(classes)
     return {
-        "uar": _round(np.mean([100 * metrics.uar(matrix) for matrix in matrices])),
-        "war": _round(np.mean([100 * metrics.war(matrix) for matrix in matrices])),
+        "uar": _round(np.mean([draw["uar"] for draw in drawn])),
+        "war": _round(np.mean([draw["war"] for draw in drawn])),
         "utterances": int(own.sum()),
     }
 

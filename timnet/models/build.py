@@ -25,7 +25,7 @@ from timnet import schemas
 from timnet.dataset import features
 from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, AudioError, listing
-from timnet.evaluation import calibration, intervals, metrics, score
+from timnet.evaluation import calibration, metrics, score
 from timnet.evaluation.protocols import MEANING
 from timnet.models import model as models
 from timnet.models import out_of_domain
@@ -263,7 +263,7 @@ def figures(run: TrainedRun) -> list[Figures]:
             continue
         (said,) = tested.predicted
         pooled = metrics.confusion_matrix(tested.truth, said, classes)
-        bounds = intervals.interval(tested.truth, tested.hits)
+        bounds = tested.interval()
         by_speaker = {}
         for speaker in sorted(set(tested.speakers.tolist())):
             own = tested.speakers == speaker

@@ -103,7 +103,7 @@ def _speeds(workspace: Workspace, params: Params) -> dict[str, float]:
             FileNotFoundError,
             records.DamagedRecord,
             KeyError,
-        ):  # KeyError: a run that is no more
+        ):  # KeyError: no such run
             continue
         if kind is not None and "work" in took and took["seconds"] > 0:
             work[kind] = work.get(kind, 0.0) + took["work"]

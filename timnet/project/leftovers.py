@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Container
 from pathlib import Path
 
 from timnet.errors import ArtifactError, listing
@@ -14,7 +14,7 @@ from timnet.project.params import Params
 
 def leftovers(workspace: Workspace, params: Params) -> list[Path]:
     """What stages made for runs and corpora that are no more, below results/."""
-    places: dict[Path, Collection[str]] = {
+    places: dict[Path, Container[str]] = {
         workspace.runs: params.runs,
         workspace.figures("any").parent: params.runs,
         workspace.validations: params.corpora,

@@ -183,7 +183,7 @@ def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[
         ParameterError: params.yaml has no such corpus.
     """
     known = params.read(workspace.params)
-    folds = {kind for (kind, _), protocol in PROTOCOLS.items() if protocol in protocols}
+    folds = {protocol.folds for protocol in PROTOCOLS if protocol.name in protocols}
     for corpus in corpora:
         known.corpus(corpus)
     every = groups(known)

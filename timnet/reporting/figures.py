@@ -17,17 +17,29 @@ import polars as pl
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from timnet.evaluation.protocols import MEANING
+from timnet.evaluation.protocols import CROSS, MEANING, PROTOCOLS
 from timnet.paths import replacing
+from timnet.records import tested_on
 
 # Okabe and Ito, "Color Universal Design", 2008: told apart by all kinds of colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
 TITLE = 9.5  # points
 WRAP = 54  # characters of SMALL type in a line of a figure
-PROTOCOLS = {  # colour and marker of each
-    protocol: {"color": COLOURS[number], "marker": MARKERS[number]}
-    for number, protocol in enumerate(MEANING)
+_BASES = list(dict.fromkeys(protocol.base for protocol in PROTOCOLS))
+STYLES: dict[str, dict[str, str]] = {  # colour and marker of each protocol
+    protocol.name: {
+        # best-epoch and last-epoch have the same folds, and colours of their own
+        "color": COLOURS[0] if protocol.optimistic else COLOURS[1 + _BASES.index(protocol.base)],
+        "marker": MARKERS[0] if protocol.optimistic else MARKERS[1 + _BASES.index(protocol.base)],
+        "mfc": "none" if protocol.validated else "auto",
+    }
+    for protocol in PROTOCOLS
+}
+MARKS = {  # of what stands beside ours
+    "the paper": {"marker": "D", "color": "black", "mfc": "none", "ms": 7},
+    "SVM": {"marker": "s", "color": "black", "mfc": "none", "ms": 6},
+    "recipe": {"marker": "*", "color": "black", "ms": 8},
 }
 SMALL = 8.0  # points, the smallest type
 NARROW = 3.35  # inches: a column of print, and the width of a phone at its own size
@@ -60,15 +72,23 @@ def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
     scores = json.loads((results / "scores.json").read_text(encoding="utf-8"))
     confusion = pl.read_csv(results / "confusion.csv")
     corpus = record["trained_on"]
-    if record["tested_on"] != corpus:
-        corpus += f" to {record['tested_on']}"
+    if record["folds"]["protocol"] == CROSS:
+        tested = tested_on(record)
+        corpus += f" to {tested[0] if len(tested) == 1 else f'{len(tested)} others'}"
     for protocol in scores:
         counts = _counts(confusion.filter(protocol=protocol), record["labels"])
         yield f"confusion-{protocol}", confusion_matrix(counts, record["labels"], corpus, protocol)
-    yield "curves", curves(pl.read_parquet(results / "history.parquet"), corpus)
-    predictions = pl.read_parquet(results / "predictions.parquet")
-    yield "fused", fused_vectors(predictions.filter(epoch_kind="last"), record["labels"], corpus)
-    yield "speakers", speakers(scores, corpus, 100 / len(record["labels"]))
+    history = pl.read_parquet(results / "history.parquet")
+    if not record.get("baseline"):  # which has one epoch and no fused vectors
+        yield "curves", curves(history, corpus)
+        predictions = pl.read_parquet(results / "predictions.parquet").filter(epoch_kind="last")
+        if "fused" in predictions.columns and len(predictions):
+            yield "fused", fused_vectors(predictions, record["labels"], corpus)
+    chance = 100 / len(record["labels"])
+    if any("speakers" in of_protocol for of_protocol in scores.values()):
+        yield "speakers", speakers(scores, corpus, chance)
+    else:
+        yield "corpora", corpora(scores, corpus, chance)
     scales = pl.read_csv(results / "scales.csv")
     if len(scales):
         settings = record["features"]["settings"]
@@ -167,7 +187,8 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
     with mpl.rc_context(STYLE):
         heights = (3.4, 0.6 * below + 0.4 if below else 3.4)
         figure = Figure((NARROW, sum(heights)), layout="constrained")
-        upper, lower = figure.subfigures(2, height_ratios=heights)
+        both: Any = figure.subfigures(2, height_ratios=heights)
+        upper, lower = both
         _scatter(upper.subplots(), points, own["emotion"], labels)
         if below:
             _panels(lower.subplots(below, columns, squeeze=False), points, own["speaker"], speakers)
@@ -224,34 +245,41 @@ def _parts(name: str) -> list[str]:
     return re.split(r"([0-9]{1,9})", name)
 
 
-def protocols(rows: list[tuple[str, str, dict, float, float | None]]) -> Figure:
-    """UAR of a network under each protocol, beside chance and the paper's.
+def protocols(rows: list[tuple[str, str, dict, float, dict[str, float]]]) -> Figure:
+    """UAR of a network under each protocol, beside chance, the paper's and others'.
 
     Args:
-        rows: corpus, protocol, its figures as of `score.scores`, the UAR of guesses, and the
-            paper's UAR if there is one; from top to bottom.
+        rows: corpus, protocol, its scores as of `score.scores`, the UAR of guesses, and the UAR of
+            others by name (`the paper`, `SVM`, `recipe ...`); from top to bottom.
     """
-    figure, axes = _figure(NARROW, 0.4 * len(rows) + 1.9)
-    for place, (_, protocol, figures, chance, printed) in enumerate(rows):
-        colour, uar = PROTOCOLS[protocol]["color"], figures["uar"]
-        spread = [each["uar"] for each in heard(figures).values()]
+    corpora = list(dict.fromkeys(corpus for corpus, *_ in rows))
+    places = [place + corpora.index(corpus) for place, (corpus, *_) in enumerate(rows)]
+    height = len(rows) + len(corpora)  # a line for the name of each corpus
+    figure, axes = _figure(NARROW, 0.27 * height + 1.7)
+    for place, (_, protocol, scores, chance, marks) in zip(places, rows, strict=True):
+        colour, uar = STYLES[protocol]["color"], scores["uar"]
+        spread = [each["uar"] for each in heard(scores).values()]
         axes.plot(spread, [place] * len(spread), "|", color=colour, alpha=0.55, ms=9)
         axes.plot([uar["low"], uar["high"]], [place] * 2, color=colour, lw=3.5, alpha=0.35)
         axes.plot(uar["value"], place, "o", color=colour, ms=6)
+        for name, value in marks.items():
+            axes.plot(value, place, ls="", **_mark(name))
         # beside the axes, where no line or mark is
         beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": SMALL}
         axes.text(1.02, place, f"{uar['value']:.1f}", **beside)
-        if printed is not None:
-            axes.plot(printed, place, "D", color="black", mfc="none", ms=7)
         axes.plot([chance] * 2, [place - 0.5, place + 0.5], **CHANCE)
+    for corpus in corpora:
+        first = min(p for p, (other, *_) in zip(places, rows, strict=True) if other == corpus)
+        left: Any = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+        axes.text(-0.02, first - 0.9, corpus, weight="bold", **left)
     axes.plot([], [], "o", color="0.4", ms=6, label="ours")
-    axes.plot([], [], color="0.4", lw=3.5, alpha=0.35, label="95 %, over utterances")
+    axes.plot([], [], color="0.4", lw=3.5, alpha=0.35, label="95 % CI")
     axes.plot([], [], "|", color="0.4", ms=9, label="a speaker")
-    if any(printed is not None for *_, printed in rows):
-        axes.plot([], [], "D", color="black", mfc="none", ms=7, label="the paper")
+    for name in dict.fromkeys(name for *_, marks in rows for name in marks):
+        axes.plot([], [], ls="", **_mark(name), label=name)
     axes.plot([], [], **CHANCE, label="chance")
-    axes.set_yticks(range(len(rows)), [f"{corpus}\n{protocol}" for corpus, protocol, *_ in rows])
-    axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(len(rows) - 0.5, -0.7))
+    axes.set_yticks(places, [_broken(protocol) for _, protocol, *_ in rows])
+    axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(height - 1.4, -1.5))
     axes.grid(axis="x", alpha=0.25)
     figure.legend(
         frameon=False,
@@ -261,9 +289,42 @@ def protocols(rows: list[tuple[str, str, dict, float, float | None]]) -> Figure:
         columnspacing=1.2,
         handletextpad=0.4,
     )
-    below = "best-epoch: chosen ON THE TEST FOLD, optimistic\n"
-    below += "last-epoch: the same speakers in train and test"
+    below = "best-epoch: chosen ON THE TEST FOLD, optimistic"
     _title(figure, "UAR under increasingly strict evaluation", below)
+    return figure
+
+
+def _broken(protocol: str) -> str:
+    """A protocol's name in lines that fit beside axes."""
+    return protocol.replace("-and-sentence", "-\nand-sentence").replace("-validated", "\nvalidated")
+
+
+def _mark(name: str) -> Any:
+    return MARKS["recipe" if name.startswith("recipe") else name]
+
+
+def corpora(scores: dict[str, dict], corpus: str, chance: float) -> Figure:
+    """UAR on each corpus that was tested, and of its speakers; `chance` in percent."""
+    protocols = [protocol for protocol in MEANING if protocol in scores]
+    names = list(scores[protocols[0]]["corpora"])
+    figure, axes = _figure(NARROW, 0.5 * len(names) + 1.7)
+    for number, protocol in enumerate(protocols):
+        style: Any = STYLES[protocol] | {"lw": 0, "ms": 6}
+        shift = 0.2 * (number - (len(protocols) - 1) / 2)
+        for place, name in enumerate(names):
+            own, at = scores[protocol]["corpora"][name], place + shift
+            spread = [each["uar"] for each in heard(own).values()]
+            axes.plot(spread, [at] * len(spread), "|", color=style["color"], alpha=0.5, ms=9)
+            bounds = [own["uar"]["low"], own["uar"]["high"]]
+            axes.plot(bounds, [at] * 2, color=style["color"], lw=3.5, alpha=0.35)
+        values = [scores[protocol]["corpora"][name]["uar"]["value"] for name in names]
+        axes.plot(values, np.arange(len(names)) + shift, **style, label=protocol)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(len(names) - 0.5, -0.5))
+    axes.grid(axis="x", alpha=0.25)
+    axes.axvline(chance, **CHANCE, label="chance")
+    figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize=SMALL)
+    _title(figure, f"{corpus}: UAR on each corpus", "bars: 95 % CI; dashes: speakers")
     return figure
 
 
@@ -283,7 +344,7 @@ def speakers(scores: dict[str, dict], corpus: str, chance: float) -> Figure:
         own = by_name[protocol]
         shown = [place for place, name in enumerate(names) if name in own]
         shift = 0.2 * (number - (len(protocols) - 1) / 2)
-        style: Any = PROTOCOLS[protocol] | {"lw": 0, "ms": 4 if named else 2.5}
+        style: Any = STYLES[protocol] | {"lw": 0, "ms": 4 if named else 2.5}
         at = np.array(shown) + shift
         axes.plot([own[names[place]] for place in shown], at, **style, label=protocol)
         axes.axvline(scores[protocol]["uar"]["value"], color=style["color"], lw=0.8, alpha=0.6)

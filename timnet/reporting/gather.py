@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 
 from timnet import records
 from timnet.errors import ParameterError
 from timnet.evaluation import results
-from timnet.evaluation.compare import compare
+from timnet.evaluation.compare import Change, mean_change
 from timnet.paths import Workspace
 from timnet.reporting import tables
 from timnet.reporting.render import Table
-from timnet.reporting.tables import ScoredRun
+from timnet.reporting.scored import ScoredRun
 
 
 def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
@@ -60,14 +61,12 @@ def all_tables(
         found: as of `validations`.
         described: as of `descriptions`, of the same corpora.
     """
-    losses = {
-        run.name: compare(
-            results.read(workspace.run_results(run.name)),
-            results.read(workspace.run_results(whole.name)),
-        )
-        for run, whole in tables.ablated(runs)
-    }
-    made = tables.all_tables(runs, found, described, losses)
+    read = cache(lambda name: results.read(workspace.run_results(name)))
+
+    def paired(pairs: Sequence[tuple[ScoredRun, ScoredRun]], protocol: str) -> Change | None:
+        return mean_change([(read(run.name), read(other.name)) for run, other in pairs], protocol)
+
+    made = tables.all_tables(runs, found, described, paired)
     made[0].notes.extend(_leaks(runs, found))
     return made
 

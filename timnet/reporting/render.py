@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 
 NO_FIGURE = "-"
+NARROW = 8  # columns at most that a page of LaTeX takes at its own size
 NOT_HERE = "not in this commit"
 
 
@@ -86,10 +87,12 @@ def latex(table: Table) -> str:
         "r" if is_figures([row[place].text for row in table.rows]) else "l"
         for place in range(len(table.columns))
     )
+    wide = "*" if len(table.columns) > NARROW else ""  # over both columns of a page
     lines = [
         "% needs \\usepackage{booktabs}",
-        "\\begin{table}",
+        f"\\begin{{table{wide}}}",
         f"  \\caption{{{_tex(table.title)}}}",
+        *(["  \\scriptsize\\setlength{\\tabcolsep}{3pt}"] if wide else []),
         f"  \\begin{{tabular}}{{{aligned}}}",
         "    \\toprule",
         f"    {' & '.join(map(_tex, table.columns))} \\\\",
@@ -104,7 +107,7 @@ def latex(table: Table) -> str:
         lines.append(f"    {' & '.join(_tex(cell.text) for cell in row)} \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}"]
     lines += [f"  \\par\\footnotesize {_tex(note)}" for note in table.notes]
-    return "\n".join([*lines, "\\end{table}", ""])
+    return "\n".join([*lines, f"\\end{{table{wide}}}", ""])
 
 
 def is_figures(texts: list[str]) -> bool:

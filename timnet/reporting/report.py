@@ -12,7 +12,8 @@ from markupsafe import Markup, escape
 
 from timnet.evaluation.protocols import MEANING
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
-from timnet.reporting.tables import GAIN, ScoredRun
+from timnet.reporting.scored import ScoredRun
+from timnet.reporting.tables import GAIN
 
 CAPTIONS = {
     "confusion": "Confusion matrix, a row a true emotion.",

@@ -74,7 +74,8 @@ def compare_table(
             notes.append(f"`{run}` was made in another way: {'; '.join(told)}.")
     tables = sorted(PurePosixPath(path).stem for path in changed)
     notes += [
-        "95 %: paired bootstrap over the utterances that both tested; an interval that holds 0 is "
+        "95 %: paired bootstrap over the utterances that both tested, and their speakers where "
+        "these are unseen; an interval that holds 0 is "
         "no change that the corpus could show.",
         f"tables that changed: {', '.join(tables) or 'none'}.",
     ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from timnet.paths import write_text
 from timnet.reporting import figures, render, tables
 from timnet.reporting.render import Table
-from timnet.reporting.tables import ScoredRun
+from timnet.reporting.scored import ScoredRun
 
 
 def write_tables(made: list[Table], runs: list[ScoredRun], folder: Path) -> None:
@@ -19,10 +19,4 @@ def write_tables(made: list[Table], runs: list[ScoredRun], folder: Path) -> None
             ("tex", render.latex(table)),
         ):
             write_text(folder / f"{table.name}.{ending}", text)
-    rows = [
-        (run.corpus, protocol, scored, run.chance, tables.printed(run, protocol)[0])
-        for run in sorted(runs, key=lambda run: run.corpus)
-        for protocol, scored in run.by_protocol()
-        if run.variant == "tim-net" and protocol != "cross-corpus"
-    ]
-    figures.save(figures.protocols(rows), folder / made[0].name)
+    figures.save(figures.protocols(tables.figure_rows(runs)), folder / made[0].name)

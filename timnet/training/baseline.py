@@ -1,0 +1,182 @@
+"""A support vector machine on statistics of the MFCC: what a network has to beat.
+
+Each utterance becomes five statistics of each coefficient over the frames that are not padding,
+and the number of these frames. Trained in seconds; scored and compared as any network is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from timnet import schemas
+from timnet.errors import ParameterError, TrainingError
+from timnet.training.stack import Split
+
+PENALTY = 10.0  # C: how much a training utterance on the wrong side costs
+NORMALISE = ("none", "utterance", "speaker")
+NAME = "svm"  # as runs name it
+
+
+SILENCE = 1e-3  # where speech reaches 100
+
+
+def speech_frames(mfcc: np.ndarray) -> np.ndarray:
+    """Which frames are not padding, (utterances, frames) bool.
+
+    A frame without signal has the same value in all mel bands, so that all of its coefficients but
+    the first are zero, up to rounding.
+
+    Args:
+        mfcc: (utterances, frames, coefficients), as extracted.
+    """
+    return np.abs(mfcc[..., 1:]).max(-1) > SILENCE
+
+
+def statistics(mfcc: np.ndarray, speech: np.ndarray) -> np.ndarray:
+    """What the machine sees, (utterances, 5 coefficients + 1) float64.
+
+    Mean, standard deviation, 10th and 90th percentile, standard deviation of the differences from
+    frame to frame, and the number of frames that are not padding.
+
+    Args:
+        mfcc: (utterances, frames, coefficients).
+        speech: (utterances, frames) which frames are not padding; an utterance without any gets
+            zeros.
+    """
+    rows = np.zeros((len(mfcc), 5 * mfcc.shape[2] + 1))
+    for row, values, own in zip(rows, mfcc.astype(np.float64), speech, strict=True):
+        if not own.any():
+            continue
+        heard = values[own]
+        change = np.diff(heard, axis=0) if len(heard) > 1 else np.zeros_like(heard)
+        low, high = np.percentile(heard, (10, 90), axis=0)
+        row[:] = *heard.mean(0), *heard.std(0), *low, *high, *change.std(0), len(heard)
+    return rows
+
+
+def normalised(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and deviation 1 in each group, (rows, columns).
+
+    Args:
+        values: (rows, columns).
+        groups: (rows,) what each row is normalised with.
+    """
+    result = np.empty(values.shape)
+    for group in np.unique(groups):
+        own = values[groups == group].astype(np.float64)
+        spread = own.std(0)
+        result[groups == group] = (own - own.mean(0)) / np.where(spread > 0, spread, 1)
+    return result
+
+
+def inputs(
+    mfcc: np.ndarray, speech: np.ndarray, speakers: np.ndarray, normalise: str
+) -> np.ndarray:
+    """`statistics` after a normalisation that needs no labels.
+
+    Args:
+        mfcc, speech: as of `statistics`.
+        speakers: (utterances,) who speaks.
+        normalise: "none"; "utterance": the coefficients of each utterance are brought to mean 0 and
+            deviation 1 before its statistics are taken; "speaker": the statistics of each speaker's
+            utterances are.
+
+    Raises:
+        ParameterError: a normalisation that the baseline does not have.
+    """
+    if normalise not in NORMALISE:
+        raise ParameterError(
+            f"normalise: the baseline has no {normalise!r}; choose one of {', '.join(NORMALISE)}."
+        )
+    if normalise == "utterance":
+        result = np.zeros(mfcc.shape)
+        own = np.nonzero(speech)[0]
+        result[speech] = normalised(mfcc[speech], own)
+        return statistics(result, speech)
+    seen = statistics(mfcc, speech)
+    return normalised(seen, speakers) if normalise == "speaker" else seen
+
+
+def predictions(
+    mfcc: np.ndarray,
+    utterances: pa.Table,
+    labels: tuple[str, ...],
+    splits: Sequence[Split],
+    normalise: str = "none",
+) -> pa.Table:
+    """What the machine says of each test utterance: rows of `schemas.predictions`.
+
+    `logits` are the one-against-rest decision values, whose highest names the emotion; as of a
+    network, one temperature makes probabilities of them. `fused` are the standardised means of the
+    coefficients, the part of the machine's input that has their size. Nothing is drawn at random,
+    so another seed gives the same rows.
+
+    Args:
+        mfcc: (utterances, frames, coefficients), as extracted.
+        utterances: table with `utterance`, `speaker` and `emotion` of each of them.
+        labels: the emotions in the order of their indices.
+        splits: one machine is trained and tested on each.
+        normalise: as of `inputs`.
+
+    Raises:
+        ParameterError: a normalisation that the baseline does not have.
+        TrainingError: a fold trains on one emotion alone.
+    """
+    order = {label: index for index, label in enumerate(labels)}
+    truth = np.array([order.get(emotion, -1) for emotion in utterances["emotion"].to_pylist()])
+    speakers = np.array(utterances["speaker"].to_pylist())
+    seen = inputs(mfcc, speech_frames(mfcc), speakers, normalise)
+    channels = mfcc.shape[2]
+    parts = []
+    for split in sorted(splits, key=lambda split: (split.fold_seed, split.seed)):
+        logits, told = _decide(seen, truth, split, len(labels))
+        tested = utterances.take(split.test)
+        rows = len(split.test)
+        columns = {
+            "utterance": tested["utterance"],
+            "speaker": tested["speaker"],
+            "fold_seed": np.full(rows, split.fold_seed, np.int32),
+            "fold": np.full(rows, split.fold, np.int32),
+            "seed": np.full(rows, split.seed, np.int32),
+            "epoch_kind": ["last"] * rows,
+            "epoch": np.ones(rows, np.int32),
+            "emotion": tested["emotion"],
+            "logits": _lists(logits),
+            "fused": _lists(told[:, :channels]),
+            "row": split.test,
+        }
+        parts.append(pa.table(columns))
+    order_of = [("fold_seed", "ascending"), ("seed", "ascending"), ("row", "ascending")]
+    table = pa.concat_tables(parts).sort_by(order_of).drop_columns("row")
+    return table.cast(schemas.predictions(len(labels), channels))
+
+
+def _decide(
+    seen: np.ndarray, truth: np.ndarray, split: Split, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decision values (tested, classes) and standardised inputs (tested, statistics) of a fold."""
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    if len(set(truth[split.train])) < 2:
+        raise TrainingError(
+            f"fold {split.fold}: its training part has one emotion alone, so there is nothing to "
+            "tell apart. Choose other folds."
+        )
+    scale = StandardScaler().fit(seen[split.train])
+    machine = SVC(C=PENALTY).fit(scale.transform(seen[split.train]), truth[split.train])
+    told = scale.transform(seen[split.test])
+    values = machine.decision_function(told)
+    if values.ndim == 1:  # of two emotions scikit-learn tells one value
+        values = np.stack([-values, values], 1)
+    logits = np.full((len(told), classes), values.min() - 1)  # of an emotion never trained on
+    logits[:, machine.classes_] = values
+    return logits, told
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    flat = pa.array(values.astype(np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
