@@ -94,15 +94,15 @@ def test_a_clone_without_data_rebuilds_the_tables(reproduced: Path, tmp_path: Pa
         clone / "results/tables/single-corpus.md",
         clone / "results/runs/demo-random/metrics.json",
         clone / "results/runs/demo-random/confusion.csv",
-        clone / "results/figures/demo-random/fused.svg",
+        clone / "results/figures/demo-random/fused.png",
         clone / "results/report.html",
     ]
-    before = [path.read_text() for path in results]
+    before = [path.read_bytes() for path in results]
     for path in results:
         path.unlink()
     for command in (("score", "demo-random"), ("figures", "demo-random"), ("tables",), ("report",)):
         run(clone, "timnet", *command)
-    assert [path.read_text() for path in results] == before
+    assert [path.read_bytes() for path in results] == before
 
 
 def test_metrics_diff_across_branches(workspace: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import struct
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_fig
 from timnet.reporting.scored import ScoredRun
 from timnet.reporting.tables import GAIN
 
+MARK = "†"
 CAPTIONS = {
     "confusion": "Confusion matrix, a row a true emotion.",
     "curves": "Loss and accuracy. The test curves are looked at, never selected on, but for "
@@ -23,7 +25,8 @@ CAPTIONS = {
     "run over random folds, it knows voices. With speakers left out each has a network of their "
     "own, and islands say nothing.",
     "scales": "How much each time scale counts.",
-    "speakers": "UAR of each speaker.",
+    "speakers": "UAR of each speaker, sorted.",
+    "corpora": "UAR on each corpus that was tested.",
 }
 
 
@@ -39,9 +42,9 @@ def page(
 
     Args:
         tables: as of `tables.all_tables`.
-        overview: SVG that shows the first of them.
+        overview: PNG that shows the first of them.
         runs: those of this commit.
-        figures: run -> folder of its SVG figures.
+        figures: run -> folder of its figures.
         validations: corpus -> summary of its validation.
         descriptions: corpus -> what its recipe says of it.
     """
@@ -54,12 +57,13 @@ def page(
     return template.render(
         cards=[card for run in whole for card in _cards(run)],
         tables=[_shown(table) for table in tables],
-        overview=_source(overview),
+        overview=_image(overview),
         runs=[
             {
                 "name": run.name,
                 "record": run.record,
-                "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.svg"))],
+                "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.png"))],
+                "scores": _scores(run),
                 "provenance": _lines(run),
             }
             for run in runs
@@ -69,7 +73,7 @@ def page(
             for name, summary in validations.items()
         ],
         commits=sorted({run.record["commit"] for run in runs}),
-        told={run.name: "\n".join(_lines(run)) for run in runs},
+        told={run.name: "\n".join([run.name, *_lines(run)]) for run in runs},
     )
 
 
@@ -98,7 +102,22 @@ def _shown(table: Table) -> dict:
     absent = _absent(table)
     kept, folded = ([r for r in table.rows if (r[0].text in absent) == a] for a in (False, True))
     named = ", ".join(absent) if len(absent) <= 6 else f"{len(absent)} {table.columns[0]}s"
-    return {"table": table, "columns": columns, "rows": kept, "absent": folded, "named": named}
+    # a note on a mark stands where the mark does
+    marks = [note for note in table.notes if note.startswith(MARK)]
+    notes = [note for note in table.notes if note not in marks]
+    return {
+        "table": table,
+        "columns": columns,
+        "rows": kept,
+        "absent": folded,
+        "named": named,
+        "notes": notes + (marks if _marked(kept) else []),
+        "absent_notes": marks if _marked(folded) and not _marked(kept) else [],
+    }
+
+
+def _marked(rows: list[list[Cell]]) -> bool:
+    return any(MARK in cell.text for row in rows for cell in row)
 
 
 def _absent(table: Table) -> list[str]:
@@ -117,19 +136,30 @@ def _absent(table: Table) -> list[str]:
     ]
 
 
+def _scores(run: ScoredRun) -> str:
+    """What came out of a run, in a line."""
+    return "; ".join(
+        f"{protocol} {print_figure(scores['uar']['value'])} %"
+        for protocol, scores in run.by_protocol()
+    )
+
+
 def _figure(path: Path) -> dict:
     kind = path.stem.split("-")[0]
     protocol = path.stem.partition("-")[2]
     return {
         "name": path.stem,
-        "source": _source(path),
+        **_image(path),
         "caption": CAPTIONS[kind] + (f" {protocol}: {MEANING[protocol]}." if protocol else ""),
     }
 
 
-def _source(path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f"data:image/svg+xml;base64,{content}"
+def _image(path: Path) -> dict:
+    """A PNG as a page has it; drawn for screens of twice the resolution that CSS counts in."""
+    content = path.read_bytes()
+    width, height = struct.unpack(">II", content[16:24])  # its header begins with them
+    source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+    return {"source": source, "width": width // 2, "height": height // 2}
 
 
 def _lines(run: ScoredRun) -> list[str]:
