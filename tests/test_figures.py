@@ -46,11 +46,11 @@ def test_every_protocol_has_a_colour_and_a_name_that_fits() -> None:
     assert len(set(base.values())) == len(base)
 
 
-def test_across_corpora_there_is_a_column_for_each() -> None:
+def test_across_corpora_there_is_a_row_for_each() -> None:
     own = SCORES["last-epoch"] | {"uar": {"value": 60.0, "low": 50.0, "high": 70.0}}
     across = {"cross-corpus": {"uar": own["uar"], "corpora": {"one": own, "two": own}}}
     drawn = figures.corpora(across, "three to 2 others", 20.0)
-    assert [text.get_text() for text in drawn.axes[0].get_xticklabels()] == ["one", "two"]
+    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["one", "two"]
 
 
 def scored(number: int, few: int = 0) -> dict:
