@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from timnet import records
+from timnet.errors import listing
 from timnet.paths import Workspace
 from timnet.project.params import Params, Run
 
@@ -39,7 +40,7 @@ class Estimate:
         said = f"about {duration(self.seconds)}"
         if self.elsewhere:
             said += " on two cores"
-        return f"{said}, and {', '.join(self.unknown)}" if self.unknown else said
+        return f"{said}; not known yet: {listing(self.unknown)}" if self.unknown else said
 
 
 def duration(seconds: float) -> str:
