@@ -49,7 +49,7 @@ def show(root: Path, done: Collection[str]) -> None:
     if "score" in items and (rows := metrics(workspace)):
         create_table_artifact(rows, key="metrics", description=source)
     for run in items.get("figures", ()):
-        for figure in sorted(workspace.figures(run).glob("confusion-*.png")):
+        for figure in sorted(workspace.figures(run).glob("confusion-*.svg")):
             link = address(figure)
             if not link.startswith("file:"):  # which no page of a server shows
                 create_image_artifact(link, key=key(f"{run}-{figure.stem}"), description=source)

@@ -53,7 +53,7 @@ def test_tables_and_what_was_checked(prefect_api, workspace):
 
 
 def test_figures_and_the_report(prefect_api, workspace, monkeypatch):
-    figure = workspace.figures("demo-random") / "confusion-last-epoch.png"
+    figure = workspace.figures("demo-random") / "confusion-last-epoch.svg"
     write_text(figure, "an image")
     report = workspace.root / "results" / "report.html"
     report.write_text("<h1>The report</h1>")
@@ -65,7 +65,7 @@ def test_figures_and_the_report(prefect_api, workspace, monkeypatch):
     show(workspace.root, done)
     artifact = shown("demo-random-confusion-last-epoch")
     assert artifact.type == "image"
-    path = "figures/demo-random/confusion-last-epoch.png"
+    path = "figures/demo-random/confusion-last-epoch.svg"
     assert artifact.data == f"http://127.0.0.1:4201/{path}"
     assert shown("report").data == "[report.html](http://127.0.0.1:4201/report.html)"
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from timnet.cli.common import app, open_workspace, say
 from timnet.cli.stages import STAGES, RunName
@@ -54,27 +51,18 @@ def tables() -> None:
     say(f"{len(made)} tables in {workspace.tables}")
     if left := leftovers(workspace, params):
         say(
-            f"not in params.yaml any more, and in no table: {listing(map(str, left))}. "
-            "`timnet runs --prune` removes them."
+            f"no longer in params.yaml, and in no table: {listing(map(str, left))}. `timnet runs "
+            "--prune` removes them."
         )
 
 
 @app.command(rich_help_panel=STAGES)
-def figures(
-    run: RunName,
-    vector: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Draw as SVG there, for print.")
-    ] = None,
-) -> None:
+def figures(run: RunName) -> None:
     """Draw a run: confusion matrices, curves, fused vectors, time scales, speakers."""
     from timnet.reporting import figures as stage
 
     workspace, params = open_workspace()
     params.run(run)
-    if vector is not None:
-        for name, figure in stage.all_figures(workspace.run_results(run)):
-            stage.save_vector(figure, vector / name)
-        return
     source, target = workspace.run_results(run), workspace.figures(run)
     with replacing_folder(target) as partial:
         for name, figure in stage.all_figures(source):
@@ -94,7 +82,7 @@ def report() -> None:
     described = gather.descriptions(workspace, params.corpora)
     made = gather.all_tables(workspace, runs, found, described)
     drawn = {run.name: workspace.figures(run.name) for run in runs}
-    overview = workspace.tables / f"{made[0].name}.png"
+    overview = workspace.tables / f"{made[0].name}.svg"
     page = stage.page(made, overview, runs, drawn, found, described)
     write_text(workspace.report, page)
     say(f"{workspace.report}: {len(made)} tables, {len(runs)} runs, {len(page) / 1e6:.1f} MB")

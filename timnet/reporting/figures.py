@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from timnet.evaluation.protocols import CROSS, MEANING, PROTOCOLS
-from timnet.paths import replacing
+from timnet.paths import write_text
 from timnet.records import tested_on
 
 # Okabe and Ito, "Color Universal Design", 2008: told apart by all kinds of colour vision
@@ -43,8 +43,7 @@ MARKS = {  # of what stands beside ours
 }
 SMALL = 8.0  # points, the smallest type
 NARROW = 3.35  # inches: a column of print, and the width of a phone at its own size
-DPI = 200  # twice what a screen had once
-PALETTE = 64  # colours of a file, which then is a fifth of the size
+POINTS = 125  # of a curve: what a column of print can show
 FEW = 10  # utterances: of a speaker with fewer a UAR says nothing
 FACETS = 10  # speakers: of more each has a small panel of its own
 NAMED = 40  # speakers: of more the names are left out
@@ -55,11 +54,15 @@ STYLE: Any = {
     "figure.dpi": 100,
     "axes.labelsize": 8.5,
     "font.size": 8.5,
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],  # each text of an SVG names them all
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "timnet",  # equal figures, equal bytes
 }
+# In all of this process, since matplotlib asks when a text is made, often by itself: names of
+# speakers and corpora are no formulas, whatever `$` there is in them.
+mpl.rcParams.update({"text.parse_math": False, "svg.fonttype": STYLE["svg.fonttype"]})
 
 
 def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
@@ -97,21 +100,36 @@ def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `path`.png atomically; equal figures give equal bytes."""
-    from PIL import Image
-
-    drawn = io.BytesIO()
+    """Write `path`.svg atomically; equal figures give equal bytes."""
+    drawn = io.StringIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
-    few = Image.open(drawn).convert("RGB").quantize(PALETTE, dither=Image.Dither.NONE)
-    with replacing(path.with_suffix(".png")) as partial:
-        few.save(partial, format="png", optimize=True, dpi=(DPI, DPI))
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    write_text(path.with_suffix(".svg"), lighter(drawn.getvalue()))
 
 
-def save_vector(figure: Figure, path: Path) -> None:
-    """Write `path`.svg, for print, atomically; equal figures give equal bytes."""
-    with replacing(path.with_suffix(".svg")) as partial, mpl.rc_context(STYLE):
-        figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
+def lighter(svg: str) -> str:
+    """The same picture in a third of the bytes: git keeps it, and the report holds dozens.
+
+    Coordinates (in points) get two decimals; comments and indentation go; the style that marks in
+    a row have in common is told once.
+    """
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s*\n\s*", "\n", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: _DECIMALS.sub(_rounded, tag[0]), svg)
+    return _MARKS.sub(_told_once, svg)
+
+
+_DECIMALS = re.compile(r"\d+\.\d{3,}")
+_MARKS = re.compile(r'<use [^>]*style="([^"]*)"/>(?:\n<use [^>]*style="\1"/>)+')
+
+
+def _rounded(number: re.Match) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
+
+def _told_once(marks: re.Match) -> str:
+    style = f' style="{marks[1]}"'
+    return f"<g{style}>\n{marks[0].replace(style, '')}\n</g>"
 
 
 def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protocol: str) -> Figure:
@@ -134,7 +152,13 @@ def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protoco
 
 
 def curves(history: pl.DataFrame, corpus: str) -> Figure:
-    """Loss and accuracy by epoch: median over the networks, and the middle 80 % of them."""
+    """Loss and accuracy by epoch: median over the networks, and the middle 80 % of them.
+
+    Of long runs a point stands for some epochs, so that no curve has more than `POINTS`.
+    """
+    longest = int(history.select(pl.col("epoch").max()).item())
+    span = -(-longest // POINTS)  # epochs a point, rounded up
+    point = (pl.col("epoch") - 1) // span * span + (span + 1) / 2
     figure, (upper, lower) = _figure(NARROW, 3.9, 2)
     for axes, name, factor, unit in (
         (upper, "loss", 1, "cross entropy"),
@@ -142,7 +166,7 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
     ):
         for part, colour in (("train", COLOURS[0]), ("test", COLOURS[1])):
             value = pl.col(f"{part}_{name}") * factor
-            rows = history.group_by("epoch").agg(
+            rows = history.group_by(epoch=point).agg(
                 value.median().alias("median"),
                 value.quantile(0.1).alias("low"),
                 value.quantile(0.9).alias("high"),
@@ -151,7 +175,7 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
             epochs = rows["epoch"].to_numpy()
             axes.fill_between(epochs, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0)
             axes.plot(epochs, rows["median"], color=colour, lw=1.1, label=part)
-        axes.set(ylabel=unit, xlim=(1, max(epochs[-1], 2)))
+        axes.set(ylabel=unit, xlim=(1, max(longest, 2)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
     upper.set_yscale("log")
@@ -161,7 +185,8 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
     lower.legend(frameon=False, loc="best", fontsize=SMALL)
     lower.set(xlabel="epoch")
     networks = len(history.select("fold_seed", "seed", "fold").unique())
-    below = f"median and middle 80 % of {networks} networks"
+    each = f", {span} epochs a point" if span > 1 else ""
+    below = f"median and middle 80 % of {networks} networks{each}"
     _title(figure, f"{corpus}: loss and accuracy over epochs", below)
     return figure
 
@@ -201,7 +226,7 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
 
 def _scatter(axes, points: np.ndarray, of: pl.Series, groups: list[str]) -> None:
     """Points in the plane, in the colours and with the names of their groups."""
-    for number, group in enumerate(groups):
+    handles = [
         axes.scatter(
             *points[(of == group).to_numpy()].T,
             s=7,
@@ -209,11 +234,14 @@ def _scatter(axes, points: np.ndarray, of: pl.Series, groups: list[str]) -> None
             alpha=0.8,
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-            label=group,
         )
+        for number, group in enumerate(groups)
+    ]
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.legend(
+        handles,  # with labels given here, since those of artists must not begin with `_`
+        groups,
         frameon=False,
         fontsize=SMALL,
         ncols=4,

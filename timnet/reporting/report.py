@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import struct
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,8 +11,9 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from timnet.evaluation.protocols import MEANING
+from timnet.records import originals, tested_on
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
-from timnet.reporting.scored import ScoredRun
+from timnet.reporting.scored import ScoredRun, compared_methods
 from timnet.reporting.tables import GAIN
 
 MARK = "†"
@@ -24,9 +24,9 @@ CAPTIONS = {
     "fused": "What the network hears, by emotion and by speaker: where speakers form islands in a "
     "run over random folds, it knows voices. With speakers left out each has a network of their "
     "own, and islands say nothing.",
+    "corpora": "UAR on each corpus that was tested.",
     "scales": "How much each time scale counts.",
     "speakers": "UAR of each speaker, sorted.",
-    "corpora": "UAR on each corpus that was tested.",
 }
 
 
@@ -42,7 +42,7 @@ def page(
 
     Args:
         tables: as of `tables.all_tables`.
-        overview: PNG that shows the first of them.
+        overview: SVG that shows the first of them.
         runs: those of this commit.
         figures: run -> folder of its figures.
         validations: corpus -> summary of its validation.
@@ -53,7 +53,8 @@ def page(
     template = environment.from_string(
         files("timnet.reporting").joinpath("report.html").read_text(encoding="utf-8")
     )
-    whole = [run for run in runs if run.variant == "tim-net"] or runs  # ablations have a table
+    # ablations, baselines and the recipes that were tried have tables
+    whole = [run for run in compared_methods(runs) if run.is_network] or runs
     return template.render(
         cards=[card for run in whole for card in _cards(run)],
         tables=[_shown(table) for table in tables],
@@ -62,18 +63,18 @@ def page(
             {
                 "name": run.name,
                 "record": run.record,
-                "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.png"))],
+                "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.svg"))],
                 "scores": _scores(run),
-                "provenance": _lines(run),
+                "provenance": _lines(run, validations),
             }
             for run in runs
         ],
         corpora=[
-            {"recipe": descriptions[name], "summary": summary}
+            {"recipe": descriptions[name], "summary": summary, "originals": originals(summary)}
             for name, summary in validations.items()
         ],
         commits=sorted({run.record["commit"] for run in runs}),
-        told={run.name: "\n".join([run.name, *_lines(run)]) for run in runs},
+        told={run.name: "\n".join([run.name, *_lines(run, validations)]) for run in runs},
     )
 
 
@@ -155,19 +156,25 @@ def _figure(path: Path) -> dict:
 
 
 def _image(path: Path) -> dict:
-    """A PNG as a page has it; drawn for screens of twice the resolution that CSS counts in."""
+    """A figure as a page has it, with its size in CSS's pixels, so that nothing moves later."""
     content = path.read_bytes()
-    width, height = struct.unpack(">II", content[16:24])  # its header begins with them
-    source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
-    return {"source": source, "width": width // 2, "height": height // 2}
+    size = [float(found) for found in _SIZE.findall(content[:1000])[:2]]  # points
+    width, height = (round(points * 100 / 72) for points in size)
+    source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode('ascii')}"
+    return {"source": source, "width": width, "height": height}
 
 
-def _lines(run: ScoredRun) -> list[str]:
+_SIZE = re.compile(rb'(?:width|height)="([0-9.]+)pt"')
+
+
+def _lines(run: ScoredRun, validations: dict[str, dict]) -> list[str]:
     """Where the figures of a run come from, a line a fact."""
     record, features = run.record, run.record["features"]
+    corpora = dict.fromkeys((record["trained_on"], *tested_on(record)))
     return [
         f"commit {record['commit']}",
         f"recordings of {record['trained_on']}: SHA-256 {features['source']}",
+        *(f"{name}: {originals(validations[name])}" for name in corpora if name in validations),
         f"features: revision {features['revision']}; {_pairs(features['settings'])}",
         f"folds: {_pairs(record['folds'])}",
         f"model seeds: {', '.join(map(str, record['seeds']))}",
