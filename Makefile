@@ -9,8 +9,9 @@
 # make clean   what tools left behind;       make clean-all  and the environment, demo and build/
 
 PYTHON ?= python3
-BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+# the workspace of a demo uses the environment of the project that made it
+BIN := $(or $(shell cat .git/timnet-demo 2>/dev/null),.venv/bin)
+export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -37,7 +38,7 @@ WANTED := --quiet --constraint constraints.txt --editable ".[dev]"
 
 .PHONY: venv demo ui test test-slow test-long check docs docs-serve lock template clean clean-all
 
-venv: .venv/installed
+venv: $(if $(wildcard .git/timnet-demo),,.venv/installed)
 
 .venv/installed: pyproject.toml constraints.txt
 	@start=$$(date +%s) && $(PYTHON) -m venv .venv && \

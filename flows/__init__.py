@@ -13,7 +13,7 @@ os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 os.environ.setdefault("PREFECT_HOME", str(Path(".prefect").absolute()))
 os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "timnet")  # tells of tries and waits
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-if "PREFECT_API_URL" not in os.environ and "PREFECT_SERVER_API_AUTH_STRING" in os.environ:
+if not os.environ.get("PREFECT_API_URL") and "PREFECT_SERVER_API_AUTH_STRING" in os.environ:
     # the server is the project's own, and wants the login that its settings name
     os.environ.setdefault("PREFECT_API_AUTH_STRING", os.environ["PREFECT_SERVER_API_AUTH_STRING"])
 avoid_proxies_on_loopback()

@@ -3,7 +3,7 @@
 Keys are the same in every run, so that Prefect shows the history of each.
 """
 
-import base64
+import csv
 import json
 import os
 import re
@@ -26,11 +26,12 @@ from prefect.artifacts import (
 
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
-from timnet.project import git, params
-from timnet.project.dvc import ask_dvc
+from timnet.project import git, params, revisions
 from timnet.project.provenance import commit
+from timnet.reporting import render
 
 TABLE = "single-corpus"  # results/tables/<TABLE>.md, made by the stage `tables`; artifact's key
+COLUMNS = ("corpus", "network", "protocol", "paper UAR", "UAR", "95 % CI of UAR", "WAR")
 RESULTS_URL = "TIMNET_RESULTS_URL"  # where `make ui` serves results/ of the current folder
 EVERY = 5.0  # s between two reports of progress
 
@@ -48,14 +49,13 @@ def show(root: Path, done: Collection[str]) -> None:
     if "score" in items and (rows := metrics(workspace)):
         create_table_artifact(rows, key="metrics", description=source)
     for run in items.get("figures", ()):
-        for figure in sorted((root / "results" / "figures" / run).glob("confusion-*.svg")):
-            image = base64.b64encode(figure.read_bytes()).decode()
-            url = f"data:image/svg+xml;base64,{image}"
-            create_image_artifact(url, key=key(f"{run}-{figure.stem}"), description=source)
+        for figure in sorted(workspace.figures(run).glob("confusion-*.svg")):
+            link = address(figure)
+            if not link.startswith("file:"):  # which no page of a server shows
+                create_image_artifact(link, key=key(f"{run}-{figure.stem}"), description=source)
     if "tables" in items:
-        table = (workspace.tables / f"{TABLE}.md").read_text(encoding="utf-8")
-        create_markdown_artifact(table, key=TABLE, description=source)
-        if against := against_main(root):
+        create_markdown_artifact(first_table(workspace), key=TABLE, description=source)
+        if against := against_main(workspace):
             create_markdown_artifact(against, key="against-main", description=source)
     if "report" in items:
         link = address(root / "results" / "report.html")
@@ -63,7 +63,7 @@ def show(root: Path, done: Collection[str]) -> None:
 
 
 def metrics(workspace: Workspace) -> list[dict[str, Any]]:
-    """One row a run and protocol, of the runs that are scored."""
+    """One row a run and protocol, of the runs that are scored: what fits on a page."""
     if not workspace.params.is_file():
         return []
     rows = []
@@ -72,8 +72,8 @@ def metrics(workspace: Workspace) -> list[dict[str, Any]]:
         if path.is_file():
             scored = json.loads(path.read_text(encoding="utf-8"))
             for protocol, figures in scored.items():
-                rounded = {name: round(value, 2) for name, value in figures.items()}
-                rows.append({"run": run, "protocol": protocol, **rounded})
+                told = {name.upper(): round(figures[name], 2) for name in ("uar", "war")}
+                rows.append({"run": run, "protocol": protocol, **told})
     return rows
 
 
@@ -88,17 +88,31 @@ def validation(workspace: Workspace, corpora: list[str]) -> str:
     return "\n".join([*rows, ""])
 
 
-def against_main(root: Path) -> str | None:
-    """Metrics that differ from those of the branch `main`, as Markdown; None if there is none."""
+def first_table(workspace: Workspace) -> str:
+    """The first table with as many columns as a page of Prefect has room for; Markdown."""
+    path = workspace.tables / f"{TABLE}.csv"
+    if not path.is_file():
+        return path.with_suffix(".md").read_text(encoding="utf-8")
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *rows = csv.reader(file)
+    kept = [name for name in COLUMNS if name in head]
+    cells = [render.row_of(*(row[head.index(name)] for name in kept)) for row in rows]
+    notes = ["All columns, and what they mean: `results/tables/`, and the report."]
+    return render.markdown(render.Table(TABLE, "Single corpus", tuple(kept), cells, notes))
+
+
+def against_main(workspace: Workspace) -> str | None:
+    """What `timnet compare main` says, as Markdown; None where there is no such branch."""
+    root = workspace.root
     if git.ask(root, "rev-parse", "--verify", "--quiet", "main") is None:
         return None
-    try:
-        difference = ask_dvc(root, "metrics", "diff", "main", "--md").strip()
-    except TimnetError:  # a `main` without metrics that can be read
+    if not workspace.params.is_file():
         return None
-    if difference.count("\n") < 2:  # a head without rows
-        difference = "The metrics are those of `main`."
-    return f"# Against main\n\n{difference}\n"
+    try:
+        runs = params.read(workspace.params).runs
+        return render.markdown(revisions.compared(workspace, runs, "main"))
+    except TimnetError as error:  # a `main` without results that can be read
+        return f"# Results against main\n\n{error}\n"
 
 
 def address(path: Path) -> str:

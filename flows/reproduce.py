@@ -559,7 +559,7 @@ def count_unchanged(
     workspace: Path, dry_run: bool, max_workers: int, pool: str | None, **options: Any
 ) -> int:
     """How many stages are up to date, if all are and there is no server to tell; otherwise 0."""
-    if dry_run or max_workers < 1 or "PREFECT_API_URL" in os.environ or running_ui():
+    if dry_run or max_workers < 1 or os.environ.get("PREFECT_API_URL") or running_ui():
         return 0
     try:
         found = look(workspace.absolute(), **options)

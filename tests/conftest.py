@@ -156,7 +156,7 @@ def prefect_api(tmp_path_factory):
         }
         with (
             settings.temporary_settings(chosen),
-            prefect_test_harness(server_startup_timeout=60),
+            prefect_test_harness(server_startup_timeout=240),
         ):
             url = settings.PREFECT_API_URL.value()
             patch.setenv("PREFECT_HOME", str(chosen[settings.PREFECT_HOME]))

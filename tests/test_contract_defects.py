@@ -47,7 +47,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def judge(name: str, folder: Path) -> dict[str, Any]:
     """The summary of a corpus that passes."""
     record = corpus(name)
-    summary = validate.validate(record, manifest.build(record, folder), docs=None)
+    summary = validate.validate(record, manifest.build(record, folder))
     validate.require_passed(summary)
     return summary
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 from archives import laid_out, tree
 from conftest import run
 
+from flows.process_group import ProcessGroup
+from flows.repository import Repository
 from timnet.cli.demo import demo
 from timnet.errors import ParameterError
 
@@ -41,3 +44,16 @@ def test_without_code_to_take_nothing_is_deleted(
     with pytest.raises(ParameterError, match="the folder of the project itself"):
         demo(Path())
     assert tree(checkout) == before
+
+
+def test_a_demo_uses_the_environment_that_made_it(reproduced: Path) -> None:
+    told = run(reproduced, "make", "-n", "ui").stdout
+    assert "flows.ui" in told and "venv" not in told and "pip" not in told
+    first = run(reproduced, "make", "-pn", "ui").stdout
+    assert f"BIN := {Path(sys.executable).parent}\n" in first
+
+
+def test_a_demo_s_model_is_an_artifact(reproduced: Path) -> None:
+    with ProcessGroup() as processes:
+        models = Repository(reproduced, processes, "origin").models("HEAD")
+    assert models.keys() == {"demo"}

@@ -243,8 +243,8 @@ def test_a_mistake_ends_in_one_message(workspace: Path, case: str) -> None:
 
 
 def snapshot(folder: Path) -> dict[str, int]:
-    """Files of the workspace with their times of change; DVC's own and Data Docs left out."""
-    skip = (".dvc", ".git", "data-docs", "times", "__pycache__")
+    """Files of the workspace with their times of change; DVC's own left out."""
+    skip = (".dvc", ".git", "times", "__pycache__")
     return {
         str(path.relative_to(folder)): path.stat().st_mtime_ns
         for path in folder.rglob("*")

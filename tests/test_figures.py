@@ -4,6 +4,7 @@ import itertools
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
@@ -50,11 +51,74 @@ def test_every_protocol_has_a_colour_and_a_name_that_fits() -> None:
     assert len(set(base.values())) == len(base)
 
 
-def test_across_corpora_there_is_a_column_for_each() -> None:
+def test_across_corpora_there_is_a_row_for_each() -> None:
     own = SCORES["last-epoch"] | {"uar": {"value": 60.0, "low": 50.0, "high": 70.0}}
     across = {"cross-corpus": {"uar": own["uar"], "corpora": {"one": own, "two": own}}}
     drawn = figures.corpora(across, "three to 2 others", 20.0)
-    assert [text.get_text() for text in drawn.axes[0].get_xticklabels()] == ["one", "two"]
+    assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["one", "two"]
+
+
+def scored(number: int, few: int = 0) -> dict:
+    """Scores of so many speakers, of whom the first ones said too little."""
+    return {
+        "uar": {"value": 60.0, "low": 50.0, "high": 70.0},
+        "speakers": {
+            f"s{each}": {
+                "uar": 100.0 if each < few else 50.0 + each,
+                "utterances": 9 + 9 * (each >= few),
+            }
+            for each in range(number)
+        },
+    }
+
+
+def names(figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels()]
+
+
+def test_speakers_are_sorted_and_all_of_them_can_be_read() -> None:
+    drawn = figures.speakers({"speaker-independent": scored(29)}, "demo", 25.0)
+    assert names(drawn) == [f"s{each}" for each in range(29)]
+    height = drawn.get_size_inches()[1]
+    assert height / 29 > 0.14  # inches: a line of small type
+    assert drawn.get_size_inches()[0] <= figures.NARROW  # of a phone
+    assert names(figures.speakers({"speaker-independent": scored(91)}, "demo", 25.0)) == []
+
+
+def test_speakers_who_said_little_are_counted_and_not_drawn() -> None:
+    drawn = figures.speakers({"speaker-independent": scored(12, few=2)}, "demo", 25.0)
+    assert len(names(drawn)) == 10 and not {"s0", "s1"} & set(names(drawn))
+    told = [text.get_text() for text in drawn.axes[0].texts]
+    assert any("2 with fewer than 10 utterances" in text for text in told)
+    over_all = figures.protocols([("demo", "speaker-independent", scored(12, few=2), 25.0, {})])
+    assert 100.0 not in over_all.axes[0].lines[0].get_xdata()
+
+
+def test_numbers_stand_beside_what_is_drawn() -> None:
+    near_chance = {"uar": {"value": 25.0, "low": 20.0, "high": 30.0}, "speakers": {}}
+    drawn = figures.protocols([("demo", "speaker-independent", near_chance, 25.0, {})])
+    (number,) = (text for text in drawn.axes[0].texts if text.get_text() == "25.0")
+    assert number.get_position()[0] > 1  # in widths of the axes
+
+
+def test_many_speakers_have_a_panel_each() -> None:
+    generator = np.random.default_rng(0)
+    for number, panels in ((6, 2), (24, 1 + 24)):
+        rows = 4 * number
+        predictions = pl.DataFrame(
+            {
+                "fold_seed": [1] * rows,
+                "seed": [0] * rows,
+                "fold": [row % 2 for row in range(rows)],
+                "emotion": ["angry" if row % 2 else "sad" for row in range(rows)],
+                "speaker": [f"s{row % number}" for row in range(rows)],
+                "fused": generator.normal(size=(rows, 5)).tolist(),
+            }
+        )
+        drawn = figures.fused_vectors(predictions, ["angry", "sad"], "demo")
+        assert len(drawn.axes) == panels
+        titles = [part.get_suptitle() for part in drawn.subfigs]
+        assert titles == ["demo, last epoch: t-SNE by emotion", "by speaker"]
 
 
 def test_a_figure_is_one_svg_of_equal_bytes(tmp_path: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, commit, run
+from conftest import ROOT, edit, run
 from prefect import flow
 from prefect.client.orchestration import get_client
 
@@ -47,45 +46,53 @@ def shown(name: str):
 def test_tables_and_what_was_checked(prefect_api, workspace):
     show(workspace.root, DONE)
     (row,) = json.loads(shown("metrics").data)
-    assert row == {"run": "demo-random", "protocol": "last-epoch", **FIGURES}
+    assert row == {"run": "demo-random", "protocol": "last-epoch", "UAR": 61.5, "WAR": 62.0}
     assert "| demo | 2 | two recordings are one |" in shown("validation").data
     assert shown("single-corpus").data == "# Single corpus\n"
     assert shown("single-corpus").description == "commit no commit"
 
 
-def test_figures_and_the_report(prefect_api, workspace):
-    image = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
-    figures = workspace.root / "results" / "figures" / "demo-random"
-    figures.mkdir(parents=True)
-    (figures / "confusion-last-epoch.svg").write_bytes(image)
+def test_figures_and_the_report(prefect_api, workspace, monkeypatch):
+    figure = workspace.figures("demo-random") / "confusion-last-epoch.svg"
+    write_text(figure, "an image")
     report = workspace.root / "results" / "report.html"
     report.write_text("<h1>The report</h1>")
-    show(workspace.root, [*DONE, "figures@demo-random", "report"])
+    done = [*DONE, "figures@demo-random", "report"]
+    show(workspace.root, done)
+    assert shown("report").data == f"[report.html]({report.as_uri()})"
+    monkeypatch.chdir(workspace.root)
+    monkeypatch.setenv("TIMNET_RESULTS_URL", "http://127.0.0.1:4201")  # as `make ui` does
+    show(workspace.root, done)
     artifact = shown("demo-random-confusion-last-epoch")
     assert artifact.type == "image"
-    assert artifact.data == f"data:image/svg+xml;base64,{base64.b64encode(image).decode()}"
-    assert shown("report").data == f"[report.html]({report.as_uri()})"
+    path = "figures/demo-random/confusion-last-epoch.svg"
+    assert artifact.data == f"http://127.0.0.1:4201/{path}"
+    assert shown("report").data == "[report.html](http://127.0.0.1:4201/report.html)"
 
 
-def test_against_main(prefect_api, workspace):
-    root = workspace.root
-    run(root, "git", "init", "--quiet", "--initial-branch", "main")
-    run(root, "dvc", "init", "--quiet")
-    path = "results/runs/demo-random/metrics.json"
-    (root / "dvc.yaml").write_text(f"metrics: [{path}]\n")
-    commit(root)
-    show(root, DONE)
-    assert shown("against-main").data == "# Against main\n\nThe metrics are those of `main`.\n"
-    write_text(root / path, json.dumps({"last-epoch": {**FIGURES, "uar": 71.5}}))
-    show(root, DONE)
-    (line,) = [row for row in shown("against-main").data.splitlines() if "uar " in row]
-    cells = [cell.strip() for cell in line.split("|")[2:-1]]
-    assert cells == [
-        "last-epoch.uar",
-        "61.5",
-        "71.5",
-        "10.0",
-    ]
+def test_the_first_table_fits_a_page(prefect_api, workspace):
+    head = "corpus,network,protocol,paper UAR,UAR,95 % CI of UAR,WAR,run,commit"
+    row = "demo,tim-net,last-epoch,-,61.50,55.00 to 67.00,62.00,demo-random,0123456789"
+    write_text(workspace.tables / "single-corpus.csv", f"{head}\n{row}\n")
+    show(workspace.root, DONE)
+    said = shown("single-corpus").data
+    assert "55.00 to 67.00" in said and "0123456789" not in said
+
+
+def test_against_main(prefect_api, reproduced, tmp_path):
+    root = Path(shutil.copytree(reproduced, tmp_path / "workspace", symlinks=True))
+    run(root, "git", "branch", "--force", "main")
+    done = ["tables"]
+    show(root, done)
+    same = shown("against-main").data
+    assert "+0.00 to +0.00" in same
+    edit(root / "params.yaml", "epochs: 1", "epochs: 2")
+    run(root, "dvc", "repro", "score@demo-random")
+    show(root, done)
+    assert (
+        shown("against-main").data == run(root, "timnet", "compare", "main").stdout.rstrip() + "\n"
+    )
+    assert "epochs 2 here, 1 there" in shown("against-main").data
 
 
 def test_nothing_is_shown_that_was_not_made(prefect_api, workspace):

@@ -166,7 +166,7 @@ def test_first_run(first):
     assert first.state.is_completed() and seen.state.is_completed()
     assert seen.state.message == "6 completed"
     assert names(seen.tasks) == dict.fromkeys(ALL, "Completed")
-    assert seen.artifacts.keys() == {"single-corpus", "against-main", "report"}
+    assert seen.artifacts.keys() == {"single-corpus", "report"}
     artifact = seen.artifacts["single-corpus"]
     assert (artifact.type, artifact.data) == ("markdown", "# one\n# two\n")
     commit = run(first.root, "git", "rev-parse", "--short=10", "HEAD").stdout.strip()

@@ -64,7 +64,7 @@ def project(made, tmp_path):
     root = Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
     edit(
         root / ".dvc" / "config",
-        "url = /dev/null/no-address-yet\n",
+        "url = /dev/null/no-address-yet--give-it-one--dvc-remote-modify-private-url-URL\n",
         "url = ../../private\n['remote \"public\"']\n    url = ../../public\n",
     )
     commit(root)
@@ -117,7 +117,8 @@ def test_a_remote_without_an_address_is_refused(made):
     with pytest.raises(ParameterError, match=r"'private' has no URL yet.*dvc remote modify"):
         refuse_unlicensed(made, "private")
     failed = run(made, "dvc", "push", check=False)
-    assert failed.returncode and "Not a directory: '/dev/null/no-address-yet/" in failed.stderr
+    said = "no-address-yet--give-it-one--dvc-remote-modify-private-url-URL"
+    assert failed.returncode and said in failed.stderr
     with pytest.raises(ParameterError, match=r"no remote 'public' in \.dvc/config; it has private"):
         refuse_unlicensed(made, "public")
 

@@ -14,7 +14,6 @@ from selenium.webdriver.support.ui import WebDriverWait
 def test_plots_of_two_revisions_show_without_a_network(workspace: Path) -> None:
     edit(workspace / "params.yaml", "epochs: 1", "epochs: 2")
     run(workspace, "dvc", "repro", "score")
-    run(workspace, "timnet", "offline-plots")
     assert run(workspace, "git", "status", "--porcelain", ".dvc").stdout == ""
     run(workspace, "dvc", "plots", "diff", "HEAD", "--out", "plots")
     page = workspace / "plots" / "index.html"

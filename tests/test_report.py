@@ -50,19 +50,27 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
             assert [float(text) for text in now] == expected  # what is no figure stands last
 
         assert "chance 25.00 %" in driver.find_element(By.CLASS_NAME, "card").text
-        cell = driver.find_element(By.CSS_SELECTOR, "#single-corpus td[title]")
+        cell = driver.find_element(By.CSS_SELECTOR, "#single-corpus td[data-run]")
         driver.execute_script("arguments[0].click()", cell)
         told = driver.find_element(By.ID, "told")
         assert told.is_displayed()
         for word in ("commit ", "data demo: md5 ", "features demo-44100: md5 ", "device: "):
             assert word in told.text
 
+        hidden = driver.find_elements(By.CSS_SELECTOR, "details.run img")
+        assert hidden and not any(image.is_displayed() for image in hidden)
+        driver.execute_script("document.querySelectorAll('details').forEach((d) => d.open = true)")
         images = driver.find_elements(By.CSS_SELECTOR, "figure img")
         assert (
             len(images) == 1 + 6 + 5
         )  # overview, figures of the random run and of the speaker run
-        widths = "return [...document.images].map((image) => image.naturalWidth)"
-        assert all(driver.execute_script(widths))
+        widths = """
+        const done = arguments[0];
+        for (const image of document.images) image.loading = "eager";
+        Promise.all([...document.images].map((image) => image.decode())).then(() =>
+          done([...document.images].map((image) => image.naturalWidth)));
+        """
+        assert all(driver.execute_async_script(widths))
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_a_run_that_never_ran_is_estimated_from_those_that_did(tmp_path: Path) -
     edit(workspace.params, "epochs: 22", "epochs: 11")
     edit(workspace.params, "precision: fp32", "precision: bf16")
     assert told("train@demo-random") == "about 6 min"
-    assert told("train@demo-random", "manifest@demo").endswith(", and manifest@demo")
+    assert told("train@demo-random", "manifest@demo").endswith("; not known yet: manifest@demo")
     write_text(workspace.times("manifest@demo"), '{"seconds": 6, "work": 240}')
     assert told("manifest@demo") == "about 6 s"
 
@@ -202,3 +202,14 @@ def test_what_dvc_refuses_is_told_with_its_reason(tmp_path: Path) -> None:
     result = run(root, "timnet", "acquire", "mine", "--csv", tmp_path / "t.csv", check=False)
     assert result.returncode == 1
     assert "ignored" in result.stderr and "see above" not in result.stderr
+
+
+def test_the_stages_of_a_new_project_are_none_of_this_one(tmp_path: Path) -> None:
+    for name in ("dvc.yaml", "params.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "timnet/project/new", tmp_path / "timnet/project/new")
+    run(tmp_path, "git", "init", "--quiet")
+    dvc(tmp_path, "init", "--quiet", "--force")
+    shutil.copy(ROOT / ".dvcignore", tmp_path)
+    with repository(tmp_path) as repo:
+        assert {stage.path_in_repo for stage in repo.index.stages} == {"dvc.yaml"}

@@ -32,9 +32,6 @@ class Workspace:
     def manifest(self, corpus: str) -> Path:
         return self.root / "build" / "manifest" / f"{corpus}.parquet"
 
-    def data_docs(self, corpus: str) -> Path:
-        return self.root / "build" / "data-docs" / corpus
-
     def features(self, name: str) -> Path:
         return self.root / "build" / "features" / f"{name}.parquet"
 

@@ -152,6 +152,13 @@ def need_compiler(place: str) -> None:
             f"train.compiled is true, but there is no compiler: {' or '.join(names)}. Install one, "
             f"name yours in {name}, or set train.compiled to false."
         )
+    scratch = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir())
+    if scratch.is_dir() and os.statvfs(scratch).f_flag & os.ST_NOEXEC:
+        raise ParameterError(
+            f"train.compiled is true, but programs may not run in {scratch} (it is mounted with "
+            "noexec), where kernels are compiled. Set TMPDIR to a folder where they may, or set "
+            "train.compiled to false."
+        )
     if place == "cuda" and find_spec("triton") is None:
         raise ParameterError(
             "train.compiled is true, but Triton, which compiles for a GPU, is not installed. "

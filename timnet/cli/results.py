@@ -6,12 +6,9 @@ from pathlib import Path
 
 from timnet.cli.common import app, open_workspace, say
 from timnet.cli.stages import STAGES, RunName
-from timnet.errors import ParameterError, listing
-from timnet.paths import Workspace, replacing_folder, write_text
-from timnet.project.dvc import ask_dvc
+from timnet.errors import listing
+from timnet.paths import replacing_folder, write_text
 from timnet.project.leftovers import leftovers
-
-OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothing
 
 
 @app.command(rich_help_panel=STAGES)
@@ -94,17 +91,6 @@ def report() -> None:
 @app.command(name="offline-plots")
 def offline_plots() -> None:
     """Let the pages of `dvc plots` show without a network, in this checkout."""
-    import vl_convert
+    from timnet.project.plots import show_offline
 
-    workspace = Workspace(Path())
-    if not workspace.dvc.is_dir():
-        raise ParameterError("no DVC repository here; run this in the root of the project.")
-    # DVC's specifications are of Vega-Lite 5
-    scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version="5.21")
-    scripts = scripts.replace("</script", "<\\/script")
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>DVC plots</title>\n'
-        f"{{refresh_tag}}<script>{scripts}</script></head>\n<body>{{plot_divs}}</body></html>\n"
-    )
-    write_text(workspace.dvc / OFFLINE_PLOTS, page)
-    ask_dvc(workspace.root, "config", "--local", "plots.html_template", OFFLINE_PLOTS)
+    show_offline(Path())

@@ -41,24 +41,11 @@ def compare(
     revision: Annotated[str, typer.Argument(metavar="REVISION", help="A commit, branch or tag.")],
 ) -> None:
     """Compare the results here with those of another revision, as Markdown for a pull request."""
-    from timnet.evaluation import results
-    from timnet.project import git, revisions
-    from timnet.reporting import render, verdicts
+    from timnet.project import revisions
+    from timnet.reporting import render
 
     workspace, params = open_workspace()
-    theirs = revisions.commit_of(workspace.root, revision)
-    here = {
-        run: results.read(folder)
-        for run in params.runs
-        if ((folder := workspace.run_results(run)) / "metrics.json").is_file()
-    }
-    there = {
-        run: revisions.result_of(workspace.root, theirs, run)
-        for run in revisions.runs_of(workspace.root, theirs)
-    }
-    names = ("diff", "--name-only", theirs, "--", "results/tables/*.md")
-    changed = (git.ask(workspace.root, *names) or "").splitlines()
-    say(render.markdown(verdicts.compare_table(here, there, revision, theirs, changed)))
+    say(render.markdown(revisions.compared(workspace, params.runs, revision)))
 
 
 @app.command()

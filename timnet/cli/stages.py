@@ -63,7 +63,7 @@ def validate(corpus: CorpusName) -> None:
     with timed(workspace, f"validate@{corpus}") as done:
         table = schemas.read(workspace.manifest(corpus), schemas.MANIFEST)
         done["work"] = len(table)
-        summary = stage.validate(recipe, table, workspace.data_docs(corpus))
+        summary = stage.validate(recipe, table)
         stage.require_passed(summary)
         write_json(workspace.validation(corpus), summary)
         write_json(workspace.description(corpus), recipe.description)

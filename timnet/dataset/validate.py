@@ -1,23 +1,19 @@
 """The contract of a corpus, checked on its manifest before any feature is computed.
 
-The contract is a Great Expectations suite built from the `Corpus` record. Its Data Docs are for
-people; what later stages depend on is the summary, which holds no times, run ids or paths of the
-machine: the same manifest gives the same JSON.
+The contract is a Great Expectations suite built from the `Corpus` record. It gives a summary
+without times, run ids or paths of the machine: the same manifest gives the same JSON. People read
+it in the report; no Data Docs are built, since their pages need a network.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from timnet.corpora.corpus import Corpus, natural_key
 from timnet.errors import CorpusError, listing
-from timnet.paths import replacing_folder
 
 # Importing Great Expectations takes seconds, so the functions that need it do it.
 if TYPE_CHECKING:
@@ -49,13 +45,10 @@ CHECKS = {
 }
 
 
-def validate(corpus: Corpus, manifest: pa.Table, docs: Path | None) -> dict[str, Any]:
+def validate(corpus: Corpus, manifest: pa.Table) -> dict[str, Any]:
     """Check `manifest` (schema `timnet.schemas.MANIFEST`) against the contract of `corpus`.
 
     A broken contract is reported, not raised: see `refuse`.
-
-    Args:
-        docs: folder of the Data Docs, replaced with all that it held; None builds none.
 
     Returns:
         corpus, utterances, speakers: id and numbers found.
@@ -67,7 +60,7 @@ def validate(corpus: Corpus, manifest: pa.Table, docs: Path | None) -> dict[str,
     """
     frame = _frame(corpus, manifest)
     contract, observed = _contract(corpus), _observed(corpus, frame)
-    failed = _run(corpus.id, contract, frame, docs)
+    failed = _run(corpus.id, contract, frame)
     checks = []
     for name in contract:
         severity, message = CHECKS[name]
@@ -146,12 +139,10 @@ def _contract(corpus: Corpus) -> dict[str, tuple]:
 
     total, labels, speakers = corpus.utterances, list(corpus.labels), _sorted(corpus.speakers)
     counts = {label: corpus.counts[label] for label in labels}
-    # Data Docs leave the condition out, so the description tells whose rows are counted.
     classes = [
         rows(
             value=count,
             row_condition=Column("emotion") == label,
-            description=f"{count} utterances of class {label}",
         )
         for label, count in counts.items()
     ]
@@ -210,10 +201,8 @@ def _observed(corpus: Corpus, frame: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _run(
-    name: str, contract: dict[str, tuple], frame: pd.DataFrame, docs: Path | None
-) -> dict[str, dict[str, Any]]:
-    """Run the suite and build its Data Docs; failed check -> the result that failed it."""
+def _run(name: str, contract: dict[str, tuple], frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Run the suite; failed check -> the result that failed it."""
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.expectations.metadata_types import FailureSeverity
@@ -225,28 +214,22 @@ def _run(
             expectation.severity = FailureSeverity("critical" if critical else "warning")
             expectation.meta = {"check": check}
         suite += expectations
-    with tempfile.TemporaryDirectory() as project:
-        context = gx.get_context(mode="file", project_root_dir=project)
-        context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        asset = context.data_sources.add_pandas("manifest").add_dataframe_asset(name)
-        batch = asset.add_batch_definition_whole_dataframe("whole")
-        stored = context.suites.add(gx.ExpectationSuite(name, expectations=suite))
-        definition = context.validation_definitions.add(
-            gx.ValidationDefinition(name=name, data=batch, suite=stored)
-        )
-        outcome = definition.run(
-            batch_parameters={"dataframe": frame},
-            result_format={
-                "result_format": "COMPLETE",
-                "unexpected_index_column_names": ["utterance", "path"],
-                "return_unexpected_index_query": False,
-            },
-        )
-        if docs is not None:
-            context.build_data_docs()
-            site = Path(project, "gx/uncommitted/data_docs/local_site")
-            with replacing_folder(docs) as partial:
-                shutil.copytree(site, partial, dirs_exist_ok=True)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    asset = context.data_sources.add_pandas("manifest").add_dataframe_asset(name)
+    batch = asset.add_batch_definition_whole_dataframe("whole")
+    stored = context.suites.add(gx.ExpectationSuite(name, expectations=suite))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(name=name, data=batch, suite=stored)
+    )
+    outcome = definition.run(
+        batch_parameters={"dataframe": frame},
+        result_format={
+            "result_format": "COMPLETE",
+            "unexpected_index_column_names": ["utterance", "path"],
+            "return_unexpected_index_query": False,
+        },
+    )
     results: list[Any] = [result.to_json_dict() for result in outcome.results if not result.success]
     return {result["expectation_config"]["meta"]["check"]: result for result in results}
 

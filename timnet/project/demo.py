@@ -15,6 +15,7 @@ from timnet.errors import ParameterError, TimnetError
 from timnet.paths import Workspace
 from timnet.project import git
 from timnet.project.dvc import ask_dvc
+from timnet.project.plots import show_offline
 
 MARK = ".git/timnet-demo"  # what `set_up` made, and may be given other code
 
@@ -45,7 +46,9 @@ def set_up(source: Path, folder: Path, progress: Callable[[int], None] | None = 
     run(partial, "git", "add", "--all")
     author = ("-c", "user.name=timnet demo", "-c", "user.email=demo@localhost")
     run(partial, "git", *author, "commit", "--quiet", "--message", "Set up the demo")
-    (partial / MARK).touch()
+    # for the Makefile: what is installed here will do there
+    (partial / MARK).write_text(str(Path(sys.executable).parent), encoding="utf-8")
+    show_offline(partial)
     partial.rename(folder)
 
 

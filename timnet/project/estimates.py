@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from timnet import records
+from timnet.errors import listing
 from timnet.paths import Workspace
 from timnet.project.params import Params, Run
 
@@ -39,7 +40,7 @@ class Estimate:
         said = f"about {duration(self.seconds)}"
         if self.elsewhere:
             said += " on two cores"
-        return f"{said}, and {', '.join(self.unknown)}" if self.unknown else said
+        return f"{said}; not known yet: {listing(self.unknown)}" if self.unknown else said
 
 
 def duration(seconds: float) -> str:
@@ -150,13 +151,13 @@ def _utterances(workspace: Workspace, corpus: str) -> int | None:
 def _folds(workspace: Workspace, run: Run, name: str) -> int | None:
     """How many networks a draw of the folds has."""
     from timnet import corpora, schemas
-    from timnet.errors import CorpusError
+    from timnet.errors import ArtifactError, CorpusError
 
     if run.folds.protocol == "cross":
         return 1
     if run.folds.number:
         return run.folds.number
-    with suppress(FileNotFoundError, schemas.DamagedTable):
+    with suppress(ArtifactError):
         table = schemas.read(workspace.folds(name), schemas.FOLDS)
         return len(set(table["fold"].to_pylist()) - {-1})
     with suppress(CorpusError):  # a custom corpus whose folder is not here

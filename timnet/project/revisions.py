@@ -13,6 +13,7 @@ from timnet.project import git
 
 if TYPE_CHECKING:
     from timnet.evaluation.results import Result
+    from timnet.reporting.render import Table
 
 PLACES = Workspace(Path())  # in git as in a checkout
 
@@ -25,6 +26,32 @@ def commit_of(root: Path, revision: str) -> str:
     if found is None:
         raise ParameterError(f"{revision!r} is not a revision of this repository.")
     return found
+
+
+def compared(workspace: Workspace, runs: Collection[str], revision: str) -> Table:
+    """Results of a workspace beside those of a revision.
+
+    Args:
+        runs: those of its params.yaml.
+
+    Raises:
+        ParameterError: there is no such revision.
+    """
+    from timnet.evaluation import results
+    from timnet.reporting import verdicts
+
+    root = workspace.root
+    theirs = commit_of(root, revision)
+    folders = {run: workspace.run_results(run) for run in runs}
+    here = {
+        run: results.read(folder)
+        for run, folder in folders.items()
+        if (folder / "metrics.json").is_file()
+    }
+    there = {run: result_of(root, theirs, run) for run in runs_of(root, theirs)}
+    names = ("diff", "--name-only", theirs, "--", "results/tables/*.md")
+    changed = (git.ask(root, *names) or "").splitlines()
+    return verdicts.compare_table(here, there, revision, theirs, changed)
 
 
 def runs_of(root: Path, commit: str) -> list[str]:

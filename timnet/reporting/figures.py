@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from timnet.records import tested_on
 # Okabe and Ito, "Color Universal Design", 2008: told apart by all kinds of colour vision
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
+TITLE = 9.5  # points
+WRAP = 54  # characters of SMALL type in a line of a figure
 _BASES = list(dict.fromkeys(protocol.base for protocol in PROTOCOLS))
 STYLES: dict[str, dict[str, str]] = {  # colour and marker of each protocol
     protocol.name: {
@@ -37,16 +41,22 @@ MARKS = {  # of what stands beside ours
     "SVM": {"marker": "s", "color": "black", "mfc": "none", "ms": 6},
     "recipe": {"marker": "*", "color": "black", "ms": 8},
 }
-SMALL = 8.5  # points, the smallest type
+SMALL = 8.0  # points, the smallest type
+NARROW = 3.35  # inches: a column of print, and the width of a phone at its own size
 POINTS = 125  # of a curve: what a column of print can show
-NARROW = 4.8  # inches: a column of print, and readable on a phone
+FEW = 10  # utterances: of a speaker with fewer a UAR says nothing
+FACETS = 10  # speakers: of more each has a small panel of its own
+NAMED = 40  # speakers: of more the names are left out
 CHANCE: Any = {"color": "0.3", "lw": 1.2, "ls": (0, (2, 2))}
 STYLE: Any = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "figure.dpi": 100,
-    "font.size": 9,
+    "axes.labelsize": 8.5,
+    "font.size": 8.5,
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],  # each text of an SVG names them all
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "timnet",  # equal figures, equal bytes
 }
@@ -125,19 +135,19 @@ def _told_once(marks: re.Match) -> str:
 def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protocol: str) -> Figure:
     """Row-normalised confusion matrix in percent, as Figures S1 to S3; counts (K, K)."""
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure, axes = _figure(max(NARROW, 0.62 * len(labels) + 1.6), 0.55 * len(labels) + 1.5)
+    figure, axes = _figure(max(NARROW, 0.34 * len(labels) + 0.95), 0.32 * len(labels) + 1.3)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for row, column in np.ndindex(*share.shape):
         # print, like the paper: whole percent, half up
         text = f"{np.floor(share[row, column] + 0.5):.0f}"
-        ink = "white" if share[row, column] > 55 else "0.15" if share[row, column] >= 0.5 else "0.7"
+        ink = "white" if share[row, column] > 55 else "0.15" if share[row, column] >= 0.5 else "0.5"
         axes.text(column, row, text, ha="center", va="center", color=ink)
     axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(labels)), labels)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted, %", ylabel="true emotion")
-    _title(axes, f"{corpus}, {protocol}", MEANING[protocol])
+    _title(figure, f"{corpus}, {protocol}: confusion matrix", MEANING[protocol])
     return figure
 
 
@@ -149,7 +159,7 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
     longest = int(history.select(pl.col("epoch").max()).item())
     span = -(-longest // POINTS)  # epochs a point, rounded up
     point = (pl.col("epoch") - 1) // span * span + (span + 1) / 2
-    figure, (upper, lower) = _figure(NARROW, 4.6, 2)
+    figure, (upper, lower) = _figure(NARROW, 3.9, 2)
     for axes, name, factor, unit in (
         (upper, "loss", 1, "cross entropy"),
         (lower, "accuracy", 100, "accuracy, %"),
@@ -172,17 +182,19 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
     upper.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     upper.yaxis.set_major_formatter("{x:g}")
     upper.yaxis.set_minor_locator(NullLocator())
-    lower.legend(frameon=False, loc="best")
+    lower.legend(frameon=False, loc="best", fontsize=SMALL)
     lower.set(xlabel="epoch")
     networks = len(history.select("fold_seed", "seed", "fold").unique())
     each = f", {span} epochs a point" if span > 1 else ""
-    _title(upper, corpus, f"median and central 80 % of {networks} networks{each}")
+    below = f"median and central 80 % of {networks} networks{each}"
+    _title(figure, f"{corpus}: loss and accuracy over epochs", below)
     return figure
 
 
 def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> Figure:
     """t-SNE of the fused vectors of the test folds, by emotion and by speaker (Figure 3)."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     first = predictions.row(0, named=True)
     own = predictions.filter(fold_seed=first["fold_seed"], seed=first["seed"])
@@ -192,43 +204,73 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
         spread = vectors[rows].std(0)
         vectors[rows] = (vectors[rows] - vectors[rows].mean(0)) / np.where(spread > 0, spread, 1)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
-    figure, (upper, lower) = _figure(NARROW, 8.0, 2)
-    for axes, column, groups in (
-        (upper, "emotion", labels),
-        (lower, "speaker", sorted(own["speaker"].unique())),
-    ):
-        handles = []
-        for number, group in enumerate(groups):
-            rows = (own[column] == group).to_numpy()
-            handle = axes.scatter(
-                *points[rows].T,
-                s=9,
-                lw=0,
-                alpha=0.8,
-                color=COLOURS[number % len(COLOURS)],
-                marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-            )
-            handles.append(handle)
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        axes.legend(
-            handles,  # with labels given here, since those of artists must not begin with `_`
-            groups,
-            frameon=False,
-            fontsize=SMALL,
-            ncols=4,
-            loc="upper center",
-            bbox_to_anchor=(0.5, 0),
-            handletextpad=0.1,
-            columnspacing=1,
-            markerscale=1.6,
-        )
-    _title(
-        upper, f"{corpus}, by emotion", "t-SNE of the fused vectors of the test folds, last epoch"
-    )
-    _title(lower, "the same by speaker", "standardised per fold, as each network has its own space")
+    with threadpool_limits(1):  # threads that wait for each other take ten times as long
+        points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
+    speakers = sorted(own["speaker"].unique(), key=_natural)
+    columns = 6
+    below = math.ceil(len(speakers) / columns) if len(speakers) > FACETS else 0
+    with mpl.rc_context(STYLE):
+        heights = (3.4, 0.6 * below + 0.4 if below else 3.4)
+        figure = Figure((NARROW, sum(heights)), layout="constrained")
+        both: Any = figure.subfigures(2, height_ratios=heights)
+        upper, lower = both
+        _scatter(upper.subplots(), points, own["emotion"], labels)
+        if below:
+            _panels(lower.subplots(below, columns, squeeze=False), points, own["speaker"], speakers)
+        else:
+            _scatter(lower.subplots(), points, own["speaker"], speakers)
+    for part, title in ((upper, f"{corpus}, last epoch: t-SNE by emotion"), (lower, "by speaker")):
+        part.suptitle(title, x=0.02, ha="left", fontsize=TITLE, fontweight="bold")
     return figure
+
+
+def _scatter(axes, points: np.ndarray, of: pl.Series, groups: list[str]) -> None:
+    """Points in the plane, in the colours and with the names of their groups."""
+    handles = [
+        axes.scatter(
+            *points[(of == group).to_numpy()].T,
+            s=7,
+            lw=0,
+            alpha=0.8,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+        )
+        for number, group in enumerate(groups)
+    ]
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.legend(
+        handles,  # with labels given here, since those of artists must not begin with `_`
+        groups,
+        frameon=False,
+        fontsize=SMALL,
+        ncols=4,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        handletextpad=0.1,
+        columnspacing=0.8,
+        markerscale=1.6,
+    )
+
+
+def _panels(panels, points: np.ndarray, of: pl.Series, groups: list[str]) -> None:
+    """A panel a group: its points before those of all."""
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for axes, group in zip(panels.flat, groups, strict=False):
+        own = (of == group).to_numpy()
+        axes.scatter(*points.T, s=0.6, lw=0, color="0.8")
+        axes.scatter(*points[own].T, s=2.5, lw=0, color=COLOURS[1])
+        axes.set_title(group, fontsize=6.5, pad=1)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Key by which `a2` stands before `a10`."""
+    return [(int(part or 0), "") if part.isdecimal() else (0, part) for part in _parts(name)]
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"([0-9]{1,9})", name)
 
 
 def protocols(rows: list[tuple[str, str, dict, float, dict[str, float]]]) -> Figure:
@@ -241,22 +283,23 @@ def protocols(rows: list[tuple[str, str, dict, float, dict[str, float]]]) -> Fig
     corpora = list(dict.fromkeys(corpus for corpus, *_ in rows))
     places = [place + corpora.index(corpus) for place, (corpus, *_) in enumerate(rows)]
     height = len(rows) + len(corpora)  # a line for the name of each corpus
-    figure, axes = _figure(NARROW, 0.36 * height + 1.9)
+    figure, axes = _figure(NARROW, 0.27 * height + 1.7)
     for place, (_, protocol, scores, chance, marks) in zip(places, rows, strict=True):
         colour, uar = STYLES[protocol]["color"], scores["uar"]
-        spread = [each["uar"] for each in scores["speakers"].values()]
+        spread = [each["uar"] for each in heard(scores).values()]
         axes.plot(spread, [place] * len(spread), "|", color=colour, alpha=0.55, ms=9)
         axes.plot([uar["low"], uar["high"]], [place] * 2, color=colour, lw=3.5, alpha=0.35)
         axes.plot(uar["value"], place, "o", color=colour, ms=6)
         for name, value in marks.items():
             axes.plot(value, place, ls="", **_mark(name))
-        text = f"{uar['value']:.1f}"
-        axes.annotate(text, (uar["value"], place), (0, 6), textcoords="offset points", ha="center")
+        # beside the axes, where no line or mark is
+        beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": SMALL}
+        axes.text(1.02, place, f"{uar['value']:.1f}", **beside)
         axes.plot([chance] * 2, [place - 0.5, place + 0.5], **CHANCE)
     for corpus in corpora:
         first = min(p for p, (other, *_) in zip(places, rows, strict=True) if other == corpus)
-        beside: Any = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
-        axes.text(-0.02, first - 0.9, corpus, weight="bold", **beside)
+        left: Any = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+        axes.text(-0.02, first - 0.9, corpus, weight="bold", **left)
     axes.plot([], [], "o", color="0.4", ms=6, label="ours")
     axes.plot([], [], color="0.4", lw=3.5, alpha=0.35, label="95 % CI")
     axes.plot([], [], "|", color="0.4", ms=9, label="a speaker")
@@ -274,10 +317,8 @@ def protocols(rows: list[tuple[str, str, dict, float, dict[str, float]]]) -> Fig
         columnspacing=1.2,
         handletextpad=0.4,
     )
-    title = "UAR under increasingly strict evaluation"
     below = "best-epoch: chosen ON THE TEST FOLD, optimistic"
-    left: Any = {"x": 0.02, "ha": "left"}
-    figure.suptitle(f"{title}\n{below}", fontsize=9.5, **left)
+    _title(figure, "UAR under increasingly strict evaluation", below)
     return figure
 
 
@@ -294,51 +335,73 @@ def corpora(scores: dict[str, dict], corpus: str, chance: float) -> Figure:
     """UAR on each corpus that was tested, and of its speakers; `chance` in percent."""
     protocols = [protocol for protocol in MEANING if protocol in scores]
     names = list(scores[protocols[0]]["corpora"])
-    figure, axes = _figure(max(NARROW, 0.6 * len(names) + 2), 3.2)
+    figure, axes = _figure(NARROW, 0.5 * len(names) + 1.7)
     for number, protocol in enumerate(protocols):
         style: Any = STYLES[protocol] | {"lw": 0, "ms": 6}
         shift = 0.2 * (number - (len(protocols) - 1) / 2)
         for place, name in enumerate(names):
-            own = scores[protocol]["corpora"][name]
-            spread = [each["uar"] for each in own["speakers"].values()]
-            at = place + shift
-            axes.plot([at] * len(spread), spread, "_", color=style["color"], alpha=0.5, ms=9)
+            own, at = scores[protocol]["corpora"][name], place + shift
+            spread = [each["uar"] for each in heard(own).values()]
+            axes.plot(spread, [at] * len(spread), "|", color=style["color"], alpha=0.5, ms=9)
             bounds = [own["uar"]["low"], own["uar"]["high"]]
-            axes.plot([at] * 2, bounds, color=style["color"], lw=3.5, alpha=0.35)
+            axes.plot(bounds, [at] * 2, color=style["color"], lw=3.5, alpha=0.35)
         values = [scores[protocol]["corpora"][name]["uar"]["value"] for name in names]
-        axes.plot(np.arange(len(names)) + shift, values, **style, label=protocol)
-    axes.set_xticks(range(len(names)), names)
-    axes.set(xlabel="tested on", ylabel="UAR, %", ylim=(0, 100), xlim=(-0.5, len(names) - 0.5))
-    axes.grid(axis="y", alpha=0.25)
-    axes.axhline(chance, **CHANCE, label="chance")
-    figure.legend(frameon=False, loc="outside lower center", ncols=4, fontsize=SMALL)
-    _title(axes, f"{corpus}, corpus by corpus", "bars: 95 % CI; dashes: speakers")
+        axes.plot(values, np.arange(len(names)) + shift, **style, label=protocol)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(len(names) - 0.5, -0.5))
+    axes.grid(axis="x", alpha=0.25)
+    axes.axvline(chance, **CHANCE, label="chance")
+    figure.legend(frameon=False, loc="outside lower center", ncols=3, fontsize=SMALL)
+    _title(figure, f"{corpus}: UAR on each corpus", "bars: 95 % CI; dashes: speakers")
     return figure
 
 
 def speakers(scores: dict[str, dict], corpus: str, chance: float) -> Figure:
-    """UAR of each speaker under each protocol; `chance` in percent."""
+    """UAR of each speaker under each protocol, sorted by the last of them; `chance` in percent."""
     protocols = [protocol for protocol in MEANING if protocol in scores]
-    names = sorted(scores[protocols[0]]["speakers"])
-    figure, axes = _figure(max(NARROW, 0.28 * len(names) + 2), 3.2)
+    by_name = {
+        protocol: {name: each["uar"] for name, each in heard(scores[protocol]).items()}
+        for protocol in protocols
+    }
+    leading = by_name[protocols[-1]]
+    names = sorted(leading, key=lambda name: leading[name])
+    named = len(names) <= NAMED
+    height = 0.15 * len(names) if named else 0.05 * len(names)
+    figure, axes = _figure(NARROW, max(height, 0.6) + 1.6)
     for number, protocol in enumerate(protocols):
-        values = [scores[protocol]["speakers"][name]["uar"] for name in names]
-        shift = 0.14 * (number - (len(protocols) - 1) / 2)
-        style: Any = STYLES[protocol] | {"lw": 0, "ms": 5}
-        axes.plot(np.arange(len(names)) + shift, values, **style, label=protocol)
-        axes.axhline(scores[protocol]["uar"]["value"], color=style["color"], lw=0.8, alpha=0.6)
-    axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 12 else 0)
-    axes.set(xlabel="speaker", ylabel="UAR, %", ylim=(0, 100))
-    axes.grid(axis="y", alpha=0.25)
-    axes.axhline(chance, **CHANCE, label="chance")
-    figure.legend(frameon=False, loc="outside lower center", ncols=4, fontsize=SMALL)
-    _title(axes, f"{corpus}, speaker by speaker", "lines: over all speakers")
+        own = by_name[protocol]
+        shown = [place for place, name in enumerate(names) if name in own]
+        shift = 0.2 * (number - (len(protocols) - 1) / 2)
+        style: Any = STYLES[protocol] | {"lw": 0, "ms": 4 if named else 2.5}
+        at = np.array(shown) + shift
+        axes.plot([own[names[place]] for place in shown], at, **style, label=protocol)
+        axes.axvline(scores[protocol]["uar"]["value"], color=style["color"], lw=0.8, alpha=0.6)
+    axes.set_yticks(range(len(names)) if named else [], names if named else [])
+    axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(-0.7, max(len(names), 1) - 0.3))
+    axes.grid(axis="both" if named else "x", alpha=0.25)
+    axes.axvline(chance, **CHANCE, label="chance")
+    figure.legend(
+        frameon=False, loc="outside lower center", ncols=3, fontsize=SMALL, columnspacing=1.0
+    )
+    below = f"{len(names)} speakers, sorted; lines: all speakers"
+    if left_out := len(scores[protocols[-1]]["speakers"]) - len(names):
+        below += f"\nnot drawn: {left_out} with fewer than {FEW} utterances"
+    _title(figure, f"{corpus}: UAR of each speaker", below)
     return figure
+
+
+def heard(scores: dict) -> dict[str, dict]:
+    """The speakers of whom there are enough utterances to tell a UAR."""
+    return {
+        name: each
+        for name, each in scores["speakers"].items()
+        if each.get("utterances", FEW) >= FEW
+    }
 
 
 def time_scales(scales: pl.DataFrame, corpus: str, frame: float) -> Figure:
     """Learned weight of each time scale, a dot a network; `frame` in ms from frame to frame."""
-    figure, axes = _figure(NARROW, 3.2)
+    figure, axes = _figure(NARROW, 2.8)
     # only their ratio matters: the classifier can undo sign and size
     own = scales.with_columns(
         share=pl.col("weight").abs()
@@ -354,20 +417,24 @@ def time_scales(scales: pl.DataFrame, corpus: str, frame: float) -> Figure:
     reach = [frame * sum(2 * 2**j for j in range(block)) for block in blocks]
     axes.set_xticks(
         range(len(blocks)),
-        [f"{b}\n{_duration(ms)}" for b, ms in zip(blocks, reach, strict=True)],
+        [f"{b}\n{_seconds(ms)}" for b, ms in zip(blocks, reach, strict=True)],
     )
     axes.set(
-        xlabel="block, and its receptive field", ylabel="share of the weight, %", ylim=(0, None)
+        xlabel="block, and its receptive field, s",
+        ylabel="share of the weight, %",
+        ylim=(0, None),
     )
     axes.grid(axis="y", alpha=0.25)
     _title(
-        axes, f"{corpus}, weights over time scales", "absolute values; dots: networks, bars: median"
+        figure,
+        f"{corpus}: weights of the time scales",
+        "absolute values; dots: networks, bars: median",
     )
     return figure
 
 
-def _duration(ms: float) -> str:
-    return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.1f} s"
+def _seconds(ms: float) -> str:
+    return f"{ms / 1000:.2f}" if ms < 1000 else f"{ms / 1000:.1f}"
 
 
 def _counts(rows: pl.DataFrame, labels: list[str]) -> np.ndarray:
@@ -385,10 +452,13 @@ def _figure(width: float, height: float, rows: int = 1):
         return figure, figure.subplots(rows)
 
 
-def _title(axes, title: str, below: str) -> None:
-    """A title, and lines between it and the axes; in points, so that they part at any size."""
-    gap, line = 7, 1.25 * SMALL
-    pad = gap + line * (below.count("\n") + 1) + 2
-    axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", pad=pad)
-    place: Any = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    axes.annotate(below, (0, 1), (0, gap), **place, fontsize=SMALL, color="0.35")
+def _title(figure, title: str, below: str = "") -> None:
+    """A title and lines below it, at the left edge of a figure, whatever its axes are."""
+    lines = [line for part in below.splitlines() for line in textwrap.wrap(part, WRAP)]
+    room = "\n" * math.ceil(1.25 * SMALL * len(lines) / TITLE)  # for the lines, in its own
+    figure.suptitle(title + room, x=0.02, ha="left", fontsize=TITLE, fontweight="bold")
+    place: Any = {"xycoords": "figure fraction", "textcoords": "offset points", "va": "top"}
+    text = figure.axes[0].annotate(
+        "\n".join(lines), (0.02, 1), (0, -1.9 * TITLE), **place, fontsize=SMALL, color="0.35"
+    )
+    text.set_in_layout(False)

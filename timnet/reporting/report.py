@@ -16,6 +16,7 @@ from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_fig
 from timnet.reporting.scored import ScoredRun, compared_methods
 from timnet.reporting.tables import GAIN
 
+MARK = "†"
 CAPTIONS = {
     "confusion": "Confusion matrix, one row per true emotion.",
     "curves": "Loss and accuracy. Nothing is selected on the test curves except for `best-epoch`.",
@@ -24,7 +25,7 @@ CAPTIONS = {
     "speaker, so there clusters mean nothing.",
     "corpora": "UAR on each corpus that was tested.",
     "scales": "Weight of each time scale.",
-    "speakers": "UAR of each speaker.",
+    "speakers": "UAR of each speaker, sorted.",
 }
 
 
@@ -42,7 +43,7 @@ def page(
         tables: as of `tables.all_tables`.
         overview: SVG that shows the first of them.
         runs: those of this commit.
-        figures: run -> folder of its SVG figures.
+        figures: run -> folder of its figures.
         validations: corpus -> summary of its validation.
         descriptions: corpus -> what its recipe says of it.
     """
@@ -56,12 +57,13 @@ def page(
     return template.render(
         cards=[card for run in whole for card in _cards(run)],
         tables=[_shown(table) for table in tables],
-        overview=_source(overview),
+        overview=_image(overview),
         runs=[
             {
                 "name": run.name,
                 "record": run.record,
                 "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.svg"))],
+                "scores": _scores(run),
                 "provenance": _lines(run, validations),
             }
             for run in runs
@@ -71,7 +73,7 @@ def page(
             for name, summary in validations.items()
         ],
         commits=sorted({run.record["commit"] for run in runs}),
-        told={run.name: "\n".join(_lines(run, validations)) for run in runs},
+        told={run.name: "\n".join([run.name, *_lines(run, validations)]) for run in runs},
     )
 
 
@@ -100,7 +102,22 @@ def _shown(table: Table) -> dict:
     absent = _absent(table)
     kept, folded = ([r for r in table.rows if (r[0].text in absent) == a] for a in (False, True))
     named = ", ".join(absent) if len(absent) <= 6 else f"{len(absent)} {table.columns[0]}s"
-    return {"table": table, "columns": columns, "rows": kept, "absent": folded, "named": named}
+    # a note on a mark stands where the mark does
+    marks = [note for note in table.notes if note.startswith(MARK)]
+    notes = [note for note in table.notes if note not in marks]
+    return {
+        "table": table,
+        "columns": columns,
+        "rows": kept,
+        "absent": folded,
+        "named": named,
+        "notes": notes + (marks if _marked(kept) else []),
+        "absent_notes": marks if _marked(folded) and not _marked(kept) else [],
+    }
+
+
+def _marked(rows: list[list[Cell]]) -> bool:
+    return any(MARK in cell.text for row in rows for cell in row)
 
 
 def _absent(table: Table) -> list[str]:
@@ -119,19 +136,34 @@ def _absent(table: Table) -> list[str]:
     ]
 
 
+def _scores(run: ScoredRun) -> str:
+    """What came out of a run, in a line."""
+    return "; ".join(
+        f"{protocol} {print_figure(scores['uar']['value'])} %"
+        for protocol, scores in run.by_protocol()
+    )
+
+
 def _figure(path: Path) -> dict:
     kind = path.stem.split("-")[0]
     protocol = path.stem.partition("-")[2]
     return {
         "name": path.stem,
-        "source": _source(path),
+        **_image(path),
         "caption": CAPTIONS[kind] + (f" {protocol}: {MEANING[protocol]}." if protocol else ""),
     }
 
 
-def _source(path: Path) -> str:
-    content = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f"data:image/svg+xml;base64,{content}"
+def _image(path: Path) -> dict:
+    """A figure as a page has it, with its size in CSS's pixels, so that nothing moves later."""
+    content = path.read_bytes()
+    size = [float(found) for found in _SIZE.findall(content[:1000])[:2]]  # points
+    width, height = (round(points * 100 / 72) for points in size)
+    source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode('ascii')}"
+    return {"source": source, "width": width, "height": height}
+
+
+_SIZE = re.compile(rb'(?:width|height)="([0-9.]+)pt"')
 
 
 def _lines(run: ScoredRun, validations: dict[str, dict]) -> list[str]:
