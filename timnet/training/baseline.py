@@ -7,19 +7,21 @@ and the number of these frames. Trained in seconds; scored and compared as any n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from timnet import schemas
 from timnet.errors import ParameterError, TrainingError
-from timnet.training.stack import Split
+from timnet.training.outcome import NETWORKS, TrainedRun
+from timnet.training.splits import Split
+from timnet.training.stack import TrainSettings
+from timnet.training.train import Work
 
 PENALTY = 10.0  # C: how much a training utterance on the wrong side costs
 NORMALISE = ("none", "utterance", "speaker")
 NAME = "svm"  # as runs name it
-
-
 SILENCE = 1e-3  # where speech reaches 100
 
 
@@ -100,6 +102,59 @@ def inputs(
     return normalised(seen, speakers) if normalise == "speaker" else seen
 
 
+def train(
+    features: Path,
+    folds: pa.Table,
+    labels: tuple[str, ...],
+    normalise: str = "none",
+    only: int | None = None,
+) -> TrainedRun:
+    """Train and test the machine on every fold of a run.
+
+    It has no epochs, so no history. Of a whole corpus, which tests nothing, its "weights" are what
+    it is trained on: `inputs` and `targets`, from which `transferred` makes the same machine.
+
+    Args:
+        features: file of `dataset.features`.
+        folds: of `schemas.FOLDS`.
+        labels, normalise: as of `predictions`.
+        only: just this fold.
+
+    Raises:
+        ArtifactError: features and folds do not fit each other.
+        ParameterError, TrainingError: as of `predictions`.
+    """
+    material = Work([features], folds, labels, TrainSettings(), [0]).load(only)
+    splits = material.splits
+    weights = {
+        name: np.array([getattr(split, name) for split in splits], np.int32) for name in NETWORKS
+    }
+    told = schemas.predictions(len(labels), material.mfcc.shape[2]).empty_table()
+    if any(len(split.test) for split in splits):
+        told = predictions(material.mfcc, material.table, labels, splits, normalise)
+    else:
+        (split,) = splits
+        speakers = np.array(material.table["speaker"].to_pylist())
+        seen = inputs(material.mfcc, speech_frames(material.mfcc), speakers, normalise)
+        weights |= {"inputs": seen[split.train], "targets": material.targets[split.train]}
+    return TrainedRun(schemas.HISTORY.empty_table(), told, weights)
+
+
+def transferred(
+    weights: dict[str, np.ndarray], mfcc: np.ndarray, speakers: np.ndarray, classes: int, by: str
+) -> np.ndarray:
+    """Decision values (utterances, classes) of a machine of a whole corpus on those of another.
+
+    Args:
+        weights: as `train` leaves them.
+        mfcc: (utterances, frames, coefficients), as extracted.
+        speakers: (utterances,) who speaks.
+        by: as `normalise` of `inputs`.
+    """
+    seen = inputs(mfcc, speech_frames(mfcc), speakers, by)
+    return _decide(weights["inputs"], weights["targets"], seen, classes, "the source")[0]
+
+
 def predictions(
     mfcc: np.ndarray,
     utterances: pa.Table,
@@ -132,7 +187,10 @@ def predictions(
     channels = mfcc.shape[2]
     parts = []
     for split in sorted(splits, key=lambda split: (split.fold_seed, split.seed)):
-        logits, told = _decide(seen, truth, split, len(labels))
+        train = split.train
+        logits, told = _decide(
+            seen[train], truth[train], seen[split.test], len(labels), f"fold {split.fold}"
+        )
         tested = utterances.take(split.test)
         rows = len(split.test)
         columns = {
@@ -155,20 +213,20 @@ def predictions(
 
 
 def _decide(
-    seen: np.ndarray, truth: np.ndarray, split: Split, classes: int
+    seen: np.ndarray, truth: np.ndarray, tested: np.ndarray, classes: int, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decision values (tested, classes) and standardised inputs (tested, statistics) of a fold."""
+    """Decision values (tested, classes) and standardised inputs (tested, statistics)."""
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    if len(set(truth[split.train])) < 2:
+    if len(set(truth)) < 2:
         raise TrainingError(
-            f"fold {split.fold}: its training part has one emotion alone, so there is nothing to "
+            f"{what}: its training part has one emotion alone, so there is nothing to "
             "tell apart. Choose other folds."
         )
-    scale = StandardScaler().fit(seen[split.train])
-    machine = SVC(C=PENALTY).fit(scale.transform(seen[split.train]), truth[split.train])
-    told = scale.transform(seen[split.test])
+    scale = StandardScaler().fit(seen)
+    machine = SVC(C=PENALTY).fit(scale.transform(seen), truth)
+    told = scale.transform(tested)
     values = machine.decision_function(told)
     if values.ndim == 1:  # of two emotions scikit-learn tells one value
         values = np.stack([-values, values], 1)

@@ -140,6 +140,7 @@ class _FusedConvNormRelu(torch.autograd.Function):
 
         kernel = kernel.contiguous()
         y, mean, variance = gpu_kernels.convolution(x, kernel, dilation, statistics=True)
+        assert mean is not None and variance is not None
         rstd = torch.rsqrt(variance + BATCH_NORM_EPSILON)
         scale = gamma * rstd
         shift = beta - mean * scale
@@ -157,7 +158,7 @@ class _FusedConvNormRelu(torch.autograd.Function):
         x, kernel, *saved = ctx.saved_tensors
         d_y, d_gamma, d_beta = gpu_kernels.normalise_backward(d_out.contiguous(), *saved)
         d_kernel = gpu_kernels.kernel_gradient(x, d_y, ctx.dilation).to(kernel.dtype)
-        d_x, _, _ = gpu_kernels.convolution(d_y, kernel, ctx.dilation, backward=True)
+        d_x = gpu_kernels.convolution(d_y, kernel, ctx.dilation, backward=True)[0]
         return d_x, d_kernel, d_gamma, d_beta, None, None
 
 
