@@ -142,13 +142,13 @@ def need_compiler(place: str) -> None:
     names = os.environ.get(name, "").split()[:1] or known
     if not any(map(shutil.which, names)):
         raise ParameterError(
-            f"train.compiled is true, but there is no compiler: {' or '.join(names)}. Install one, "
-            f"name yours in {name}, or set train.compiled to false."
+            f"the recipe is compiled, but there is no compiler: {' or '.join(names)}. Install one, "
+            f"name yours in {name}, or set compiled to false."
         )
     if place == "cuda" and find_spec("triton") is None:
         raise ParameterError(
-            "train.compiled is true, but Triton, which compiles for a GPU, is not installed. "
-            "Install torch's own build for your CUDA, which brings it, or set train.compiled to "
+            "the recipe is compiled, but Triton, which compiles for a GPU, is not installed. "
+            "Install torch's own build for your CUDA, which brings it, or set compiled to "
             "false."
         )
 

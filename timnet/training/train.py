@@ -206,6 +206,7 @@ def _fingerprint(work: Work, splits: list[Split], device: str) -> str:
     told = [asdict(work.settings), work.labels, networks, device, torch.__version__]
     identity = hashlib.sha256(json.dumps(told).encode())
     code = [Path(module.__file__ or "") for module in CODE]
+    code.append(Path(network.__file__).with_name("gpu_kernels.py"))  # imported on a GPU alone
     for path in (*work.features, *code):
         identity.update(hashlib.sha256(path.read_bytes()).digest())
     return identity.hexdigest()
