@@ -29,16 +29,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT)]
 
 import numpy as np  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
 
 from timnet.dataset import features as feature_files  # noqa: E402
 from timnet.dataset import normalise  # noqa: E402
 from timnet.processes import worker_environment  # noqa: E402
 from timnet.training import outcome, train  # noqa: E402
+from timnet.training.definition import PlainTIMNet  # noqa: E402
 from timnet.training.splits import Split  # noqa: E402
 from timnet.training.stack import State, TrainSettings, train_stack  # noqa: E402
 
@@ -149,13 +151,33 @@ def tests(bench: Bench) -> None:
     bench.keep(step="tests", code=code, seconds=round(time.monotonic() - start, 1), said=last[0])
 
 
-def speed(bench: Bench) -> None:
-    from training import plain
+def plain_loop(mfcc: np.ndarray, labels: np.ndarray, device: str, epochs: int = 4) -> float:
+    """Fold-epochs per second of one fold as one would train it first: layers, Adam, batches."""
+    split = random_splits(len(labels))[0]
+    x = torch.from_numpy(mfcc).transpose(1, 2).contiguous().to(device)
+    y = torch.from_numpy(labels).to(device)
+    test = torch.from_numpy(split.test).to(device)
+    network = PlainTIMNet(len(set(labels.tolist()))).to(device)
+    adam = torch.optim.Adam(network.parameters(), 1e-3, (0.93, 0.98))
+    start = 0.0
+    for epoch in range(epochs + 1):
+        network.train()
+        for index in torch.from_numpy(np.random.permutation(split.train)).to(device).split(64):
+            loss = F.cross_entropy(network(x[index]), y[index], label_smoothing=0.1)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+        network.eval()
+        with torch.no_grad():
+            (network(x[test]).argmax(1) == y[test]).float().mean().item()
+        if epoch == 0:  # what is paid once is left out
+            start = time.perf_counter()
+    return epochs / (time.perf_counter() - start)
 
+
+def speed(bench: Bench) -> None:
     mfcc, labels, _, _ = bench.emovo()
-    start = time.monotonic()
-    ended = plain(bench.device, 4)
-    rate = 4 / (ended[-1] - ended[0])
+    rate = plain_loop(mfcc, labels, bench.device)
     bench.keep(step="speed", what="plain loop, fp32", fold_epochs_per_second=round(rate, 2))
     kinds = [(p, True) for p in PRECISIONS] + [("bf16", False), ("fp32", False)]
     for precision, compiled in kinds:
@@ -209,6 +231,25 @@ def speed(bench: Bench) -> None:
             bench.keep(step="bits", what=precision, same_twice=same)
 
 
+def profile(bench: Bench) -> None:
+    """Microseconds of an epoch's kernels, the largest first."""
+    mfcc, labels, _, _ = bench.emovo()
+    splits = random_splits(len(labels))
+    settings = TrainSettings(epochs=1, precision=bench.given.precision)
+    train_stack(mfcc, labels, splits, 7, settings, bench.device)
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[activity.CPU, activity.CUDA]) as found:
+        train_stack(mfcc, labels, splits, 7, settings, bench.device)
+        bench.wait()
+    rows = [
+        (round(each.self_device_time_total), each.count, each.key[:70])
+        for each in found.key_averages()
+        if each.self_device_time_total > 0 and each.device_type != torch.autograd.DeviceType.CPU
+    ]
+    rows.sort(reverse=True)
+    bench.keep(step="profile", microseconds=sum(row[0] for row in rows), kernels=rows[:24])
+
+
 def stacks(bench: Bench) -> None:
     mfcc, labels, _, _ = bench.emovo()
     for networks in (10, 20, 50, 100, 200):
@@ -260,16 +301,37 @@ def screen(bench: Bench) -> None:
             if state.epoch % every == 0:
                 found.append(uars(state, splits, labels))
 
-        train_stack(normal[settings.normalise], labels, splits, 7, settings, bench.device, note)
+        state = train_stack(
+            normal[settings.normalise],
+            labels,
+            splits,
+            7,
+            settings,
+            bench.device,
+            note,
+            speakers=of,
+        )
         means = [round(float(np.mean(each)), 2) for each in found]
         spread = round(float(np.std(found[-1], ddof=1)), 2) if len(found[-1]) > 1 else None
         bench.keep(
             step="screen",
             name=entry["name"],
             uar=means,
+            seeds_vote=round(voted(state, splits, labels), 2),
+            train_loss=round(float(state.history[-1][:, 0].mean()), 3),
             seeds_sd=spread,
             seconds=round(time.monotonic() - start, 1),
         )
+
+
+def voted(state: State, splits: list[Split], labels: np.ndarray) -> float:
+    """UAR of the mean probability of all seeds, percent."""
+    given = state.last.logits.softmax(2).cpu().numpy()
+    total = np.zeros((len(labels), given.shape[2]))
+    for row, split in enumerate(splits):
+        total[split.test] += given[row, : len(split.test)]
+    hits = total.argmax(1) == labels
+    return 100 * float(np.mean([hits[labels == k].mean() for k in np.unique(labels)]))
 
 
 def uars(state: State, splits: list[Split], labels: np.ndarray) -> list[float]:
@@ -287,7 +349,6 @@ def uars(state: State, splits: list[Split], labels: np.ndarray) -> list[float]:
 
 def runs(bench: Bench) -> None:
     plan = json.loads(bench.given.plan.read_text())
-    written: list[Path] = []
     for entry in plan["runs"]:
         target = bench.given.out.parent / "runs" / entry["name"]
         needed = [bench.given.features / name for name in entry["features"]]
@@ -323,7 +384,6 @@ def runs(bench: Bench) -> None:
         }
         text = json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         outcome.write(done, target, text)
-        written.append(target)
         history = done.history["test_accuracy"].to_numpy()
         networks = len(done.weights["fold"])
         size = sum(path.stat().st_size for path in target.iterdir())
@@ -335,29 +395,21 @@ def runs(bench: Bench) -> None:
             last_accuracy=round(float(history.reshape(networks, -1)[:, -1].mean()), 4),
             mb=round(size / 1e6, 1),
         )
-        pack(written, bench.given.out)
+        pack(target, bench.given.out)
 
 
-def pack(folders: list[Path], out: Path) -> None:
-    """Tar files of about TAR_BYTES of whole folders, made anew."""
-    for old in out.glob("runs-*.tar"):
-        old.unlink()
-    number, filled, tar = 0, TAR_BYTES + 1, None
-    for folder in folders:
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        if filled + size > TAR_BYTES:
-            if tar:
-                tar.close()
-            number, filled = number + 1, 0
-            tar = tarfile.open(out / f"runs-{number}.tar", "w")  # noqa: SIM115
-        assert tar is not None
+def pack(folder: Path, out: Path) -> None:
+    """Add a folder to the newest tar file, or to a new one where that would grow too large."""
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    existing = sorted(out.glob("runs-*.tar"), key=lambda path: int(path.stem.split("-")[1]))
+    newest = existing[-1] if existing else None
+    if newest is None or newest.stat().st_size + size > TAR_BYTES:
+        newest = out / f"runs-{len(existing) + 1}.tar"
+    with tarfile.open(newest, "a") as tar:
         tar.add(folder, folder.name)
-        filled += size
-    if tar:
-        tar.close()
 
 
-STEPS = {each.__name__: each for each in (tests, speed, stacks, screen, runs)}
+STEPS = {each.__name__: each for each in (tests, speed, profile, stacks, screen, runs)}
 
 
 def main() -> None:
@@ -369,6 +421,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=500, help="of the step speed")
     parser.add_argument("--seconds", type=float, default=480, help="for all steps together")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of profile")
     parser.add_argument("--rehearse", action="store_true", help="runs: with --epochs epochs")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():

@@ -92,7 +92,7 @@ def test_one_network_of_the_whole_corpus(workspace: Path) -> None:
     path = workspace / "build/models/demo-whole.safetensors"
     said = run(workspace, "timnet", "model", "demo-whole").stdout
     assert "demo-whole: 1 network of Synthetic demo" in said
-    assert "demo-whole: nothing is left to test it on; what follows is of run demo-speaker" in said
+    assert "the following scores are those of run demo-speaker" in said
     assert "\ndemo-speaker: speaker-independent: UAR" in said
     made = model.load(path)
     assert (made.card.networks, made.network.networks, made.card.seeds) == ("whole", 1, [7])

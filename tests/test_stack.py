@@ -126,6 +126,7 @@ RECIPES = (
     {"schedule": "cosine", "weight_decay": 0.1},
     {"balance": True},
     {"batch_norm_momentum": 0.1},
+    {"standardised": True},
     {"shift": 3},
     {"speed": 0.1},
     {"vocal_tract": 0.1},
@@ -168,19 +169,6 @@ def test_the_best_epoch_on_the_validation_part_never_sees_the_test_part() -> Non
     again = train_stack(features, others, parts[:1], CLASSES, settings)
     assert alone.best.epoch.tolist() == again.best.epoch.tolist()
     assert torch.equal(alone.best.logits, again.best.logits)
-    chosen_by = [
-        (
-            alone.best.logits[0, len(parts[0].test) :].argmax(1)
-            == torch.from_numpy(labels[parts[0].validation])
-        ).sum()
-    ]
-    assert (
-        chosen_by[0]
-        >= (
-            alone.last.logits[0, len(parts[0].test) :].argmax(1)
-            == torch.from_numpy(labels[parts[0].validation])
-        ).sum()
-    )
 
 
 def test_a_stopped_training_with_a_recipe_ends_in_the_same_bits(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def record_of(file: Path, train: dict, **more: object) -> dict:
         {"normalise": "utterance"},
         {"normalise": "corpus"},
         {"precision": "bf16", "variant": "tcn"},
+        {"by_speaker": True, "standardised": True, "normalise": "speaker"},
     ),
     ids=str,
 )
@@ -91,7 +92,8 @@ def test_it_says_what_networks_trained_for_the_pair_say(
 @pytest.mark.parametrize("normalise", baseline.NORMALISE)
 def test_a_baseline_is_transferred_alike(files: list[Path], tmp_path: Path, normalise: str) -> None:
     labels = labels_of(files[0])
-    source = baseline.train(files[0], whole_table(features.read(files[0])[0]), labels, normalise)
+    whole = whole_table(features.read(files[0])[0])
+    source = train.train_baseline(Work([files[0]], whole, labels, SETTINGS, SEEDS), normalise)
     outcome.write(source, tmp_path / "kept", "{}")
     weights = outcome.read_weights(tmp_path / "kept" / "weights.npz")
     record = record_of(files[0], {"normalise": normalise}, baseline="svm")
@@ -110,7 +112,8 @@ def test_what_the_source_does_not_tell_apart_is_left_out(files: list[Path]) -> N
     record["labels"] = list(labels[1:])
     table = features.read(files[0])[0]
     known = table.filter(pc.not_equal(table["emotion"], labels[0]))
-    weights = baseline.train(files[0], whole_table(known), labels[1:]).weights
+    work = Work([files[0]], whole_table(known), labels[1:], SETTINGS, SEEDS)
+    weights = train.train_baseline(work, "none").weights
     told = transfer.predictions(record, weights, target)
     assert labels[0] not in told["emotion"].to_pylist()
     assert len(told) == len(target.filter(pc.not_equal(target["emotion"], labels[0])))

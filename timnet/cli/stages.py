@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +58,7 @@ def manifest(corpus: CorpusName) -> None:
 @app.command(rich_help_panel=STAGES)
 def validate(corpus: CorpusName) -> None:
     """Check a manifest against the contract of its corpus; stop at what is wrong."""
-    from timnet import corpora, schemas
+    from timnet import corpora, records, schemas
     from timnet.dataset import validate as stage
 
     workspace, params = open_workspace()
@@ -73,6 +73,7 @@ def validate(corpus: CorpusName) -> None:
     failed = [check["message"] for check in summary["checks"] if not check["passed"]]
     for message in failed:
         say(f"{corpus}: warning: {message}")
+    say(f"{corpus}: {records.originals(summary)}")
     say(f"{corpus}: {len(summary['checks'])} checks, {len(failed)} warnings")
 
 
@@ -171,8 +172,9 @@ def _train(
     """
     from timnet.project import provenance
     from timnet.project.estimates import training_work
-    from timnet.training import baseline, outcome
+    from timnet.training import outcome
     from timnet.training import train as training
+    from timnet.training.stack import TrainSettings
 
     name, utterances = stage.partition("@")[2], len(set(split["utterance"].to_pylist()))
     file = workspace.features(settings.features)
@@ -191,16 +193,15 @@ def _train(
         **about,
     }
     target = workspace.training(name)
+    work = training.Work([file], split, labels, TrainSettings(), record["seeds"])
     if settings.baseline:
         by = params.recipes[settings.recipe].normalise
         with timed(workspace, stage):
-            result = baseline.train(file, split, labels, by)
+            result = training.train_baseline(work, by)
             outcome.write(result, target, as_json(record | {"train": {"normalise": by}}))
         return
     chosen = training_settings(params, settings, place)
-    work = training.Work(
-        [file], split, labels, chosen, record["seeds"], keeps_best_on_test(record["folds"])
-    )
+    work = replace(work, settings=chosen, keep_best=keeps_best_on_test(record["folds"]))
     checkpoints = workspace.checkpoints(name)
     shown = training_progress(name, chosen.epochs, workspace.progress(stage))
     with timed(workspace, stage) as done, shown as report:

@@ -88,6 +88,8 @@ class Recipe(_Section):
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
     batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
     balance: bool = False
+    by_speaker: bool = False
+    standardised: bool = False
     shift: Annotated[int, Field(ge=0, le=10_000)] = 0
     speed: Share = 0.0
     vocal_tract: Share = 0.0
@@ -268,6 +270,12 @@ class Params(_Section):
             )
         if run.baseline:
             raise ValueError(f"{place}: run {model.run} is a baseline; a model needs networks")
+        recipe = self.recipes[run.recipe]
+        if recipe.normalise != "none" or recipe.by_speaker or recipe.standardised:
+            raise ValueError(
+                f"{place}: run {model.run} is trained by recipe {run.recipe}, whose normalise, "
+                "by_speaker or standardised a model cannot follow when it predicts"
+            )
         if model.networks == model.run:
             return
         if model.networks not in self.sources:
@@ -342,7 +350,8 @@ def read(path: Path) -> Params:
         content = read_yaml(path)
     except FileNotFoundError:
         raise ParameterError(
-            f"{path}: no such file. Run timnet in the root of the project, where params.yaml lies."
+            f"{path}: no such file. Run timnet in the root of the project, which contains "
+            "params.yaml."
         ) from None
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from None
@@ -366,7 +375,7 @@ def _complaint(problem: dict) -> str:
     if problem["type"] == "extra_forbidden":
         fields = _fields(problem["loc"][:-1])
         known = f" Known here: {', '.join(fields)}." if fields else ""
-        return f"{where}: not a setting.{suggestion(str(problem['loc'][-1]), fields)}{known}"
+        return f"{where}: unknown setting.{suggestion(str(problem['loc'][-1]), fields)}{known}"
     if problem["type"] == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
         return f"{where}: {message}" if where else message

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from timnet.training import streams
-
-if TYPE_CHECKING:
-    from timnet.training.stack import TrainSettings
 
 MEL_BANDS = 128  # of the features
 WARPS = 33  # steps of the table of warps
@@ -44,9 +41,11 @@ _SHIFT, _SPEED, _TRACT, _MASKS, _MIXUP, _CHANNEL, _NOISE = (k << 26 for k in ran
 
 
 def augment(
-    x: Tensor, seeds: Tensor, steps: Tensor, settings: TrainSettings, coefficients: int
+    x: Tensor, seeds: Tensor, steps: Tensor, settings: Any, coefficients: int
 ) -> tuple[Tensor, Tensor | None]:
     """A batch (S, T, B, C) changed, and each utterance's share of mixup (S, B), None without.
+
+    `settings` has what AUGMENTATIONS names, as `stack.TrainSettings`.
 
     Under mixup an utterance is mixed with the one that stands as far from the batch's other end.
     """
@@ -65,7 +64,7 @@ def augment(
         offset = torch.round((settings.shift + 0.49) * either_way(_SHIFT, b))
         out = _move(out, rate, offset)
     if settings.vocal_tract:
-        table = _warps(settings.vocal_tract, coefficients, c).to(x.device)
+        table = _warps(settings.vocal_tract, coefficients, c, x.device)
         chosen = (draw(_TRACT, b) * WARPS).long()
         out = torch.einsum("stbc,sbcd->stbd", out, table[chosen])
     if settings.channel:
@@ -116,7 +115,7 @@ def _outside(draws: Tensor, size: int, most: int) -> Tensor:
 
 
 @lru_cache
-def _warps(most: float, coefficients: int, width: int) -> Tensor:
+def _warps(most: float, coefficients: int, width: int, device: torch.device) -> Tensor:
     """WARPS matrices (width, width) that stretch the mel axis from 1 - most to 1 + most.
 
     MFCC are a cosine transform of log mel bands: back to bands, each read at its place over the
@@ -131,4 +130,4 @@ def _warps(most: float, coefficients: int, width: int) -> Tensor:
         at = np.clip(bands / stretch, 0.5, MEL_BANDS - 0.5)
         warped = norm * np.cos(np.pi * order * at / MEL_BANDS)
         table[place, :coefficients, :coefficients] = warped @ back.T
-    return torch.from_numpy(table)
+    return torch.from_numpy(table).to(device)

@@ -7,17 +7,13 @@ and the number of these frames. Trained in seconds; scored and compared as any n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from timnet import schemas
 from timnet.errors import ParameterError, TrainingError
-from timnet.training.outcome import NETWORKS, TrainedRun
 from timnet.training.splits import Split
-from timnet.training.stack import TrainSettings
-from timnet.training.train import Work
 
 PENALTY = 10.0  # C: how much a training utterance on the wrong side costs
 NORMALISE = ("none", "utterance", "speaker")
@@ -102,51 +98,13 @@ def inputs(
     return normalised(seen, speakers) if normalise == "speaker" else seen
 
 
-def train(
-    features: Path,
-    folds: pa.Table,
-    labels: tuple[str, ...],
-    normalise: str = "none",
-    only: int | None = None,
-) -> TrainedRun:
-    """Train and test the machine on every fold of a run.
-
-    It has no epochs, so no history. Of a whole corpus, which tests nothing, its "weights" are what
-    it is trained on: `inputs` and `targets`, from which `transferred` makes the same machine.
-
-    Args:
-        features: file of `dataset.features`.
-        folds: of `schemas.FOLDS`.
-        labels, normalise: as of `predictions`.
-        only: just this fold.
-
-    Raises:
-        ArtifactError: features and folds do not fit each other.
-        ParameterError, TrainingError: as of `predictions`.
-    """
-    material = Work([features], folds, labels, TrainSettings(), [0]).load(only)
-    splits = material.splits
-    weights = {
-        name: np.array([getattr(split, name) for split in splits], np.int32) for name in NETWORKS
-    }
-    told = schemas.predictions(len(labels), material.mfcc.shape[2]).empty_table()
-    if any(len(split.test) for split in splits):
-        told = predictions(material.mfcc, material.table, labels, splits, normalise)
-    else:
-        (split,) = splits
-        speakers = np.array(material.table["speaker"].to_pylist())
-        seen = inputs(material.mfcc, speech_frames(material.mfcc), speakers, normalise)
-        weights |= {"inputs": seen[split.train], "targets": material.targets[split.train]}
-    return TrainedRun(schemas.HISTORY.empty_table(), told, weights)
-
-
 def transferred(
     weights: dict[str, np.ndarray], mfcc: np.ndarray, speakers: np.ndarray, classes: int, by: str
 ) -> np.ndarray:
     """Decision values (utterances, classes) of a machine of a whole corpus on those of another.
 
     Args:
-        weights: as `train` leaves them.
+        weights: as of `train.train_baseline`.
         mfcc: (utterances, frames, coefficients), as extracted.
         speakers: (utterances,) who speaks.
         by: as `normalise` of `inputs`.

@@ -3,13 +3,16 @@
 What `network` writes as matrix products and passes over activations is done here in as few passes
 over memory as can be, since memory is what a network this small waits for: a dilated convolution
 reads its input once and leaves the sums of batch norm behind; the rest are single passes. Sums are
-added up in a fixed order, so two runs give the same bits. Kernels are built once for all shapes.
+added up in a fixed order, so two runs give the same bits. Kernels are built once for all shapes of
+a width, which is a constant so that a thread knows how much it may read at once.
 
 Axes as in `network`; a row is a frame of an utterance, R = T x B of them, so that a causal shift by
 d frames is one by d B rows.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import triton
@@ -30,7 +33,7 @@ def _convolution(
     partial,
     rows,
     shift,
-    channels,
+    channels: tl.constexpr,
     stride_in,
     stride_out,
     STATISTICS: tl.constexpr,
@@ -70,31 +73,60 @@ def _convolution(
 
 @triton.jit
 def _moments(
-    partial, mean, variance, tiles, rows, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr
+    partial,
+    gamma,
+    beta,
+    mean,
+    variance,
+    rstd,
+    scale,
+    shift,
+    tiles,
+    rows,
+    channels: tl.constexpr,
+    epsilon,
+    TILES: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
-    """Mean and variance of all tiles from each tile's mean and sum of squares about it."""
+    """Mean and variance of all tiles from each tile's mean and sum of squares about it.
+
+    And what batch norm makes of them: y scale + shift.
+    """
     group = tl.program_id(0)
     column = tl.arange(0, WIDTH)
     known = column < channels
-    base = partial + group * tiles * 2 * channels + column
-    total = tl.zeros((WIDTH,), tl.float32)
-    for tile in range(tiles):
-        number = tl.minimum(rows - tile * ROWS, ROWS)
-        total += number * tl.load(base + tile * 2 * channels, mask=known, other=0.0)
-    middle = total / rows
-    squares = tl.zeros((WIDTH,), tl.float32)
-    for tile in range(tiles):
-        number = tl.minimum(rows - tile * ROWS, ROWS)
-        apart = tl.load(base + tile * 2 * channels, mask=known, other=0.0) - middle
-        squares += tl.load(base + (tile * 2 + 1) * channels, mask=known, other=0.0)
-        squares += number * apart * apart
-    tl.store(mean + group * channels + column, middle, mask=known)
-    tl.store(variance + group * channels + column, squares / rows, mask=known)
+    tile = tl.arange(0, TILES)
+    there = (tile < tiles)[:, None] & known[None, :]
+    number = tl.where(tile < tiles, tl.minimum(rows - tile * ROWS, ROWS), 0).to(tl.float32)[:, None]
+    at = partial + (group * tiles + tile[:, None]) * 2 * channels + column[None, :]
+    means = tl.load(at, mask=there, other=0.0)
+    middle = tl.sum(number * means, 0) / rows
+    apart = means - middle[None, :]
+    squares = tl.load(at + channels, mask=there, other=0.0) + number * apart * apart
+    spread = tl.sum(squares, 0) / rows
+    of = group * channels + column
+    slope = 1 / tl.sqrt(spread + epsilon)
+    by = tl.load(gamma + of, mask=known, other=0.0) * slope
+    tl.store(mean + of, middle, mask=known)
+    tl.store(variance + of, spread, mask=known)
+    tl.store(rstd + of, slope, mask=known)
+    tl.store(scale + of, by, mask=known)
+    tl.store(shift + of, tl.load(beta + of, mask=known, other=0.0) - middle * by, mask=known)
 
 
 @triton.jit
 def _normalise(
-    y, scale, shift, drop, out, rows, batch, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr
+    y,
+    scale,
+    shift,
+    drop,
+    out,
+    rows,
+    batch,
+    channels: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     """out = relu(y scale + shift) drop"""
     tile, group = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -125,7 +157,7 @@ def _normalise_sums(
     partial,
     rows,
     batch,
-    channels,
+    channels: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
@@ -165,7 +197,7 @@ def _normalise_backward(
     d_y,
     rows,
     batch,
-    channels,
+    channels: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
@@ -201,7 +233,7 @@ def _kernel_gradient(
     partial,
     rows,
     shift,
-    channels,
+    channels: tl.constexpr,
     tiles,
     CHUNKS: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -242,7 +274,7 @@ def _gate(
     partial,
     frames,
     batch,
-    channels,
+    channels: tl.constexpr,
     FRAMES: tl.constexpr,
     UTTERANCES: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -277,7 +309,7 @@ def _gate_backward(
     rows,
     frames,
     batch,
-    channels,
+    channels: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
@@ -297,33 +329,55 @@ def _gate_backward(
     tl.store(d_h + at, found.to(d_h.dtype.element_ty), mask=inside)
 
 
+class Statistics(NamedTuple):
+    """Of a convolution's output by channel, (G, C) float32 each; batch norm is y scale + shift."""
+
+    mean: Tensor
+    variance: Tensor
+    rstd: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
 def _precision() -> str:
     """Of matrix products of 32 bits: three of 10 bits each are near exact, one is TF32."""
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
 
 
-def convolution(
-    x: Tensor, kernel: Tensor, dilation: int, statistics: bool = False, backward: bool = False
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Causal dilated convolution (G, T, B, C) by kernel (G, 2, C, C), mean and variance (G, C).
+def convolution(x: Tensor, kernel: Tensor, dilation: int, backward: bool = False) -> Tensor:
+    """Causal dilated convolution (G, T, B, C) by kernel (G, 2, C, C).
 
     Args:
         backward: the gradient with respect to its input instead, of the one to its output.
     """
+    return _convolve(x, kernel, dilation, backward, x.new_empty(1, dtype=torch.float32))
+
+
+def convolution_statistics(
+    x: Tensor, kernel: Tensor, dilation: int, gamma: Tensor, beta: Tensor, epsilon: float
+) -> tuple[Tensor, Statistics]:
+    """`convolution` and the statistics of its output; gamma and beta (G, C) are batch norm's."""
     g, t, b, c = x.shape
-    rows, tiles = t * b, triton.cdiv(t * b, ROWS)
-    y = torch.empty_like(x)
-    partial = x.new_empty((g, tiles, 2, c) if statistics else (1,), dtype=torch.float32)
-    _convolution[(tiles, g)](
-        x, kernel, y, partial, rows, (-1 if backward else 1) * dilation * b, c,
-        1 if backward else c, c if backward else 1,
-        STATISTICS=statistics, PRECISION=_precision(), ROWS=ROWS, WIDTH=WIDTH,
+    tiles = triton.cdiv(t * b, ROWS)
+    partial = x.new_empty((g, tiles, 2, c), dtype=torch.float32)
+    y = _convolve(x, kernel, dilation, False, partial)
+    found = Statistics(*x.new_empty((5, g, c), dtype=torch.float32))
+    _moments[(g,)](
+        partial, gamma, beta, *found, tiles, t * b, c, epsilon,
+        TILES=triton.next_power_of_2(tiles), ROWS=ROWS, WIDTH=WIDTH,
     )  # fmt: skip
-    if not statistics:
-        return y, None, None
-    mean, variance = x.new_empty((2, g, c), dtype=torch.float32)
-    _moments[(g,)](partial, mean, variance, tiles, rows, c, ROWS=ROWS, WIDTH=WIDTH)
-    return y, mean, variance
+    return y, found
+
+
+def _convolve(x: Tensor, kernel: Tensor, dilation: int, backward: bool, partial: Tensor) -> Tensor:
+    g, t, b, c = x.shape
+    y = torch.empty_like(x)
+    _convolution[(triton.cdiv(t * b, ROWS), g)](
+        x, kernel, y, partial, t * b, (-1 if backward else 1) * dilation * b, c,
+        1 if backward else c, c if backward else 1,
+        STATISTICS=partial.ndim == 4, PRECISION=_precision(), ROWS=ROWS, WIDTH=WIDTH,
+    )  # fmt: skip
+    return y
 
 
 def normalise(y: Tensor, scale: Tensor, shift: Tensor, drop: Tensor) -> Tensor:
@@ -336,19 +390,13 @@ def normalise(y: Tensor, scale: Tensor, shift: Tensor, drop: Tensor) -> Tensor:
 
 
 def normalise_backward(
-    d_out: Tensor,
-    y: Tensor,
-    scale: Tensor,
-    shift: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    drop: Tensor,
+    d_out: Tensor, y: Tensor, found: Statistics, drop: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of batch norm, ReLU and dropout: of y, gamma and beta; shapes as above."""
     g, t, b, c = y.shape
     grid = (triton.cdiv(t * b, ROWS), g)
     partial = y.new_empty((g, grid[0], 2, c), dtype=torch.float32)
-    common = d_out, y, scale, shift, mean, rstd, drop
+    common = d_out, y, found.scale, found.shift, found.mean, found.rstd, drop
     _normalise_sums[grid](*common, partial, t * b, b, c, ROWS=ROWS, WIDTH=WIDTH)
     sums = partial.sum(1)
     d_y = torch.empty_like(y)
@@ -359,11 +407,12 @@ def normalise_backward(
 def kernel_gradient(x: Tensor, d_y: Tensor, dilation: int) -> Tensor:
     """Gradient of a convolution with respect to its kernel, (G, 2, C, C) float32."""
     g, t, b, c = x.shape
-    tiles = triton.cdiv(t * b, ROWS)
+    rows = ROWS // 2 if x.dtype == torch.float32 else ROWS  # what fits into shared memory
+    tiles = triton.cdiv(t * b, rows)
     partial = x.new_empty((g, CHUNKS, 2, c, c), dtype=torch.float32)
     _kernel_gradient[(CHUNKS, g)](
         x, d_y, partial, t * b, dilation * b, c, tiles,
-        CHUNKS=CHUNKS, PRECISION=_precision(), ROWS=ROWS, WIDTH=WIDTH,
+        CHUNKS=CHUNKS, PRECISION=_precision(), ROWS=rows, WIDTH=WIDTH, num_stages=2,
     )  # fmt: skip
     return partial.sum(1)
 

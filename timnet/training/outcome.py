@@ -71,7 +71,14 @@ def networks(record: dict[str, Any], weights: dict[str, np.ndarray], rows: np.nd
         rows: which of them.
     """
     train, channels = record["train"], record["features"]["settings"]["coefficients"]
-    stack = TIMNet(len(rows), len(record["labels"]), train["tabs"], channels, train["variant"])
+    stack = TIMNet(
+        len(rows),
+        len(record["labels"]),
+        train["tabs"],
+        channels,
+        train["variant"],
+        standardised=train.get("standardised", False),
+    )
     names = stack.state_dict().keys()
     for place, row in enumerate(rows):
         stack.load_arrays(place, {name: torch.from_numpy(weights[name][row]) for name in names})

@@ -56,6 +56,11 @@ class TrainSettings:
     weight_decay: float = 0.0  # of kernels, a step and learning rate (Loshchilov, Hutter, 2019)
     batch_norm_momentum: float = BATCH_NORM_MOMENTUM  # share of a batch in running statistics
     balance: bool = False  # weigh utterances so that every emotion counts alike
+    # a batch holds one speaker, so that batch norm takes away what is theirs; who is tested is
+    # heard by the statistics of their own recordings (Li et al., "Adaptive Batch Normalization",
+    # 2018), which needs no labels
+    by_speaker: bool = False
+    standardised: bool = False  # the fused vector too goes through batch norm's statistics
     # augmentation, see `augment`: at most so far, drawn for each utterance of a batch
     shift: int = 0  # frames, to either side, round the end
     speed: float = 0.0  # share by which time is stretched, either way
@@ -110,12 +115,22 @@ class _Material:
     tested: Tensor  # (S, U) utterances: test part, validation part, padded with the first
     counted: Tensor  # (S, U) bool: the test part
     chosen_by: Tensor  # (S, U) bool: the validation part, the test part where there is none
+    by_speaker: list[_Heard]  # how networks are tested by a speaker's own statistics, if so
     total_steps: Tensor  # (S,) of the whole training
     seeds: Tensor  # (S,) of dropout
     order: Tensor  # (S, longest training part), filled before an epoch
     losses: Tensor  # (S, steps) sum over the batch
     hits: Tensor  # (S,) over the epoch
     figures: Tensor  # (S, 2) test loss and accuracy
+
+
+@dataclass
+class _Heard:
+    """A speaker each of some networks, all of whose recordings give batch norm's statistics."""
+
+    rows: slice  # the networks
+    all: Tensor  # (S', N) every utterance of the speaker
+    tested: Tensor  # (S', M) places in `tested` of those that the network tests
 
 
 def train_stack(
@@ -127,6 +142,7 @@ def train_stack(
     device: str = "cpu",
     checkpoint: Callable[[State], None] | None = None,
     resume: Callable[[State], None] | None = None,
+    speakers: np.ndarray | None = None,
 ) -> State:
     """Train one network a split, all together, to the last epoch.
 
@@ -135,6 +151,7 @@ def train_stack(
         labels: (utterances,) label indices below `classes`.
         checkpoint: called with the state after every epoch; may raise to stop.
         resume: called once with the fresh state, may fill it from a checkpoint.
+        speakers: (utterances,) numbers of who speaks, for settings.by_speaker.
 
     Returns:
         The final state: weights, history, predictions of the last epoch and of the one that was
@@ -148,8 +165,9 @@ def train_stack(
     state = fresh_state(splits, classes, features.shape[2], settings, device)
     if resume:
         resume(state)
-    material = _material(features, labels, splits, settings, state)
-    sizes = np.array([len(split.train) for split in splits])
+    who = speakers if settings.by_speaker else None
+    material = _material(features, labels, splits, settings, state, who)
+    sizes = np.array(_sizes(splits, settings.batch_size, who))
     batches = list(_batches(sizes.tolist(), settings.batch_size))
 
     def epoch() -> None:
@@ -163,7 +181,7 @@ def train_stack(
     while state.epoch < settings.epochs:
         number = state.epoch + 1
         for row, split in enumerate(splits):
-            order = np.random.default_rng((split.seed, split.fold, number)).permutation(split.train)
+            order = _order(split, number, settings.batch_size, who)
             material.order[row, : len(order)].copy_(torch.from_numpy(order))
         run()
         losses = material.losses.cpu()
@@ -177,12 +195,70 @@ def train_stack(
     return state
 
 
+def _sizes(splits: list[Split], batch: int, speakers: np.ndarray | None) -> list[int]:
+    """Utterances of an epoch of each network."""
+    return [len(_order(split, 0, batch, speakers)) for split in splits]
+
+
+def _order(split: Split, epoch: int, batch: int, speakers: np.ndarray | None) -> np.ndarray:
+    """The utterances of an epoch in their order.
+
+    With speakers in whole batches of one speaker each, whose last is filled with the speaker's
+    first ones again.
+    """
+    rng = np.random.default_rng((split.seed, split.fold, epoch))
+    order = rng.permutation(split.train)
+    if speakers is None:
+        return order
+    batches: list[np.ndarray] = []
+    for speaker in np.unique(speakers[order]):
+        own = order[speakers[order] == speaker]
+        number = -(-len(own) // batch)
+        batches += np.array_split(np.resize(own, number * batch), number)
+    return np.concatenate([batches[place] for place in rng.permutation(len(batches))])
+
+
+def _heard(
+    splits: list[Split], tested: np.ndarray, speakers: np.ndarray, device: torch.device
+) -> list[_Heard]:
+    """Whom the networks test, neighbours together that have as many utterances of theirs."""
+    own = [list(dict.fromkeys(speakers[split.tested].tolist())) for split in splits]
+    result = []
+    for place in range(max(map(len, own))):
+        jobs = []
+        for row, split in enumerate(splits):
+            if place < len(own[row]):
+                speaker = own[row][place]
+                every = np.flatnonzero(speakers == speaker)
+                at = np.flatnonzero(speakers[tested[row, : len(split.tested)]] == speaker)
+                jobs.append((row, every, at))
+        groups = itertools.groupby(
+            enumerate(jobs), lambda job: (job[1][0] - job[0], len(job[1][1]), len(job[1][2]))
+        )
+        for _, group in groups:
+            rows, everyone, places = zip(*(job for _, job in group), strict=True)
+            result.append(
+                _Heard(
+                    slice(rows[0], rows[-1] + 1),
+                    torch.from_numpy(np.stack(everyone)).to(device),
+                    torch.from_numpy(np.stack(places)).to(device),
+                )
+            )
+    return result
+
+
 def fresh_state(
     splits: list[Split], classes: int, channels: int, settings: TrainSettings, device: str
 ) -> State:
     """The state before the first epoch, with drawn weights."""
     network = TIMNet(
-        len(splits), classes, settings.tabs, channels, settings.variant, settings.compiled
+        len(splits),
+        classes,
+        settings.tabs,
+        channels,
+        settings.variant,
+        settings.compiled,
+        settings.standardised,
     )
     for row, split in enumerate(splits):
         network.initialise(row, torch.Generator().manual_seed(_stream(split, "weights")))
@@ -220,6 +296,7 @@ def _material(
     splits: list[Split],
     settings: TrainSettings,
     state: State,
+    speakers: np.ndarray | None,
 ) -> _Material:
     classes = state.network.classes
     device, s, width = state.steps.device, len(splits), state.network.width
@@ -248,8 +325,10 @@ def _material(
         counts = np.stack([np.bincount(labels[s.train], minlength=classes) for s in splits])
         shares = counts.sum(1, keepdims=True) / np.maximum((counts > 0).sum(1, keepdims=True), 1)
         weights = torch.from_numpy((shares / np.maximum(counts, 1)).astype(np.float32)).to(device)
-    longest = max(len(split.train) for split in splits)
-    steps = [settings.epochs * -(-len(split.train) // settings.batch_size) for split in splits]
+    sizes = _sizes(splits, settings.batch_size, speakers)
+    longest = max(sizes)
+    steps = [settings.epochs * -(-size // settings.batch_size) for size in sizes]
+    heard_by = [] if speakers is None else _heard(splits, tested, speakers, device)
     return _Material(
         pad_channels(frames, width).contiguous().to(device),
         sounding,
@@ -259,6 +338,7 @@ def _material(
         torch.from_numpy(tested).to(device),
         torch.from_numpy(counted).to(device),
         torch.from_numpy(chosen_by).to(device),
+        heard_by,
         torch.tensor(steps, device=device),
         torch.tensor([_stream(split, "dropout") for split in splits], device=device),
         torch.zeros(s, longest, dtype=torch.int64, device=device),
@@ -416,11 +496,14 @@ def _adam(state: State, material: _Material, rows: slice, settings: TrainSetting
 def _test_epoch(state: State, material: _Material, settings: TrainSettings) -> None:
     """Each network on its own test utterances; what was better than before is kept."""
     last, best = state.last, state.best
-    batch = settings.batch_size
-    for start in range(0, material.tested.shape[1], batch):
-        part = slice(start, start + batch)
-        frames = _gather(material, material.tested[:, part], slice(None), settings)
-        last.logits[:, part], last.fused[:, part] = state.network(frames)
+    if material.by_speaker:
+        _test_by_speaker(state, material, settings)
+    else:
+        batch = settings.batch_size
+        for start in range(0, material.tested.shape[1], batch):
+            part = slice(start, start + batch)
+            frames = _gather(material, material.tested[:, part], slice(None), settings)
+            last.logits[:, part], last.fused[:, part] = state.network(frames)
     last.epoch += 1
     losses, hits = _loss(last.logits, material.targets[material.tested], 0.0)
     number = material.counted.sum(1)
@@ -432,6 +515,22 @@ def _test_epoch(state: State, material: _Material, settings: TrainSettings) -> N
     best.epoch.copy_(torch.where(better, last.epoch, best.epoch))
     best.logits.copy_(torch.where(better[:, None, None], last.logits, best.logits))
     best.fused.copy_(torch.where(better[:, None, None], last.fused, best.fused))
+
+
+def _test_by_speaker(state: State, material: _Material, settings: TrainSettings) -> None:
+    """Each speaker by the statistics of their own recordings; running ones stay what they were."""
+    network = state.network
+    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    for heard in material.by_speaker:
+        network.adapt(_gather(material, heard.all, heard.rows, settings), heard.rows)
+        index = material.tested[heard.rows].gather(1, heard.tested)
+        frames = _gather(material, index, heard.rows, settings)
+        both = network(frames, rows=heard.rows)
+        for scores, found in zip((state.last.logits, state.last.fused), both, strict=True):
+            place = heard.tested[..., None].expand(-1, -1, found.shape[2])
+            scores[heard.rows].scatter_(1, place, found)
+    for buffer, value in before:
+        buffer.copy_(value)
 
 
 def _accuracy(hits: Tensor, of: Tensor) -> Tensor:

@@ -92,14 +92,24 @@ def _logits(
             torch.from_numpy(weights[name])[:, None, None] for name in ("mean", "deviation")
         )
     frames = torch.from_numpy(mfcc).transpose(0, 1)  # T, utterances, C
-    logits = np.empty((stack.networks, len(mfcc), len(record["labels"])), np.float32)
-    for start in range(0, len(mfcc), settings.batch_size):
-        part = slice(start, start + settings.batch_size)
-        batch = frames[None, :, part]
+
+    def heard(rows: np.ndarray) -> torch.Tensor:
+        """What every network hears of some utterances, (S, T, B, C)."""
+        batch = frames[None, :, rows]
         if sounding is not None:
-            heard = sounding[None, :, part, None]
-            batch = torch.where(heard, (batch - mean) / deviation, torch.tensor(0.0))
+            known = sounding[None, :, rows, None]
+            batch = torch.where(known, (batch - mean) / deviation, torch.tensor(0.0))
         x = pad_channels(batch, stack.width).to(PRECISIONS[settings.precision])
-        x = x.expand(stack.networks, -1, -1, -1).contiguous()
-        logits[:, part] = stack(x)[0].numpy()
+        return x.expand(stack.networks, -1, -1, -1).contiguous()
+
+    every = np.arange(len(mfcc))
+    parts = [every[start : start + settings.batch_size] for start in every[:: settings.batch_size]]
+    if settings.by_speaker:
+        who = np.array(speakers)
+        parts = [np.flatnonzero(who == speaker) for speaker in dict.fromkeys(speakers)]
+    logits = np.empty((stack.networks, len(mfcc), len(record["labels"])), np.float32)
+    for rows in parts:
+        if settings.by_speaker:
+            stack.adapt(heard(rows))
+        logits[:, rows] = stack(heard(rows))[0].numpy()
     return logits
