@@ -67,7 +67,7 @@ def five_corpora(root: Path) -> None:
     set_up(ROOT, root)
     yaml = YAML()
     params = yaml.load(root / "params.yaml")
-    params["train"].update(epochs=1, batch_size=64)
+    params["recipes"]["paper"].update(epochs=1, batch_size=64)
     params["runs"] = {}
     for seed, name in enumerate(("demo", *EXTRA)):
         folder = root / "data" / name
@@ -83,9 +83,9 @@ def five_corpora(root: Path) -> None:
                 folds |= {"number": 5, "seeds": [1]}
             params["runs"][f"{name}-{protocol}"] = {
                 "trained_on": name,
-                "tested_on": name,
                 "signal_length": 44100,
                 "folds": folds,
+                "recipe": "paper",
                 "network": {"tabs": 2, "variant": "tim-net"},
                 "precision": "fp32",
                 "seeds": [0],

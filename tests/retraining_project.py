@@ -13,7 +13,7 @@ STAGES = """\
 stages:
   train:
     cmd: python work.py
-    params: [train.epochs]
+    params: [recipes.paper.epochs]
     deps:
       - data/demo
     outs:
@@ -53,7 +53,7 @@ hold = pathlib.Path(os.environ.get("HOLD", "none"))
 while hold.exists():
     hold.with_name("held").touch()
     time.sleep(0.1)
-epochs = YAML(typ="safe").load(open("params.yaml"))["train"]["epochs"]
+epochs = YAML(typ="safe").load(open("params.yaml"))["recipes"]["paper"]["epochs"]
 labels, rows = ["angry", "sad"], []
 for number in range(200):
     right = number // 2 * 37 % 100 < epochs
@@ -132,7 +132,7 @@ def push_epochs(root: Path, epochs: int) -> None:
     """A person pushes settings under which so many of 100 utterances are recognised."""
     path = root / "params.yaml"
     now = next(line for line in path.read_text().splitlines() if "epochs:" in line)
-    edit(path, now, f"  epochs: {epochs}")
+    edit(path, now, f"    epochs: {epochs}")
     push(root, f"Train {epochs} epochs")
 
 

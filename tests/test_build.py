@@ -8,16 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import commit, edit, run
 
-from timnet import corpora, schemas
-from timnet.cli import models as use
-from timnet.errors import ArtifactError, ParameterError, TrainingError
+from timnet import schemas
+from timnet.errors import ArtifactError, ParameterError
 from timnet.models import build, model
 from timnet.project import params
-
-PROVENANCE = {"commit": "0123456789", "device_name": "none", "versions": {}}
 
 
 def trained(workspace: Path, name: str = "demo-speaker") -> build.TrainedRun:
@@ -85,74 +81,34 @@ def test_packing_again_gives_the_same_bytes(workspace: Path) -> None:
 
 
 def test_one_network_of_the_whole_corpus(workspace: Path) -> None:
-    said = run(workspace, "timnet", "fit", "demo").stdout
-    assert "demo-whole: 1 network of Synthetic demo" in said
-    assert "run demo-speaker" in said
-    assert "\ndemo-speaker: speaker: UAR" in said
+    source = (
+        "{trained_on: demo, signal_length: 44100, emotions: all, recipe: paper, "
+        "network: {tabs: 2, variant: tim-net}, precision: fp32, seeds: [7]}"
+    )
+    edit(workspace / "params.yaml", "sources: {}", f"sources:\n  demo-source: {source}")
+    entry = "{run: demo-speaker, corpus: demo, networks: demo-source}"
+    edit(workspace / "params.yaml", "models:\n", f"models:\n  demo-whole: {entry}\n")
+    run(workspace, "dvc", "repro", "model@demo-whole")
     path = workspace / "build/models/demo-whole.safetensors"
+    said = run(workspace, "timnet", "model", "demo-whole").stdout
+    assert "demo-whole: 1 network of Synthetic demo" in said
+    assert "the following scores are those of run demo-speaker" in said
+    assert "\ndemo-speaker: speaker-independent: UAR" in said
     made = model.load(path)
-    assert (made.card.networks, made.network.networks) == ("whole", 1)
+    assert (made.card.networks, made.network.networks, made.card.seeds) == ("whole", 1, [7])
     assert made.card.figures == model.load(workspace / "build/models/demo.safetensors").card.figures
+    weights = trained(workspace, "demo-source").networks.kernel
+    assert (made.network.kernel == weights).all()
     said = run(workspace, "timnet", "card", "demo-whole").stdout
     assert "One network, trained on the whole corpus with the settings of run demo-speaker." in said
-    edit(
-        workspace / "params.yaml",
-        "models:\n",
-        "models:\n  demo-whole:\n    {run: demo-speaker, corpus: demo, networks: whole}\n",
-    )
-    run(workspace, "dvc", "repro", "model@demo-whole")  # the same as a stage
-    now = model.load(path)
-    assert (now.network.kernel == made.network.kernel).all()
-    assert now.card.model_copy(update={"commit": made.card.commit}) == made.card
 
 
-def test_a_stopped_fit_goes_on_to_the_same_weights(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build, "CHECKPOINT_SECONDS", -1)
-    of = trained(workspace)
-    of.record["train"]["epochs"] = 3
-    recordings = heard(workspace, of)
-    recipe, checkpoints = corpora.corpus("demo"), workspace / "build/checkpoints/model@x"
-    seen: list[int] = []
-
-    def whole(report) -> model.Model:
-        return build.of_whole("x", of, recordings, recipe, PROVENANCE, checkpoints, report=report)
-
-    def stop(epoch: int, loss: float) -> None:
-        assert loss > 0
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    undisturbed = whole(None)
-    assert not checkpoints.exists()
-    with pytest.raises(KeyboardInterrupt):
-        whole(stop)
-    resumed = whole(lambda epoch, _: seen.append(epoch))
-    assert seen == [3]
-    for name, value in undisturbed.network.state_dict().items():
-        assert (value == resumed.network.state_dict()[name]).all()
-    of.record["train"]["epochs"] = 4
-    with pytest.raises(KeyboardInterrupt):
-        whole(stop)
-    seen.clear()
-    of.record["train"]["epochs"] = 3  # other settings start anew, and clear away at the end
-    whole(lambda epoch, _: seen.append(epoch))
-    assert seen == [1, 2, 3]
-    assert not checkpoints.exists()
-
-
-def test_a_gpu_too_small_for_one_network_is_said_to_be(
-    reproduced: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    monkeypatch.chdir(reproduced)
-    monkeypatch.setattr(build, "of_whole", full)
-    monkeypatch.setattr(use, "_one_thread_each", lambda: None)
-    with pytest.raises(TrainingError, match="the GPU has too little free memory for this network"):
-        use.fit("demo")
+def test_a_source_of_other_features_is_refused(reproduced: Path) -> None:
+    run_, source = trained(reproduced), trained(reproduced)
+    source.record["features"]["source"] = "another"
+    recordings = build.Recordings(None, None, [])
+    with pytest.raises(ArtifactError, match="other features than demo-speaker"):
+        build.of_run("x", run_, recordings, {}, source)
 
 
 def test_other_recordings_than_the_run_s_are_refused(workspace: Path) -> None:
@@ -200,20 +156,23 @@ def test_a_version_comes_from_the_registry(workspace: Path) -> None:
     ("value", "message"),
     (
         (
-            "{run: demo-speeker, corpus: demo, networks: folds}",
-            "no run 'demo-speeker' in runs. Did",
+            "{run: demo-speeker, corpus: demo, networks: demo-speaker}",
+            "unknown run 'demo-speeker' in runs. Did",
         ),
-        ("{run: demo-speaker, corpus: emovo, networks: folds}", "is trained on demo, not on emovo"),
         (
-            "{run: demo-speaker, corpus: demo, networks: all}",
-            "models.demo.networks: expected 'folds' or 'whole', got 'all'",
+            "{run: demo-speaker, corpus: emovo, networks: demo-speaker}",
+            "is trained on demo, not on emovo",
+        ),
+        (
+            "{run: demo-speaker, corpus: demo, networks: demo-random}",
+            "models.demo: networks: expected demo-speaker, whose folds' networks vote, or one of",
         ),
         ("{run: demo-speaker, corpus: demo}", "models.demo.networks: missing"),
     ),
 )
 def test_models_of_params_are_checked(tmp_path: Path, value: str, message: str) -> None:
     text = Path(params.__file__).with_name("demo.yaml").read_text()
-    given = "{run: demo-speaker, corpus: demo, networks: folds}"
+    given = "{run: demo-speaker, corpus: demo, networks: demo-speaker}"
     (tmp_path / "params.yaml").write_text(text.replace(given, value))
     with pytest.raises(ParameterError) as error:
         params.read(tmp_path / "params.yaml")

@@ -247,11 +247,11 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
     import_table(own_table(tmp_path / "mine"), "mine", folder / "data")
     yaml = YAML()
     content = yaml.load(ROOT / "timnet/demo.yaml")
-    settings = dict(content["runs"]["demo-random"], trained_on="mine", tested_on="mine")
+    settings = dict(content["runs"]["demo-random"], trained_on="mine")
     settings |= {"folds": {"protocol": "random", "number": 2, "seeds": [1]}, "signal_length": 22050}
     content["corpora"], content["models"] = {"mine": "custom"}, {}
     content["features"]["sets"] = {"mine-22050": {"corpus": "mine", "signal_length": 22050}}
-    content["train"]["epochs"] = 1
+    content["recipes"]["paper"]["epochs"] = 1
     content["runs"] = {"mine-random": settings}
     yaml.dump(content, folder / "params.yaml")
     stages.manifest("mine")

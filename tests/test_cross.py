@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from archives import laid_out, wav
@@ -34,24 +36,26 @@ def take(folder: Path, corpus: str, emotions: tuple[str, ...], times: int) -> No
     run(folder, "timnet", "acquire", corpus, "--csv", source / "table.csv")
 
 
+NETWORK = {"recipe": "paper", "network": {"tabs": 2, "variant": "tim-net"}, "precision": "fp32"}
+
+
 @pytest.fixture(scope="module")
 def workspace(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cross-corpus") / "workspace"
     params = yaml.safe_load((reproduced / "params.yaml").read_text())
-    corpora = ("one", "two")
+    corpora = ("one", "two", "three")
     params["corpora"] = dict.fromkeys(corpora, "custom")
     sets = {f"{name}-{LENGTH}": {"corpus": name, "signal_length": LENGTH} for name in corpora}
     params["features"]["sets"] = sets
-    params["runs"] = {
-        "one-to-two": {
-            "trained_on": "one",
-            "tested_on": "two",
-            "signal_length": LENGTH,
-            "folds": {"protocol": "cross-corpus"},
-            "network": {"tabs": 2, "variant": "tim-net"},
-            "precision": "fp32",
-            "seeds": [0, 1, 2],
-        }
+    params["runs"] = {}
+    source = {"trained_on": "one", "signal_length": LENGTH, "emotions": "shared"}
+    params["sources"] = {
+        "one-shared": {**source, **NETWORK, "seeds": [0, 1, 2]},
+        "one-svm": {**source, "recipe": "paper", "baseline": "svm"},
+    }
+    params["transfers"] = {
+        f"{name}-to-two": {"source": source, "tested_on": "two", "signal_length": LENGTH}
+        for name, source in (("one", "one-shared"), ("svm", "one-svm"))
     }
     params["models"] = {}
     run(folder.parent, "git", "clone", "--quiet", reproduced, folder)
@@ -59,6 +63,7 @@ def workspace(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     take(folder, "one", (*SHARED_EMOTIONS, "disgust"), 3)
     take(folder, "two", (*SHARED_EMOTIONS, "surprise"), 2)
+    take(folder, "three", SHARED_EMOTIONS, 2)
     run(folder, "dvc", "repro", "tables")
     return folder
 
@@ -67,13 +72,26 @@ def test_all_of_one_is_trained_on_and_all_of_the_other_tested(workspace: Path) -
     results = workspace / "results" / "runs" / "one-to-two"
     record = json.loads((results / "run.json").read_text())
     assert record["labels"] == list(SHARED_EMOTIONS)  # what one of them lacks is left out
-    assert record["utterances"] == (3 + 2) * SPEAKERS * len(SHARED_EMOTIONS)
+    assert (record["source"], record["tested_on"]) == ("one-shared", "two")
+    trained = json.loads((workspace / "build/train/one-shared/run.json").read_text())
+    assert trained["utterances"] == 3 * SPEAKERS * len(SHARED_EMOTIONS)
     figures = json.loads((results / "scores.json").read_text())
     assert list(figures) == ["cross-corpus"]
     assert [draw["seed"] for draw in figures["cross-corpus"]["draws"]] == [0, 1, 2]
     with (results / "confusion.csv").open() as file:
         counts = [int(row["utterances"]) for row in csv.DictReader(file)]
     assert sum(counts) == 3 * 2 * SPEAKERS * len(SHARED_EMOTIONS)
+    assert "fused" not in pq.read_schema(results / "predictions.parquet").names
+    drawn = {path.stem for path in (workspace / "results/figures/one-to-two").iterdir()}
+    assert "confusion-cross-corpus" in drawn and not drawn & {"curves", "fused"}
+
+
+def test_a_baseline_stands_beside_it(workspace: Path) -> None:
+    record = json.loads((workspace / "results/runs/svm-to-two/run.json").read_text())
+    assert (record["baseline"], record["recipe"]) == ("svm", "paper")
+    text = (workspace / "results/tables/table-s4.md").read_text()
+    (pair,) = (line for line in text.splitlines() if line.startswith("| one to two"))
+    assert pair.count("[") >= 2  # its scores and the network's
 
 
 def test_its_scores_stand_below_the_paper_s_pairs(workspace: Path) -> None:
@@ -92,3 +110,13 @@ def test_its_scores_stand_below_the_paper_s_pairs(workspace: Path) -> None:
         *_, average = csv.DictReader(file)
     assert (average["method"], average["pairs"]) == ("TIM-Net, ours", "0")  # of the paper's
     assert not list(csv.DictReader((tables / "single-corpus.csv").open()))
+
+
+def test_another_target_trains_nothing(workspace: Path) -> None:
+    params = yaml.safe_load((workspace / "params.yaml").read_text())
+    entry = {"source": "one-shared", "tested_on": "three", "signal_length": LENGTH}
+    params["transfers"]["one-to-three"] = entry
+    (workspace / "params.yaml").write_text(yaml.safe_dump(params))
+    ran = run(workspace, "dvc", "repro", "tables").stdout
+    stages = set(re.findall(r"Running stage '(.*?)'", ran))
+    assert stages == {"transfer@one-to-three", "tables"}

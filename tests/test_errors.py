@@ -113,19 +113,19 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         "train demo-random",
         (
             "params.yaml: correct these settings",
-            "train.epochs: ",
+            "recipes.paper.epochs: ",
             "expected at least 1, got 0",
         ),
     ),
     "misspelt setting": (
         params("epochs: 1", "epoch: 1"),
         "folds demo-random",
-        ("train.epochs: missing", "train.epoch: unknown setting. Did you mean 'epochs'?"),
+        ("recipes.paper.epoch: unknown setting. Did you mean 'epochs'?",),
     ),
     "wrong type": (
         params("epochs: 1", "epochs: many"),
         "folds demo-random",
-        ("train.epochs: ", "expected a whole number, got 'many'"),
+        ("recipes.paper.epochs: ", "expected a whole number, got 'many'"),
     ),
     "unknown resampler": (
         params("kaiser_best_0_2_2", "kaiser_fast"),
@@ -143,9 +143,9 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         ("reads features demo-55125, which are not in features.sets; add `demo-55125: {corp",),
     ),
     "folds for speakers": (
-        params("{protocol: speaker}", "{protocol: speaker, number: 4}"),
+        params("{protocol: speaker}", "{protocol: speaker, seeds: [4]}"),
         "folds demo-speaker",
-        ("runs.demo-speaker.folds: protocol speaker takes its folds from the recipe",),
+        ("runs.demo-speaker.folds: protocol speaker draws nothing at random, so no seeds",),
     ),
     "seed twice": (
         params("seeds: [0]", "seeds: [0, 0]"),
@@ -160,7 +160,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "empty params.yaml": (
         replace("params.yaml", lambda _: b""),
         "tables",
-        ("params.yaml: empty; expected corpora, features, train, runs",),
+        ("params.yaml: empty; expected corpora, features, recipes, runs",),
     ),
     "predictions without their record": (
         remove("build/train/demo-random/run.json"),

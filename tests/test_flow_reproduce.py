@@ -116,10 +116,14 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
     everything = plan(tmp_path)
     runs = {stage for stage in everything if stage.startswith("train@")}
     assert {stage for stage, step in everything.items() if step.gpu} == runs
-    edit(tmp_path / "params.yaml", "networks: folds", "networks: whole")
+    source = "{trained_on: demo, signal_length: 44100, emotions: all, recipe: paper, network: "
+    source += "{tabs: 5, variant: tim-net}, precision: fp32, seeds: [0]}"
+    edit(tmp_path / "params.yaml", "sources: {}", f"sources:\n  demo-whole: {source}")
+    edit(tmp_path / "params.yaml", "networks: demo-speaker", "networks: demo-whole")
     whole = plan(tmp_path)
-    assert {stage for stage, step in whole.items() if step.gpu} == {*runs, "model@demo"}
-    assert {stage for stage, step in whole.items() if step.pooled} == runs
+    trained = {*runs, "source@demo-whole"}
+    assert {stage for stage, step in whole.items() if step.gpu} == trained
+    assert {stage for stage, step in whole.items() if step.pooled} == trained
     some = plan(tmp_path, corpora=["demo"])
     assert everything.keys() - some.keys() == {"tables", "report"}
     speaker = plan(tmp_path, protocols=["speaker-independent"])

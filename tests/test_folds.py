@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from timnet.corpora import CORPORA, ravdess
@@ -53,30 +56,98 @@ def manifest(prefix: str, emotions: list[str]) -> pa.Table:
     return pa.table({"utterance": names, "speaker": names, "emotion": emotions})
 
 
-def test_across_corpora_the_five_shared_emotions_take_part() -> None:
+def test_of_a_whole_corpus_the_shared_emotions_or_all_are_trained_on() -> None:
     one = manifest("a", ["angry", "disgust", "fear", "happy", "neutral", "sad"])
-    other = manifest("b", ["sad", "angry", "calm", "fear", "happy", "neutral", "neutral"])
-    rows = folds.cross_table(one, other).to_pydict()
-    assert rows["utterance"] == ["a0", "a2", "a3", "a4", "a5", "b0", "b1", "b3", "b4", "b5", "b6"]
-    assert rows["fold"] == [-1] * 5 + [0] * 6
-
-
-def test_across_corpora_a_missing_emotion_or_a_shared_name_is_refused() -> None:
-    emotions = ["angry", "fear", "happy", "neutral", "sad"]
-    with pytest.raises(
-        CorpusError, match="tested_on: the corpus has no fear, sad; a cross-corpus run"
-    ):
-        folds.cross_table(manifest("a", emotions), manifest("b", ["angry", "happy", "neutral"]))
-    with pytest.raises(CorpusError, match="both corpora have utterances named a0, a1, a2"):
-        folds.cross_table(manifest("a", emotions), manifest("a", emotions))
+    rows = folds.whole_table(one, shared=True).to_pydict()
+    assert rows["utterance"] == ["a0", "a2", "a3", "a4", "a5"]
+    assert set(rows["part"]) == {"train"} and set(rows["fold"]) == {0}
+    assert folds.whole_table(one)["utterance"].to_pylist() == one["utterance"].to_pylist()
+    with pytest.raises(CorpusError, match="fear, sad"):
+        folds.whole_table(manifest("b", ["angry", "happy", "neutral"]), shared=True)
 
 
 def test_several_fold_seeds_are_several_splits_of_all_utterances() -> None:
-    rows = folds.random_table(manifest("a", ["sad"] * 20), 4, [1, 7])
-    for number, seed in enumerate((1, 7)):
-        part = rows.slice(20 * number, 20)
-        assert set(part["fold_seed"].to_pylist()) == {seed}
-        assert part["fold"].to_pylist() == folds.random_folds(20, 4, seed).tolist()
+    listed = manifest("a", ["sad"] * 20)
+    rows = folds.random_table(listed, 4, [1, 7])
+    for seed in (1, 7):
+        expected = folds.random_folds(20, 4, seed)
+        for fold in range(4):
+            tested = parts_of(rows, seed, fold)["test"]
+            assert sorted(tested) == sorted(np.array(listed["utterance"])[expected == fold])
+
+
+def parts_of(table: pa.Table, seed: int, fold: int) -> dict[str, list[str]]:
+    """The utterances of each part of a fold."""
+    own = pc.and_(pc.equal(table["fold_seed"], seed), pc.equal(table["fold"], fold))
+    rows = table.filter(own).to_pylist()
+    return {part: [row["utterance"] for row in rows if row["part"] == part] for part in folds.PARTS}
+
+
+SPEAKERS, SENTENCES = tuple(CORPORA["emodb"].speakers), tuple("abcdefgh")
+
+
+@st.composite
+def corpora(draw: st.DrawFn) -> pa.Table:
+    """A manifest of EMODB's speakers, who say some sentences, some of them often."""
+    pairs = draw(
+        st.lists(
+            st.tuples(st.sampled_from(SPEAKERS), st.sampled_from(SENTENCES)),
+            min_size=6,
+            max_size=60,
+        )
+    )
+    speakers, sentences = zip(*pairs, strict=True)
+    return pa.table(
+        {
+            "utterance": [f"u{number}" for number in range(len(pairs))],
+            "speaker": list(speakers),
+            "emotion": draw(
+                st.lists(
+                    st.sampled_from(("sad", "happy")), min_size=len(pairs), max_size=len(pairs)
+                )
+            ),
+            "sentence": list(sentences),
+        }
+    )
+
+
+@given(
+    corpora(),
+    st.sampled_from(("random", "speaker", "sentence", "speaker-sentence")),
+    st.none() | st.integers(2, 6),
+    st.integers(0, 3),
+)
+def test_nothing_that_is_held_out_is_trained_on(listed, protocol, number, validation) -> None:
+    """Whatever the settings: no speaker, sentence or validation utterance on both sides."""
+    seeds = [1, 7] if protocol == "random" else None
+    number = number or 5 if protocol == "random" else number
+    try:
+        table = folds.table(listed, protocol, number, seeds, validation, lambda: CORPORA["emodb"])
+    except (CorpusError, ParameterError):  # fewer groups than are asked for
+        reject()
+    who = {row["utterance"]: row for row in listed.to_pylist()}
+    tested: dict[int, list[str]] = {}
+    for seed, fold in dict.fromkeys(
+        zip(table["fold_seed"].to_pylist(), table["fold"].to_pylist(), strict=True)
+    ):
+        parts = parts_of(table, seed, fold)
+        assert parts["test"]
+        tested.setdefault(seed, []).extend(parts["test"])
+        assert len({u for part in parts.values() for u in part}) == sum(map(len, parts.values()))
+        held_out = {"speaker": ["speaker"], "sentence": ["sentence"], "random": []}.get(
+            protocol, ["speaker", "sentence"]
+        )
+        for one, other in (("train", "test"), ("validation", "test")):
+            for what in held_out:
+                sides = [{who[u][what] for u in parts[part]} for part in (one, other)]
+                assert not sides[0] & sides[1]
+        # what chooses the epoch was not trained on; of both kinds its speakers were not
+        for what in held_out[:1]:
+            assert not {who[u][what] for u in parts["train"]} & {
+                who[u][what] for u in parts["validation"]
+            }
+    for utterances in tested.values():
+        assert sorted(utterances) == sorted(who)  # each once
 
 
 def test_an_unknown_speaker_is_named() -> None:

@@ -12,16 +12,26 @@ from timnet.reporting import tables
 from timnet.training.network import VARIANTS
 
 
-def test_every_run_of_the_paper_is_there_with_its_settings() -> None:
-    assert len(paper_runs.runs("table-1", list(paper_runs.paper()["fold_seed"]))) == 6
-    assert len(paper_runs.runs("table-s3", list(paper_runs.paper()["fold_seed"]))) == 24
-    pairs = paper_runs.runs("table-2", list(paper_runs.CROSS_CORPORA))
-    assert len(pairs) == 20
-    assert pairs["savee-to-casia"]["seeds"] == list(range(10))
-    assert pairs["savee-to-casia"]["signal_length"] == 100000
-    iemocap = paper_runs.runs("table-1", ["iemocap"])["iemocap-random"]
+def test_every_entry_of_the_paper_is_there_with_its_settings() -> None:
+    known = list(paper_runs.paper()["fold_seed"])
+    assert len(paper_runs.entries("table-1", known)["runs"]) == 6
+    assert len(paper_runs.entries("table-s3", known)["runs"]) == 24
+    across = paper_runs.entries("table-2", list(paper_runs.CROSS_CORPORA))
+    assert len(across["transfers"]) == 20
+    assert across["transfers"]["savee-to-casia"]["source"] == "savee-shared"
+    source = across["sources"]["savee-shared"]
+    assert source["seeds"] == list(range(10))
+    assert (source["signal_length"], source["emotions"]) == (100000, "shared")
+    iemocap = paper_runs.entries("table-1", ["iemocap"])["runs"]["iemocap-random"]
     assert iemocap["network"]["tabs"] == 10
     assert iemocap["folds"]["seeds"] == [16]
+
+
+def test_seeds_are_as_many_as_asked_for() -> None:
+    for table in ("table-1", "speaker", "sentence", "both", "table-s3"):
+        runs = paper_runs.entries(table, ["emovo"], 3)["runs"]
+        assert all(run["seeds"] == [0, 1, 2] for run in runs.values())
+    assert "seeds" not in paper_runs.entries("baseline", ["emovo"], 3)["runs"]["emovo-svm-speaker"]
 
 
 def test_a_variant_of_the_network_is_known_everywhere() -> None:
@@ -45,6 +55,10 @@ def folder(tmp_path: Path) -> Path:
         (("table-s3", "emodb"), ["emodb-random", "emodb-without-bd", "emodb-tcn"]),
         (("table-2", "emovo", "ravdess"), ["emovo-to-ravdess", "ravdess-to-emovo"]),
         (("table-1", "iemocap"), ["iemocap-random"]),
+        (
+            ("sentence", "both", "baseline", "speaker", "emovo", "savee", "--seeds", "3"),
+            ["savee-sentence", "emovo-speaker-sentence", "emovo-svm-normalised-speaker"],
+        ),
     ),
 )
 def test_added_runs_are_valid_and_comments_stay(
@@ -53,11 +67,29 @@ def test_added_runs_are_valid_and_comments_stay(
     before = (folder / "params.yaml").read_text()
     run(folder, "timnet", "runs", "--add", *arguments)
     after = (folder / "params.yaml").read_text()
-    assert set(runs) <= set(params.read(folder / "params.yaml").runs)
-    assert [line for line in before.splitlines() if line not in after.splitlines()] == []
+    assert set(runs) <= set(params.read(folder / "params.yaml").scored)
+    gone = {line for line in before.splitlines() if line not in after.splitlines()}
+    assert gone <= {"sources: {}", "transfers: {}"}
     again = run(folder, "timnet", "runs", "--add", *arguments).stdout
-    assert "params.yaml has the runs of" in again
+    assert "params.yaml has all of" in again
     assert (folder / "params.yaml").read_text() == after
+
+
+def test_a_corpus_comes_with_its_features(folder: Path) -> None:
+    """Two commands lead from recordings to a row of a table: `acquire` and this one."""
+    run(folder, "timnet", "runs", "--add", "table-1", "speaker", "emodb", "savee")
+    found = params.read(folder / "params.yaml")
+    assert list(found.corpora) == ["emovo", "emodb", "savee"]
+    assert list(found.features.sets) == ["emovo-96000", "emodb-96000", "savee-130000"]
+
+
+def test_another_target_leaves_sources_as_they_are(folder: Path) -> None:
+    run(folder, "timnet", "runs", "--add", "table-2", "emovo", "casia")
+    before = params.read(folder / "params.yaml").sources
+    run(folder, "timnet", "runs", "--add", "table-2", "emovo", "casia", "savee")
+    found = params.read(folder / "params.yaml")
+    assert len(found.transfers) == 6
+    assert {name: found.sources[name] for name in before} == before
 
 
 def test_what_is_here_is_listed(folder: Path) -> None:
@@ -72,11 +104,13 @@ def test_what_is_here_is_listed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
-        (("--add", "table-9"), "no table 'table-9'; known are table-1, speaker-independent"),
-        (("--add", "table-1", "emodbb"), "table-1 has no emodbb; it has casia, emodb"),
-        (("--add", "table-1", "emodbb"), "savee. Did you mean 'emodb'?"),
+        (("--add", "table-9", "emodb"), "'table-9' is neither a table (table-1, speaker, "),
+        (("--add", "table-1", "emodbb"), "savee). Did you mean 'emodb'?"),
+        (("--add", "emodb"), "name a table as well: table-1, speaker, "),
+        (("--add", "table-2", "emodb", "iemocap"), "table-2 has no iemocap; it has casia"),
+        (("--add", "sentence", "iemocap"), "sentence has no iemocap; it has casia"),
         (("--add", "table-2", "emovo"), "table-2 needs two corpora or more"),
-        (("emovo",), "name a table as well: `timnet runs --add TABLE CORPUS...`"),
+        (("emovo",), "names are for --add"),
     ),
 )
 def test_what_the_paper_has_not_is_refused(

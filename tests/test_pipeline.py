@@ -126,7 +126,7 @@ def test_metrics_diff_across_branches(workspace: Path) -> None:
     params = run(workspace, "dvc", "params", "diff", "before", "--md").stdout
     assert [cell.strip() for cell in params.splitlines()[2].split("|")[1:-1]] == [
         "params.yaml",
-        "train.epochs",
+        "recipes.paper.epochs",
         "1",
         "3",
     ]

@@ -120,6 +120,83 @@ class Stop(Exception):
     pass
 
 
+RECIPES = (
+    {"normalise": "corpus"},
+    {"schedule": "one-cycle"},
+    {"schedule": "cosine", "weight_decay": 0.1},
+    {"balance": True},
+    {"batch_norm_momentum": 0.1},
+    {"standardised": True},
+    {"shift": 3},
+    {"speed": 0.1},
+    {"vocal_tract": 0.1},
+    {"channel": 0.2},
+    {"noise": 0.1},
+    {"time_mask": 4},
+    {"coefficient_mask": 4},
+    {"mixup": 0.4},
+    {"mixup": 0.4, "balance": True, "precision": "bf16", "shift": 2, "normalise": "corpus"},
+)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: "-".join(recipe))
+def test_under_every_setting_a_fold_trains_as_the_fold_alone(recipe: dict) -> None:
+    settings = replace(SETTINGS, **recipe)
+    parts = [with_validation(split) for split in splits()]
+    together = train_stack(*material(), parts, CLASSES, settings)
+    alone = train_stack(*material(), parts[1:2], CLASSES, settings)
+    plain = train_stack(*material(), parts[1:2], CLASSES, SETTINGS)
+    for of in (together, alone, plain):
+        assert np.isfinite(np.stack(of.history)).all()
+    assert np.array_equal(np.stack(together.history)[:, 1], np.stack(alone.history)[:, 0])
+    assert torch.equal(weights(together, 1), weights(alone, 0))
+    assert torch.equal(together.best.logits[1], alone.best.logits[0])
+    assert not torch.equal(weights(alone, 0), weights(plain, 0))  # it does something
+
+
+def with_validation(split: Split) -> Split:
+    """Five utterances of the training part choose the epoch."""
+    return replace(split, train=split.train[5:], validation=split.train[:5])
+
+
+def test_the_best_epoch_on_the_validation_part_never_sees_the_test_part() -> None:
+    settings = replace(SETTINGS, epochs=8)
+    parts = [with_validation(split) for split in splits()]
+    features, labels = material()
+    alone = train_stack(features, labels, parts[:1], CLASSES, settings)
+    others = labels.copy()
+    others[parts[0].test] = (labels[parts[0].test] + 1) % CLASSES
+    again = train_stack(features, others, parts[:1], CLASSES, settings)
+    assert alone.best.epoch.tolist() == again.best.epoch.tolist()
+    assert torch.equal(alone.best.logits, again.best.logits)
+
+
+def test_a_stopped_training_with_a_recipe_ends_in_the_same_bits(tmp_path: Path) -> None:
+    settings = replace(
+        SETTINGS, epochs=4, schedule="one-cycle", shift=3, speed=0.1, noise=0.1, mixup=0.4,
+        time_mask=4, normalise="corpus", weight_decay=0.1, balance=True,
+    )  # fmt: skip
+    undisturbed = train_stack(*material(), splits(), CLASSES, settings)
+
+    def checkpoint(state: State) -> None:
+        save_state(state, tmp_path / "state.pt", "print")
+        if state.epoch == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train_stack(*material(), splits(), CLASSES, settings, checkpoint=checkpoint)
+    resumed = train_stack(
+        *material(),
+        splits(),
+        CLASSES,
+        settings,
+        resume=lambda state: load_state(state, tmp_path / "state.pt", "print"),
+    )
+    assert np.array_equal(np.stack(undisturbed.history), np.stack(resumed.history))
+    for row in range(3):
+        assert torch.equal(weights(undisturbed, row), weights(resumed, row))
+
+
 @pytest.mark.parametrize("epoch", (1, 2, 3))
 def test_a_stopped_training_ends_in_the_same_bits(tmp_path: Path, device: str, epoch: int) -> None:
     settings = replace(SETTINGS, epochs=4)  # on a GPU the first runs, the second is captured
@@ -217,7 +294,7 @@ def test_bf16_follows_fp32() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_gpu_trains_near_the_cpu(variant: str, precision: str) -> None:
     settings = replace(SETTINGS, epochs=4, variant=variant, precision=precision)
-    whole = Split(1, 0, 0, np.arange(47), np.arange(0))  # nothing left to test, as `timnet fit` has
+    whole = Split(1, 0, 0, np.arange(47), np.arange(0))  # nothing left to test, as of a source
     for parts in (splits(), [whole]):
         ours, cpu = (
             np.stack(train_stack(*material(), parts, CLASSES, settings, place).history)[..., 0]

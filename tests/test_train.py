@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,11 +21,11 @@ from scipy.stats import binomtest
 
 from timnet import schemas
 from timnet.cli import common, stages
-from timnet.dataset import features
-from timnet.errors import ArtifactError, ParameterError
+from timnet.errors import ArtifactError, ParameterError, TrainingError
 from timnet.project import provenance
 from timnet.training import train
-from timnet.training.stack import Split, TrainSettings, train_stack
+from timnet.training.stack import TrainSettings, train_stack
+from timnet.training.train import Work
 
 
 @pytest.fixture
@@ -131,52 +132,41 @@ def test_what_training_leaves(reproduced: Path) -> None:
 SETTINGS = TrainSettings(epochs=2, batch_size=32, tabs=2, compiled=False)
 
 
-def test_across_corpora_one_is_trained_on_and_another_tested(
-    reproduced: Path, tmp_path: Path
-) -> None:
-    source = reproduced / "build/features/demo-44100.parquet"
-    one = pq.read_table(source)
-    names = pa.array([f"other-{name}" for name in one["utterance"].to_pylist()])
-    field = one.schema.field("utterance")
-    other = one.set_column(one.schema.get_field_index("utterance"), field, names)
-    pq.write_table(other, tmp_path / "other.parquet")
-    trained, tested = one["utterance"].to_pylist()[::3], names.to_pylist()[1::4]
-    fold = [-1] * len(trained) + [0] * len(tested)
-    columns = [[*trained, *tested], [0] * len(fold), fold]
-    folds = pa.table(columns, schema=schemas.FOLDS)
-    labels = tuple(sorted(set(one["emotion"].to_pylist())))
-    files = [source, tmp_path / "other.parquet"]
-    result = train.train(files, folds, labels, SETTINGS, [3, 4], False, tmp_path, workers=2)
-    rows = result.predictions.to_pydict()
-    assert rows["utterance"] == tested * 2
-    assert rows["seed"] == [3] * len(tested) + [4] * len(tested)
-    emotion_of = dict(zip(names.to_pylist(), one["emotion"].to_pylist(), strict=True))
-    assert rows["emotion"] == [emotion_of[name] for name in rows["utterance"]]
+def work_of(root: Path, settings: TrainSettings = SETTINGS, seeds: tuple[int, ...] = (0,)) -> Work:
+    """The run demo-random of a reproduced workspace, with other settings."""
+    source = root / "build/features/demo-44100.parquet"
+    folds = schemas.read(root / "build/folds/demo-random.parquet", schemas.FOLDS)
+    labels = tuple(sorted(set(pq.read_table(source)["emotion"].to_pylist())))
+    return Work([source], folds, labels, settings, list(seeds), keep_best=True)
+
+
+def test_folds_of_other_features_are_refused(reproduced: Path, tmp_path: Path) -> None:
+    work = work_of(reproduced)
+    column = work.folds.schema.get_field_index("utterance")
+    names = pa.array([f"other-{name}" for name in work.folds["utterance"].to_pylist()])
+    folds = work.folds.set_column(column, work.folds.schema.field(column), names)
     with pytest.raises(ArtifactError, match=r"no features of other-.*, which the folds name"):
-        train.train(files[:1], folds, labels, SETTINGS, [3], False, tmp_path)
+        train.train(replace(work, folds=folds), tmp_path)
 
 
-def test_a_gpu_that_is_too_small_takes_the_stack_in_the_fewest_parts(
+def test_a_gpu_that_is_too_small_takes_the_stack_in_parts(
     reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory for four networks of five; tried without a GPU, so nothing is trained."""
+    """Memory for four networks of ten; tried without a GPU, so nothing is trained."""
     tried: list[list[int]] = []
 
-    def train_parts(parts: list, *_: object) -> None:
+    def train_here(parts: list, *_: object) -> None:
         tried.append([len(part.splits) for part in parts])
         if max(tried[-1]) > 4:
             raise torch.OutOfMemoryError
         raise StopIteration
 
-    monkeypatch.setattr(train, "_train_parts", train_parts)
-    source = reproduced / "build/features/demo-44100.parquet"
-    folds = schemas.read(reproduced / "build/folds/demo-random.parquet", schemas.FOLDS)
+    monkeypatch.setattr(train, "_train_here", train_here)
     said: list[str] = []
-    common = ([source], folds, ("angry",), SETTINGS, [0, 1], True, tmp_path, "cuda")
     with pytest.raises(StopIteration):
-        train.train(*common, notify=said.append)
-    assert tried == [[10], [5, 5], [4, 3, 3]]
-    assert said[-1] == "out of GPU memory: training 10 networks in 3 parts"
+        train.train(work_of(reproduced, seeds=(0, 1)), tmp_path, "cuda", notify=said.append)
+    assert tried == [[10], [5, 5], [3, 3, 2, 2]]
+    assert said[-1] == "out of GPU memory: training 10 networks in 4 parts"
 
 
 def test_a_gpu_is_given_to_one_process(reproduced: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +185,31 @@ def test_a_gpu_is_given_to_one_process(reproduced: Path, monkeypatch: pytest.Mon
         stages.train("demo-random")
     place = given.index("cuda")
     assert given[place + 1] == 1
+
+
+def test_all_that_training_tells_arrives(reproduced: Path, tmp_path: Path) -> None:
+    """Also what comes at the very end, and of a run that was done already."""
+    work = work_of(reproduced)
+    for expected in ([1, 2], [2]):
+        told: list[train.Progress] = []
+        train.train(work, tmp_path, workers=2, report=told.append)
+        for part in range(5):
+            assert [each.epoch for each in told if each.part == part] == expected
+
+
+def test_a_worker_that_cannot_start_says_why(
+    reproduced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "sitecustomize.py"
+    broken.write_text(
+        "import timnet.processes\n"
+        "def refuse(*_):\n"
+        "    raise OSError('no more threads')\n"
+        "timnet.processes.end_with = refuse\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(TrainingError, match="cannot start: OSError: no more threads"):
+        train.train(work_of(reproduced), tmp_path / "checkpoints")
 
 
 @pytest.mark.parametrize(
@@ -229,25 +244,17 @@ def test_over_a_whole_run_stack_single_folds_and_bf16_agree(
 ) -> None:
     """They round differently, so after hundreds of steps they are different networks: what must
     agree is how well they recognise (McNemar's exact test, where they disagree)."""
-    source = reproduced / "build/features/demo-44100.parquet"
-    folds = schemas.read(reproduced / "build/folds/demo-random.parquet", schemas.FOLDS)
-    table, _ = features.read(source)
-    labels = tuple(sorted(set(table["emotion"].to_pylist())))
-    truth = np.array([labels.index(emotion) for emotion in table["emotion"].to_pylist()])
     settings = TrainSettings(22, 8, learning_rate=5e-4, tabs=5, compiled=False)
+    work = work_of(reproduced, settings)
+    material = work.load()
+    truth, splits = material.targets, material.splits
     hits = []
     for precision in ("fp32", "bf16"):
-        chosen = replace(settings, precision=precision)
-        place = tmp_path / precision
-        run = train.train([source], folds, labels, chosen, [0], False, place, workers=2)
-        logits = np.array(run.predictions["logits"].to_pylist())
-        hits.append(logits.argmax(1) == truth)
-    fold_of = folds["fold"].to_numpy()
-    splits = [
-        Split(1, fold, 0, np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold))
-        for fold in range(5)
-    ]
-    state = train_stack(features.array(table), truth, splits, len(labels), settings)
+        chosen = replace(work, settings=replace(settings, precision=precision))
+        run = train.train(chosen, tmp_path / precision, workers=2)
+        last = run.predictions.filter(pc.equal(run.predictions["epoch_kind"], "last"))
+        hits.append(np.array(last["logits"].to_pylist()).argmax(1) == truth)
+    state = train_stack(material.mfcc, truth, splits, len(work.labels), settings)
     together = np.zeros(len(truth), bool)
     for row, split in enumerate(splits):
         logits = state.last.logits[row, : len(split.test)].numpy()
@@ -262,12 +269,9 @@ def test_over_a_whole_run_stack_single_folds_and_bf16_agree(
 def test_a_gpu_trains_to_the_same_bits_twice_and_near_the_cpu(
     reproduced: Path, tmp_path: Path
 ) -> None:
-    source = reproduced / "build/features/demo-44100.parquet"
-    folds = schemas.read(reproduced / "build/folds/demo-random.parquet", schemas.FOLDS)
-    labels = tuple(sorted(set(pq.read_table(source)["emotion"].to_pylist())))
-    settings = TrainSettings(epochs=5, batch_size=32, tabs=2, compiled=False)
+    work = work_of(reproduced, replace(SETTINGS, epochs=5))
     first, second, cpu = (
-        train.train([source], folds, labels, settings, [0], True, tmp_path / name, device)
+        train.train(work, tmp_path / name, device)
         for name, device in (("a", "cuda"), ("b", "cuda"), ("c", "cpu"))
     )
     assert first.predictions.equals(second.predictions)

@@ -46,18 +46,22 @@ class Folds(TypedDict):
     protocol: str
     number: NotRequired[int]
     seeds: NotRequired[list[int]]
+    validation: NotRequired[int]
 
 
 class Training(TypedDict):
-    epochs: PositiveInt
-    tabs: PositiveInt
-    variant: str
-    precision: str
-    compiled: bool
+    """Settings of `training.stack.TrainSettings`; a baseline has only how it is normalised."""
+
+    epochs: NotRequired[PositiveInt]
+    tabs: NotRequired[PositiveInt]
+    variant: NotRequired[str]
+    precision: NotRequired[str]
+    compiled: NotRequired[bool]
+    normalise: NotRequired[str]
 
 
-class RunRecord(TypedDict):
-    """run.json: what was trained, on what, with what."""
+class TrainedRecord(TypedDict):
+    """run.json as training leaves it: what was trained, on what, with what."""
 
     commit: str
     device: str
@@ -66,13 +70,18 @@ class RunRecord(TypedDict):
     folds: Folds
     labels: Annotated[list[str], Field(min_length=2)]
     seeds: Annotated[list[int], Field(min_length=1)]
-    tested_on: str | Annotated[list[str], Field(min_length=1)]
     train: Training
     recipe: NotRequired[str]
     baseline: NotRequired[str | None]
     trained_on: str
     utterances: int
     versions: dict[str, str]
+
+
+class RunRecord(TrainedRecord):
+    """run.json of what was tested too: all but a source's."""
+
+    tested_on: str | Annotated[list[str], Field(min_length=1)]
 
 
 def tested_on(record: Mapping[str, Any]) -> list[str]:

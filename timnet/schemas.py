@@ -33,7 +33,7 @@ MANIFEST = pa.schema(
     ]
 )
 
-# of random folds; 0 where speakers or corpora make them
+# of random folds; 0 where nothing is drawn
 FOLD_SEED = pa.field("fold_seed", pa.int32(), nullable=False)
 
 FOLDS = pa.schema(
@@ -73,8 +73,16 @@ def features(size: int) -> pa.Schema:
     )
 
 
-def predictions(classes: int, channels: int) -> pa.Schema:
-    """What each network said of each test utterance; logits in the order of the labels."""
+def predictions(classes: int, channels: int | None) -> pa.Schema:
+    """What each network said of each test utterance; logits in the order of the labels.
+
+    Args:
+        channels: size of the fused vectors; None: without them, as of transfers.
+    """
+    # g_drf, before the classifier
+    fused = (
+        [pa.field("fused", pa.list_(pa.float32(), channels), nullable=False)] if channels else []
+    )
     return pa.schema(
         [
             pa.field("utterance", pa.string(), nullable=False),
@@ -82,20 +90,21 @@ def predictions(classes: int, channels: int) -> pa.Schema:
             FOLD_SEED,
             pa.field("fold", pa.int32(), nullable=False),
             pa.field("seed", pa.int32(), nullable=False),
-            pa.field("epoch_kind", pa.string(), nullable=False),  # "last" or "best_on_test"
+            # "last", "best_on_validation" or "best_on_test"
+            pa.field("epoch_kind", pa.string(), nullable=False),
             pa.field("epoch", pa.int32(), nullable=False),  # from 1
             pa.field("emotion", pa.string(), nullable=False),  # the true label
             pa.field("logits", pa.list_(pa.float32(), classes), nullable=False),
-            pa.field(
-                "fused", pa.list_(pa.float32(), channels), nullable=False
-            ),  # g_drf, before the classifier
+            *fused,
         ]
     )
 
 
 def predictions_of(record: dict) -> pa.Schema:
     """`predictions` of a run, whose sizes its record (run.json) tells."""
-    return predictions(len(record["labels"]), record["features"]["settings"]["coefficients"])
+    across = record["folds"]["protocol"] == "cross-corpus"
+    channels = None if across else record["features"]["settings"]["coefficients"]
+    return predictions(len(record["labels"]), channels)
 
 
 def write(table: pa.Table, path: Path, schema: pa.Schema) -> None:

@@ -149,20 +149,20 @@ def need_compiler(place: str) -> None:
     names = os.environ.get(name, "").split()[:1] or known
     if not any(map(shutil.which, names)):
         raise ParameterError(
-            f"train.compiled is true, but there is no compiler: {' or '.join(names)}. Install one, "
-            f"name yours in {name}, or set train.compiled to false."
+            f"the recipe is compiled, but there is no compiler: {' or '.join(names)}. Install one, "
+            f"name yours in {name}, or set compiled to false."
         )
     scratch = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir())
     if scratch.is_dir() and os.statvfs(scratch).f_flag & os.ST_NOEXEC:
         raise ParameterError(
-            f"train.compiled is true, but programs may not run in {scratch} (it is mounted with "
+            f"the recipe is compiled, but programs may not run in {scratch} (it is mounted with "
             "noexec), where kernels are compiled. Set TMPDIR to a folder where they may, or set "
-            "train.compiled to false."
+            "compiled to false."
         )
     if place == "cuda" and find_spec("triton") is None:
         raise ParameterError(
-            "train.compiled is true, but Triton, which compiles for a GPU, is not installed. "
-            "Install torch's own build for your CUDA, which brings it, or set train.compiled to "
+            "the recipe is compiled, but Triton, which compiles for a GPU, is not installed. "
+            "Install torch's own build for your CUDA, which brings it, or set compiled to "
             "false."
         )
     place_kernels(Path("build/kernels"))
@@ -181,8 +181,8 @@ def place_kernels(folder: Path) -> None:
         return
     if not may_run_programs(folder.absolute()):
         raise ParameterError(
-            f"train.compiled is true, but neither {usual} nor {folder} may run programs (mounted "
-            "noexec). Name a folder that may in TORCHINDUCTOR_CACHE_DIR, or set train.compiled to "
+            f"the recipe is compiled, but neither {usual} nor {folder} may run programs (mounted "
+            "noexec). Name a folder that may in TORCHINDUCTOR_CACHE_DIR, or set compiled to "
             "false."
         )
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())

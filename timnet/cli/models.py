@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from timnet.cli.common import (
     app,
     bar,
-    device,
-    need_compiler,
     open_workspace,
     say,
     timed,
     workers,
 )
 from timnet.cli.stages import STAGES
-from timnet.errors import TrainingError
-from timnet.paths import Workspace
 from timnet.processes import WORKER_ENVIRONMENT
 
 if TYPE_CHECKING:
-    from timnet.models.build import Recordings, TrainedRun
+    from timnet.models.build import TrainedRun
     from timnet.models.model import Model
-    from timnet.project.params import TrainedModel
 
 USE = "Use trained models"
 ModelOfParams = Annotated[str, typer.Argument(metavar="MODEL", help="A model of params.yaml.")]
@@ -45,14 +40,6 @@ def card(model: ModelName) -> None:
     from timnet.project.registry import model_file
 
     say(cards.markdown(models.read_card(model_file(model))))
-
-
-@app.command(rich_help_panel=USE)
-def fit(name: ModelOfParams) -> None:
-    """Train one network on a whole corpus, with the settings that the folds vouch for."""
-    workspace, params = open_workspace()
-    chosen = params.model(name)
-    _fit(workspace, chosen, f"{name}-whole")
 
 
 @app.command(rich_help_panel=USE)
@@ -91,81 +78,31 @@ def _input(loaded: Model, with_features: bool) -> str:
 @app.command(rich_help_panel=STAGES)
 def model(name: ModelOfParams) -> None:
     """Put a model into one file: networks, statistics of its training set, card."""
-    workspace, params = open_workspace()
-    chosen = params.model(name)
-    if chosen.networks == "whole":
-        _fit(workspace, chosen, name)
-        return
     one_thread_each()
-    from timnet.models import build as stage
-    from timnet.models import model as models
-
-    with timed(workspace, f"model@{name}"):
-        run, recordings, recipe = _run_and_recordings(workspace, chosen)
-        made = stage.of_folds(name, run, recordings, recipe)
-        models.save(made, workspace.model(name))
-    _tell(made, workspace.model(name))
-
-
-def _fit(workspace: Workspace, chosen: TrainedModel, name: str) -> None:
-    one_thread_each()
-    import torch
-
-    from timnet.models import build as stage
-    from timnet.models import model as models
-    from timnet.project import provenance
-
-    torch.use_deterministic_algorithms(True)
-    place = device()
-    about = {
-        "commit": provenance.commit(workspace.root),
-        "device_name": provenance.device_name(place),
-        "versions": provenance.versions(),
-    }
-    with timed(workspace, f"model@{name}"):
-        run, recordings, recipe = _run_and_recordings(workspace, chosen)
-        if run.record["train"]["compiled"]:
-            need_compiler(place)
-        epochs = run.record["train"]["epochs"]
-        with bar(f"train {name}", epochs) as advance:
-            checkpoints = workspace.checkpoints(f"model@{name}")  # a run may have the same name
-            done = 0
-
-            def report(epoch: int, loss: float) -> None:
-                nonlocal done
-                advance(epoch - done)  # a training that goes on starts further up
-                done = epoch
-
-            try:
-                made = stage.of_whole(
-                    name, run, recordings, recipe, about, checkpoints, place, report
-                )
-            except torch.OutOfMemoryError:
-                raise TrainingError(
-                    "the GPU has too little free memory for this network. Free some, or train on "
-                    "the CPU: TIMNET_DEVICE=cpu."
-                ) from None
-        models.save(made, workspace.model(name))
-    _tell(made, workspace.model(name))
-
-
-def _run_and_recordings(
-    workspace: Workspace, chosen: TrainedModel
-) -> tuple[TrainedRun, Recordings, Any]:
-    """A model's run and the recordings that it was trained on."""
     from timnet import records, schemas
     from timnet.models import build as stage
+    from timnet.models import model as models
 
-    folder = workspace.training(chosen.run)
-    record = records.read_artifact(folder / "run.json", records.RunRecord)
-    run = stage.read_run(chosen.run, folder, record)
-    table = schemas.read(workspace.manifest(chosen.corpus), schemas.MANIFEST)
-    with bar(f"read {chosen.corpus}", len(table)) as advance:
-        recordings = stage.read_recordings(
-            table, workspace.corpus(chosen.corpus), run, workers(), advance
-        )
-    described = records.read_artifact(workspace.description(chosen.corpus), records.Description)
-    return run, recordings, described
+    workspace, params = open_workspace()
+    chosen = params.model(name)
+
+    def read(trained: str) -> TrainedRun:
+        folder = workspace.training(trained)
+        record = records.read_artifact(folder / "run.json", records.TrainedRecord)
+        return stage.read_run(trained, folder, record)
+
+    with timed(workspace, f"model@{name}"):
+        run = read(chosen.run)
+        source = None if chosen.networks == chosen.run else read(chosen.networks)
+        table = schemas.read(workspace.manifest(chosen.corpus), schemas.MANIFEST)
+        with bar(f"read {chosen.corpus}", len(table)) as advance:
+            recordings = stage.read_recordings(
+                table, workspace.corpus(chosen.corpus), run, workers(), advance
+            )
+        described = records.read_artifact(workspace.description(chosen.corpus), records.Description)
+        made = stage.of_run(name, run, recordings, described, source)
+        models.save(made, workspace.model(name))
+    _tell(made, workspace.model(name))
 
 
 def _tell(made: Model, path: Path) -> None:

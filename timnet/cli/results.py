@@ -3,32 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from timnet.cli.common import app, open_workspace, say
+from timnet.cli.models import one_thread_each
 from timnet.cli.stages import STAGES, RunName
 from timnet.errors import listing
-from timnet.paths import replacing_folder, write_text
+from timnet.evaluation.protocols import CROSS
+from timnet.paths import Workspace, replacing_folder, write_text
 from timnet.project.leftovers import leftovers
+
+if TYPE_CHECKING:
+    from timnet.project.params import Params
+
+TransferName = Annotated[str, typer.Argument(metavar="TRANSFER", help="A transfer of params.yaml.")]
+OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothing
 
 
 @app.command(rich_help_panel=STAGES)
 def score(run: RunName) -> None:
     """Compute UAR, WAR and confusion matrices of a run and put them where git keeps them."""
-    from timnet import records
     from timnet.evaluation import results
 
     workspace, params = open_workspace()
     params.run(run)
-    target = workspace.run_results(run)
     if workspace.training(run).exists():  # in a clone without it, git has what was copied
-        results.keep(workspace.training(run), target)
+        results.keep(workspace.training(run), workspace.run_results(run))
+    _score(workspace, params, run)
+
+
+def _score(workspace: Workspace, params: Params, run: str) -> None:
+    """Score what lies in the results of a run or transfer, and say it."""
+    from timnet import records
+    from timnet.evaluation import results
+
     paths = {corpus: workspace.description(corpus) for corpus in params.corpora}
     sexes = {
         corpus: records.read_artifact(path, records.Description)["speakers"]
         for corpus, path in paths.items()
         if path.exists()
     }
-    for protocol, figures in results.write_scores(target, sexes).items():
+    for protocol, figures in results.write_scores(workspace.run_results(run), sexes).items():
         bounds = f"95 % {figures['uar']['low']:.2f} to {figures['uar']['high']:.2f}"
         say(
             f"{run}: {protocol}: UAR {figures['uar']['value']:.2f} % ({bounds}), "
@@ -42,7 +59,7 @@ def tables() -> None:
     from timnet.reporting import gather, render, write
 
     workspace, params = open_workspace()
-    runs = gather.scored_runs(workspace, params.runs)
+    runs = gather.scored_runs(workspace, params.scored)
     found = gather.validations(workspace, params.corpora)
     described = gather.descriptions(workspace, params.corpora)
     made = gather.all_tables(workspace, runs, found, described)
@@ -59,15 +76,52 @@ def tables() -> None:
 @app.command(rich_help_panel=STAGES)
 def figures(run: RunName) -> None:
     """Draw a run: confusion matrices, curves, fused vectors, time scales, speakers."""
-    from timnet.reporting import figures as stage
-
     workspace, params = open_workspace()
     params.run(run)
+    _draw(workspace, run)
+
+
+def _draw(workspace: Workspace, run: str) -> None:
+    """Draw the figures of a run or transfer."""
+    from timnet.reporting import figures as stage
+
     source, target = workspace.run_results(run), workspace.figures(run)
     with replacing_folder(target) as partial:
         for name, figure in stage.all_figures(source):
             stage.save(figure, partial / name)
             say(f"{run}: {name}")
+
+
+@app.command(rich_help_panel=STAGES)
+def transfer(name: TransferName) -> None:
+    """Test a source on another corpus, score what it says there and draw it."""
+    one_thread_each()
+    from timnet import records
+    from timnet.dataset import features
+    from timnet.dataset.features import FeatureSettings
+    from timnet.evaluation import results
+    from timnet.training import outcome
+    from timnet.training import transfer as stage
+
+    workspace, params = open_workspace()
+    settings = params.transfer(name)
+    trained = workspace.training(settings.source)
+    if trained.exists():  # in a clone without it, git has what it said
+        record = records.read_artifact(trained / "run.json", records.TrainedRecord)
+        wanted = FeatureSettings(**record["features"]["settings"])
+        place = workspace.features(f"{settings.tested_on}-{wanted.signal_length}")
+        target, _ = features.read(place, wanted)
+        weights = outcome.read_weights(trained / "weights.npz")
+        told = stage.predictions(record, weights, target)
+        about = {
+            "folds": {"protocol": CROSS},
+            "source": settings.source,
+            "tested_on": settings.tested_on,
+            "utterances": len(told) // len(weights["seed"]),
+        }
+        results.put(workspace.run_results(name), record | about, told)
+    _score(workspace, params, name)
+    _draw(workspace, name)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -77,7 +131,7 @@ def report() -> None:
     from timnet.reporting import report as stage
 
     workspace, params = open_workspace()
-    runs = gather.scored_runs(workspace, params.runs)
+    runs = gather.scored_runs(workspace, params.scored)
     found = gather.validations(workspace, params.corpora)
     described = gather.descriptions(workspace, params.corpora)
     made = gather.all_tables(workspace, runs, found, described)

@@ -20,7 +20,7 @@ from timnet.cli.common import (
     workers,
 )
 from timnet.cli.parity import measure_parity
-from timnet.cli.stages import RunName, training_progress
+from timnet.cli.stages import RunName, keeps_best_on_test, training_progress
 from timnet.errors import ArtifactError, ParameterError, listing
 from timnet.evaluation.protocols import HONEST, ORDER
 from timnet.paths import Workspace
@@ -45,7 +45,7 @@ def compare(
     from timnet.reporting import render
 
     workspace, params = open_workspace()
-    say(render.markdown(revisions.compared(workspace, params.runs, revision)))
+    say(render.markdown(revisions.compared(workspace, params.scored, revision)))
 
 
 @app.command()
@@ -143,37 +143,32 @@ def verify(
     from timnet.evaluation.verify import differing, of_fold, verdict
     from timnet.project import provenance
     from timnet.training import train as stage
+    from timnet.training.stack import TrainSettings
 
     workspace, params = open_workspace()
     params.run(run)
     results = workspace.run_results(run)
     record = records.read_artifact(results / "run.json", records.RunRecord)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
-    known = sorted(set(split["fold"].to_pylist()) - {-1})
+    known = sorted(set(split["fold"].to_pylist()))
     if fold not in known:
         raise ParameterError(f"{run} has no fold {fold}; it has {known[0]} to {known[-1]}.")
-    training, place = _trained_with(record, results / "run.json"), device()
-    if training.compiled:
-        need_compiler(place)
     length = record["features"]["settings"]["signal_length"]
-    corpora = dict.fromkeys((record["trained_on"], record["tested_on"]))
-    checkpoints = workspace.checkpoints(f"{run}-verify")
-    with training_progress(f"{run}, fold {fold}", training.epochs) as report:
-        again = stage.train(
-            [workspace.features(f"{corpus}-{length}") for corpus in corpora],
-            split,
-            tuple(record["labels"]),
-            training,
-            record["seeds"],
-            record["folds"]["protocol"] == "random",
-            checkpoints,
-            place,
-            workers(place),
-            report,
-            say,
-            fold,
-        )
-    shutil.rmtree(checkpoints)
+    file, labels = workspace.features(f"{record['trained_on']}-{length}"), tuple(record["labels"])
+    if record.get("baseline"):
+        place = "cpu"
+        work = stage.Work([file], split, labels, TrainSettings(), record["seeds"])
+        again = stage.train_baseline(work, record["train"]["normalise"], fold)
+    else:
+        training, place = _trained_with(record, results / "run.json"), device()
+        if training.compiled:
+            need_compiler(place)
+        best = keeps_best_on_test(record["folds"])
+        work = stage.Work([file], split, labels, training, record["seeds"], best)
+        checkpoints = workspace.checkpoints(f"{run}-verify")
+        with training_progress(f"{run}, fold {fold}", training.epochs) as report:
+            again = stage.train(work, checkpoints, place, workers(place), report, say, fold)
+        shutil.rmtree(checkpoints)
     schema = again.predictions.schema
     kept = schemas.read(results / "predictions.parquet", schema)
     history = schemas.read(results / "history.parquet", schemas.HISTORY)
@@ -193,10 +188,10 @@ def _trained_with(record: dict, path: Path) -> TrainSettings:
     from timnet.training.stack import TrainSettings
 
     known, given = {field.name for field in fields(TrainSettings)}, record["train"]
-    if known != given.keys():
+    if unknown := given.keys() - known:  # what an older one lacks is off
         raise ArtifactError(
-            f"{path}: trained with other settings than this version has "
-            f"({listing(sorted(known ^ given.keys()))}). Verify it with the version that trained "
+            f"{path}: trained with settings that this version does not have "
+            f"({listing(sorted(unknown))}). Verify it with the version that trained "
             "it, or train it again: `dvc repro`."
         )
     return TrainSettings(**given)

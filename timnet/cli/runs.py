@@ -4,42 +4,70 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from timnet.cli.common import app, open_workspace, say
-from timnet.errors import ParameterError
+from timnet.errors import ParameterError, suggestion
 from timnet.paths import Workspace, write_text
 from timnet.project.params import Params
+
+if TYPE_CHECKING:
+    from timnet.paper.runs import Entries
 
 
 @app.command(name="runs")
 def list_runs(
-    corpora: Annotated[
-        list[str] | None, typer.Argument(metavar="[CORPUS...]", help="Corpora for --add.")
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TABLE...] [CORPUS...]",
+            help="Of --add: which tables, and for which corpora; by default those of params.yaml.",
+        ),
     ] = None,
     add: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="Write the runs of a table to params.yaml.")
+        bool, typer.Option("--add", help="Write what tables need to params.yaml.")
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of --add: networks of each fold; 1 by default, 10 of table-2."),
     ] = None,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove results of runs that params.yaml does not name.")
+        bool, typer.Option("--prune", help="Remove results of what params.yaml does not name.")
     ] = False,
 ) -> None:
-    """List the runs that the paper's tables need; --add writes them to params.yaml."""
+    """List what the paper's tables need; --add writes it to params.yaml."""
     workspace, params = open_workspace()
     if prune:
-        if corpora or add:
-            raise ParameterError(
-                "--prune cannot be combined with other options: it checks all results."
-            )
+        if names or add:
+            raise ParameterError("--prune stands alone: it looks at all results.")
         _prune(workspace, params)
-    elif add is None:
-        if corpora:
-            raise ParameterError("name a table as well: `timnet runs --add TABLE CORPUS...`.")
-        _show(workspace, params)
+    elif add:
+        _add(workspace, params, *_tables_and_corpora(names or []), seeds)
+    elif names:
+        raise ParameterError("all tables and corpora are listed; names are for --add.")
     else:
-        _add(workspace, params, add, corpora or list(params.corpora))
+        _show(workspace, params)
+
+
+def _tables_and_corpora(names: list[str]) -> tuple[list[str], list[str]]:
+    """Tables and corpora of the paper among some names, each once."""
+    from timnet.paper import runs as paper_runs
+
+    known = paper_runs.corpora_of("table-1")
+    for name in names:
+        if name not in (*paper_runs.TABLES, *known):
+            near = suggestion(name, (*paper_runs.TABLES, *known))
+            raise ParameterError(
+                f"{name!r} is neither a table ({', '.join(paper_runs.TABLES)}) nor a corpus of the "
+                f"paper ({', '.join(known)}).{near}"
+            )
+    distinct = dict.fromkeys(names)
+    tables = [name for name in distinct if name in paper_runs.TABLES]
+    if not tables:
+        raise ParameterError(f"name a table as well: {', '.join(paper_runs.TABLES)}.")
+    return tables, [name for name in distinct if name in known]
 
 
 def _prune(workspace: Workspace, params: Params) -> None:
@@ -56,7 +84,6 @@ def _show(workspace: Workspace, params: Params) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from timnet.paper import paper
     from timnet.paper import runs as paper_runs
 
     console = Console(width=None if sys.stdout.isatty() else 100)
@@ -65,24 +92,25 @@ def _show(workspace: Workspace, params: Params) -> None:
         for column, width in (("run", 18), ("recordings", 38), ("in params.yaml", 14)):
             shown.add_column(column, min_width=width)
         shown.add_column("results")
-        known = paper_runs.CROSS_CORPORA if table == "table-2" else paper()["fold_seed"]
-        runs = paper_runs.runs(table, list(known))
-        # pairs and ablations of a corpus on one line
+        made = paper_runs.entries(table, list(paper_runs.corpora_of(table)))
+        # pairs, ablations and baselines of a corpus on one line
         lines: dict[str, list[str]] = {}
-        for name, run in runs.items():
-            ending = {"table-2": "to-*", "table-s3": "*"}.get(table)
-            lines.setdefault(f"{run['trained_on']}-{ending}" if ending else name, []).append(name)
-        for line, names in lines.items():
-            needed = {corpus for name in names for corpus in _corpora(runs[name])}
+        for name, entry in (made.get("runs") or made["transfers"]).items():
+            corpus = _corpora(entry, made)[0]
+            ending = {"table-2": "to-*", "table-s3": "*", "baseline": "svm-*"}.get(table)
+            lines.setdefault(f"{corpus}-{ending}" if ending else name, []).append(name)
+        for line, own in lines.items():
+            entries = [(made.get("runs") or made["transfers"])[name] for name in own]
+            needed = {corpus for entry in entries for corpus in _corpora(entry, made)}
             missing = sorted(c for c in needed if not workspace.corpus(c).is_dir())
             shown.add_row(
                 line,
                 f"missing: {', '.join(missing)}" if missing else "here",
-                _count(name in params.runs for name in names),
-                _count((workspace.run_results(name) / "metrics.json").exists() for name in names),
+                _count(name in params.scored for name in own),
+                _count((workspace.run_results(name) / "metrics.json").exists() for name in own),
             )
         console.print(shown, "")
-    say("`timnet runs --add TABLE CORPUS...` writes entries to params.yaml.")
+    say("`timnet runs --add TABLE... CORPUS...` writes entries to params.yaml.")
 
 
 def _count(given: Any) -> str:
@@ -92,11 +120,25 @@ def _count(given: Any) -> str:
     return f"{sum(found)} of {len(found)}"
 
 
-def _corpora(run: dict) -> set[str]:
-    return {run["trained_on"], run["tested_on"]}
+def _corpora(entry: dict[str, Any], made: Entries) -> list[str]:
+    """The corpora that an entry of some section needs."""
+    if "source" in entry:
+        return [made["sources"][entry["source"]]["trained_on"], entry["tested_on"]]
+    return [entry["trained_on"]]
 
 
-def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -> None:
+def _add(
+    workspace: Workspace,
+    params: Params,
+    tables: list[str],
+    corpora: list[str],
+    seeds: int | None,
+) -> None:
+    """Write what tables need to params.yaml, with corpora and feature sets.
+
+    Args:
+        corpora: those of params.yaml that a table has, if none is named.
+    """
     from ruamel.yaml import YAML
 
     from timnet.paper import runs as paper_runs
@@ -105,35 +147,50 @@ def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(workspace.params)
-    corpora = list(dict.fromkeys(corpora))
-    wanted = paper_runs.runs(table, corpora)
-    if table == "table-s3":  # with the whole network, which ablations are held against
-        wanted = paper_runs.runs("table-1", corpora) | wanted
-    added = []
-    for name, run in wanted.items():
-        if name in content["runs"]:
-            continue
-        for corpus in sorted(_corpora(run)):
-            _append(content["corpora"], corpus, corpus)
-            features = {"corpus": corpus, "signal_length": run["signal_length"]}
-            content["features"]["sets"].setdefault(
-                f"{corpus}-{run['signal_length']}", _in_a_line(features)
-            )
-        for part in ("folds", "network"):
-            run[part] = _in_a_line(run[part])
-        run["seeds"] = _in_a_line(run["seeds"])
-        content["runs"][name] = run
-        added.append(name)
-    if not added:
-        say(f"params.yaml already has the runs of {table} for {', '.join(corpora)} already.")
+    written = list[str]()
+    for table in tables:
+        own = corpora or [each for each in params.corpora if each in paper_runs.corpora_of(table)]
+        # ablations with the whole network, which they are held against
+        for each in ("table-1", table) if table == "table-s3" else (table,):
+            written += _write(content, paper_runs.entries(each, own, seeds))
+    if not written:
+        of = f" for {', '.join(corpora)}" if corpora else ""
+        say(f"params.yaml has all of {', '.join(tables)}{of} already.")
         return
     text = io.StringIO()
     yaml.dump(content, text)
     write_text(workspace.params, text.getvalue())
-    say(f"added to params.yaml: {', '.join(added)}. `timnet status` estimates their cost.")
+    say(f"written to params.yaml: {', '.join(written)}. `timnet status` says what they cost.")
 
 
-def _append(entries: Any, name: str, value: str) -> None:
+def _write(content: Any, made: Entries) -> list[str]:
+    """Put entries into the content of params.yaml; the names of those that were not there."""
+    from ruamel.yaml.comments import CommentedMap
+
+    written = []
+    for section, entries in made.items():
+        if not content.get(section):  # `sources: {}`, which would stay in a line
+            content[section] = CommentedMap()
+        for name, entry in entries.items():
+            if name in content[section]:
+                continue
+            for corpus in _corpora(entry, made) if section != "recipes" else ():
+                _append(content["corpora"], corpus, corpus)
+                length = entry["signal_length"]
+                features = _in_a_line({"corpus": corpus, "signal_length": length})
+                content["features"]["sets"].setdefault(f"{corpus}-{length}", features)
+            if section == "recipes":  # before the last, whose comments end the section
+                content[section].insert(0, name, _in_a_line(entry))
+            elif section == "transfers":
+                _append(content[section], name, _in_a_line(entry))
+            else:
+                lines = {key: _in_a_line(value) for key, value in entry.items()}
+                _append(content[section], name, lines)
+            written.append(name)
+    return written
+
+
+def _append(entries: Any, name: str, value: Any) -> None:
     """Append what a YAML mapping has not; the blank line after its last entry stays at the end."""
     if name not in entries:
         last = next(reversed(entries), None)

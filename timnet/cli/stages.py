@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,16 +23,19 @@ from timnet.cli.common import (
     timed,
     workers,
 )
+from timnet.errors import ParameterError
 from timnet.paths import Workspace, as_json, write_json
 
 if TYPE_CHECKING:
-    from timnet.dataset.features import FeatureSettings
-    from timnet.project.params import Params, Run
+    import pyarrow as pa
+
+    from timnet.project.params import Params, Trained
     from timnet.training.stack import TrainSettings
 
 STAGES = "Stages, as `dvc repro` calls them"
 
 CorpusName = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus of params.yaml.")]
+SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help="A source of params.yaml.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run of params.yaml.")]
 
 
@@ -96,113 +99,163 @@ def features(
 
 @app.command(rich_help_panel=STAGES)
 def folds(run: RunName) -> None:
-    """Say which utterance is tested in which fold."""
+    """Say which utterance each fold of a run trains on, chooses its epoch by and tests."""
     from timnet import corpora, schemas
     from timnet.dataset import folds as stage
 
     workspace, params = open_workspace()
     settings = params.run(run)
-    manifests = [
-        schemas.read(workspace.manifest(corpus), schemas.MANIFEST) for corpus in settings.corpora
-    ]
-    number, seeds = settings.folds.number, settings.folds.seeds
-    if settings.folds.protocol == "cross-corpus":
-        table = stage.cross_table(*manifests)
-    elif number is not None and seeds is not None:
-        table = stage.random_table(manifests[0], number, seeds)
-    else:
-        recipe = corpora.corpus(settings.trained_on, workspace.data)
-        table = stage.speaker_table(manifests[0], recipe)
+    chosen, corpus = settings.folds, settings.trained_on
+    listed = schemas.read(workspace.manifest(corpus), schemas.MANIFEST)
+    table = stage.table(
+        listed,
+        chosen.protocol,
+        chosen.number,
+        chosen.seeds,
+        chosen.validation,
+        lambda: corpora.corpus(corpus, workspace.data),
+    )
     schemas.write(table, workspace.folds(run), schemas.FOLDS)
-    say(f"{run}: {len(set(table['fold'].to_pylist()) - {-1})} folds of {settings.folds.protocol}")
+    say(f"{run}: {len(set(table['fold'].to_pylist()))} folds of {chosen.protocol}")
 
 
 @app.command(rich_help_panel=STAGES)
 def train(run: RunName) -> None:
     """Train every fold and seed of a run; stopped, it goes on where it was."""
     from timnet import schemas
-    from timnet.dataset import features
-    from timnet.project import provenance
-    from timnet.project.estimates import training_work
-    from timnet.training import train as stage
 
     workspace, params = open_workspace()
     settings = params.run(run)
-    training, place = training_settings(params, settings), device()
-    sources = sources_of(workspace, settings)
-    wanted = features.FeatureSettings(settings.signal_length, params.features.resampler)
-    labels, made = _labels_and_features(sources, settings, wanted)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
-    utterances = len(set(split["utterance"].to_pylist()))
+    about = {
+        "folds": settings.folds.model_dump(exclude_defaults=True),
+        "tested_on": settings.trained_on,
+    }
+    labels, made = _labels_and_features(workspace, params, settings)
+    _train(workspace, params, f"train@{run}", settings, split, about | {"features": made}, labels)
+
+
+@app.command(rich_help_panel=STAGES)
+def source(name: SourceName) -> None:
+    """Train the networks of a source on a whole corpus; stopped, it goes on where it was."""
+    from timnet.corpora.corpus import SHARED_EMOTIONS
+    from timnet.dataset import features
+    from timnet.dataset.folds import whole_table
+
+    workspace, params = open_workspace()
+    settings = params.source(name)
+    labels, made = _labels_and_features(workspace, params, settings)
+    shared = settings.emotions == "shared"
+    table, _ = features.read(workspace.features(settings.features))
+    split = whole_table(table, shared)
+    about = {"folds": {"protocol": "whole"}, "features": made}
+    labels = SHARED_EMOTIONS if shared else labels
+    _train(workspace, params, f"source@{name}", settings, split, about, labels)
+
+
+def _train(
+    workspace: Workspace,
+    params: Params,
+    stage: str,
+    settings: Trained,
+    split: pa.Table,
+    about: dict[str, Any],
+    labels: tuple[str, ...],
+) -> None:
+    """Train what a run or source asks for, and write it below build/train.
+
+    Args:
+        stage: its name, such as `train@NAME`.
+        split: folds, of `schemas.FOLDS`.
+        about: what the record says beside what is the same for both.
+        labels: the emotions in the order of their indices.
+    """
+    from timnet.project import provenance
+    from timnet.project.estimates import training_work
+    from timnet.training import outcome
+    from timnet.training import train as training
+    from timnet.training.stack import TrainSettings
+
+    name, utterances = stage.partition("@")[2], len(set(split["utterance"].to_pylist()))
+    file = workspace.features(settings.features)
+    place = "cpu" if settings.baseline else device()
     record = {
+        "baseline": settings.baseline,
         "commit": provenance.commit(workspace.root),
         "device": place,
         "device_name": provenance.device_name(place),
-        "features": made,
-        "folds": settings.folds.model_dump(exclude_none=True),
         "labels": labels,
-        "seeds": settings.seeds,
-        "tested_on": settings.tested_on,
-        "train": asdict(training),
+        "recipe": settings.recipe,
+        "seeds": settings.seeds or [0],
         "trained_on": settings.trained_on,
         "utterances": utterances,
         "versions": provenance.versions(),
+        **about,
     }
-    shown = training_progress(run, training.epochs, workspace.progress(f"train@{run}"))
-    with timed(workspace, f"train@{run}") as done, shown as report:
-        result = stage.train(
-            sources,
-            split,
-            labels,
-            training,
-            settings.seeds,
-            settings.folds.protocol == "random",
-            workspace.checkpoints(run),
-            place,
-            workers(place),
-            report,
-            say,
+    target = workspace.training(name)
+    work = training.Work([file], split, labels, TrainSettings(), record["seeds"])
+    if settings.baseline:
+        by = params.recipes[settings.recipe].normalise
+        with timed(workspace, stage):
+            result = training.train_baseline(work, by)
+            outcome.write(result, target, as_json(record | {"train": {"normalise": by}}))
+        return
+    chosen = training_settings(params, settings, place)
+    work = replace(work, settings=chosen, keep_best=keeps_best_on_test(record["folds"]))
+    checkpoints = workspace.checkpoints(name)
+    shown = training_progress(name, chosen.epochs, workspace.progress(stage))
+    with timed(workspace, stage) as done, shown as report:
+        result = training.train(work, checkpoints, place, workers(place), report, say)
+        text = as_json(
+            {k: v for k, v in record.items() if v is not None} | {"train": asdict(chosen)}
         )
-        stage.write(result, workspace.training(run), as_json(record))
+        outcome.write(result, target, text)
         size = training_work(settings, utterances)
         done |= {"kind": f"train {settings.precision}", "work": size * report.epochs}
-    shutil.rmtree(workspace.checkpoints(run))  # those of other settings too
+    shutil.rmtree(checkpoints)  # those of other settings too
+
+
+def keeps_best_on_test(folds: dict[str, Any]) -> bool:
+    """Whether a run keeps the epoch that was best ON THE TEST FOLD, as the paper does."""
+    return folds["protocol"] == "random" and not folds.get("validation")
 
 
 def _labels_and_features(
-    sources: list[Path], run: Run, wanted: FeatureSettings
+    workspace: Workspace, params: Params, settings: Trained
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """What a run's networks tell apart, and how their features were made.
+    """The emotions of a corpus, and how its features were made.
 
     Labels are taken from the features and not from the recipe, which for one's own corpora lies
     among the recordings: machines that train need none of these.
     """
-    from timnet.corpora.corpus import SHARED_EMOTIONS
     from timnet.dataset import features
 
-    tables, records = zip(*(features.read(source, wanted) for source in sources), strict=True)
-    if run.folds.protocol == "cross-corpus":
-        return SHARED_EMOTIONS, records[0]
-    return tuple(sorted(set(tables[0]["emotion"].to_pylist()))), records[0]
+    wanted = features.FeatureSettings(settings.signal_length, params.features.resampler)
+    table, made = features.read(workspace.features(settings.features), wanted)
+    return tuple(sorted(set(table["emotion"].to_pylist()))), made
 
 
-def training_settings(params: Params, run: Run) -> TrainSettings:
-    """How a run is trained here.
+def training_settings(params: Params, settings: Trained, place: str) -> TrainSettings:
+    """How networks are trained here.
+
+    Args:
+        place: "cpu" or "cuda".
 
     Raises:
-        ParameterError: kernels are to be compiled where there is nothing to do it with.
+        ParameterError: kernels are to be compiled where there is nothing to do it with, or a
+            precision that the machine has not.
     """
     from timnet.training.stack import TrainSettings
 
-    chosen = {**params.train.model_dump(), **run.network.model_dump(), "precision": run.precision}
-    if chosen["compiled"]:
-        need_compiler(device())
-    return TrainSettings(**chosen)
-
-
-def sources_of(workspace: Workspace, run: Run) -> list[Path]:
-    """Files of the features that a run reads."""
-    return [workspace.features(name) for name in run.features]
+    assert settings.network is not None and settings.precision is not None
+    recipe = params.recipes[settings.recipe]
+    if recipe.compiled:
+        need_compiler(place)
+    if settings.precision == "tf32" and place != "cuda":
+        raise ParameterError("precision tf32 is of a GPU, and there is none here; take fp32.")
+    return TrainSettings(
+        **recipe.model_dump(), **settings.network.model_dump(), precision=settings.precision
+    )
 
 
 class TrainingReport:
@@ -244,7 +297,9 @@ def training_progress(run: str, epochs: int, file: Path | None = None) -> Iterat
         def show(message: Any, done: int) -> None:
             nonlocal told, written
             total = message.parts * epochs
-            figures = f"loss {message.loss:.3f}, test accuracy {100 * message.accuracy:.1f} %"
+            figures = f"loss {message.loss:.3f}"
+            if message.accuracy == message.accuracy:  # else nothing is tested
+                figures += f", test accuracy {100 * message.accuracy:.1f} %"
             progress.update(task, total=total, completed=done, figures=figures)
             if file and time.monotonic() - written > 1:
                 written = time.monotonic()

@@ -59,7 +59,7 @@ def status(
             disk(lock, own) if own else "",
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    for change, runs in provenance.runs_by_change(workspace.root, params.runs).items():
+    for change, runs in provenance.runs_by_change(workspace.root, params.scored).items():
         say(
             f"{change}: {listing(runs)}. This makes nothing stale; `timnet verify RUN` checks "
             "whether it matters."

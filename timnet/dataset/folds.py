@@ -14,6 +14,8 @@ Groups of utterances are told apart by numbers; a fold tests one group (or pair 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 
@@ -96,6 +98,44 @@ def _dealt(names: set[str], number: int, what: str) -> dict[str, int]:
     return {name: place % number for place, name in enumerate(sorted(names, key=natural_key))}
 
 
+def table(
+    manifest: pa.Table,
+    protocol: str,
+    number: int | None,
+    seeds: list[int] | None,
+    validation: int,
+    recipe: Callable[[], Corpus],
+) -> pa.Table:
+    """Rows of `schemas.FOLDS` as params.yaml asks for them.
+
+    Args:
+        manifest: table of `schemas.MANIFEST`.
+        protocol: "random", "speaker", "sentence" or "speaker-sentence".
+        number: of random folds, of groups of speakers or of groups of sentences; None: see
+            `speaker_folds` and `sentence_folds`.
+        seeds: of random folds.
+        validation: how many groups, or random folds, choose a fold's epoch.
+        recipe: of the corpus, asked for where speakers or sentences are left out.
+
+    Raises:
+        CorpusError, ParameterError: as of what it calls.
+    """
+    if protocol == "random":
+        assert number is not None and seeds is not None
+        return random_table(manifest, number, seeds, validation)
+    corpus = recipe()
+    sentences = manifest["sentence"].to_pylist()
+    if protocol == "sentence":
+        return grouped_table(
+            manifest, sentence_folds(sentences, corpus.id, number), None, validation
+        )
+    speakers = manifest["speaker"].to_pylist()
+    if protocol == "speaker":
+        return grouped_table(manifest, speaker_folds(speakers, corpus, number), None, validation)
+    both = speaker_folds(speakers, corpus), sentence_folds(sentences, corpus.id, number)
+    return grouped_table(manifest, *both, validation)
+
+
 def random_table(manifest: pa.Table, folds: int, seeds: list[int], validation: int = 0) -> pa.Table:
     """Rows of `schemas.FOLDS` for random folds under each seed."""
     return pa.concat_tables(
@@ -116,7 +156,7 @@ def grouped_table(
     """Rows of `schemas.FOLDS`, a fold a group, or a pair of groups where there are two kinds.
 
     Args:
-        manifest: table of `schemas.MANIFEST`.
+        manifest: table with `utterance`, such as of `schemas.MANIFEST`.
         groups: (utterances,) group of each.
         others: (utterances,) its group of another kind; a fold leaves both out.
         validation: how many groups (of the first kind) choose a fold's epoch.
@@ -150,6 +190,7 @@ def whole_table(manifest: pa.Table, shared: bool = False) -> pa.Table:
     """Rows of `schemas.FOLDS` of one fold that trains on everything.
 
     Args:
+        manifest: table with `utterance` and `emotion`, such as of features.
         shared: on the utterances of SHARED_EMOTIONS alone.
 
     Raises:

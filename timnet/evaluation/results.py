@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from timnet import records, schemas
 from timnet.errors import ArtifactError
-from timnet.evaluation import score
+from timnet.evaluation import protocols, score
 from timnet.evaluation.score import Sexes, Tested
 from timnet.paths import replacing, write_json, write_text
 
@@ -65,6 +65,17 @@ def keep(trained: Path, results: Path) -> None:
     write_text(results / "scales.csv", scales.write_csv())
 
 
+def put(results: Path, record: dict[str, Any], predictions: pa.Table) -> None:
+    """Write what a source says of another corpus to its results; it has no history of its own.
+
+    Args:
+        results: the transfer's folder below results/runs.
+        record: run.json.
+    """
+    schemas.write(predictions, results / "predictions.parquet", schemas.predictions_of(record))
+    write_json(results / "run.json", record)
+
+
 def read(results: Path) -> Result:
     """What the results of a run say.
 
@@ -90,7 +101,6 @@ def write_scores(results: Path, sexes: Sexes | None = None) -> dict[str, dict]:
     result = read(results)
     predictions, labels = result.predictions, result.labels
     folds = result.record["folds"]["protocol"]
-    history = schemas.read(results / "history.parquet", schemas.HISTORY)
     parts = list(score.parts(predictions, labels, folds, result.corpora[0]))
     by_fold = pl.DataFrame(
         {
@@ -110,7 +120,9 @@ def write_scores(results: Path, sexes: Sexes | None = None) -> dict[str, dict]:
     write_text(results / "folds.csv", by_fold.write_csv())
     write_text(results / "confusion.csv", score.confusion_rows(parts, labels).write_csv())
     write_text(results / "predicted.csv", score.predicted_rows(predictions, labels).write_csv())
-    write_text(results / "curves.csv", score.curves(history).write_csv())
+    if folds != protocols.CROSS:
+        history = schemas.read(results / "history.parquet", schemas.HISTORY)
+        write_text(results / "curves.csv", score.curves(history).write_csv())
     write_json(results / "scores.json", scores)
     write_json(results / "metrics.json", score.summary(scores))
     return scores

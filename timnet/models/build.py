@@ -1,25 +1,19 @@
-"""Models from trained runs: the folds' networks as they are, or one network of the whole corpus.
+"""Models from trained runs: the folds' networks, or those of a source, trained on the whole corpus.
 
-Settings, figures and calibration are the run's, since its folds alone have anything held out.
+Scores and calibration are the run's, since its folds alone have anything held out.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-import time
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from timnet import schemas
 from timnet.dataset import audio, features
@@ -32,11 +26,9 @@ from timnet.models import out_of_domain
 from timnet.models.card import Calibration, Card, FeatureRecord, Figures, Source
 from timnet.models.out_of_domain import Measurement
 from timnet.models.predict import Model
-from timnet.training import network, stack
+from timnet.training import outcome
 from timnet.training.network import TIMNet
-from timnet.training.stack import Split, State, TrainSettings, load_state, save_state, train_stack
 
-CHECKPOINT_SECONDS = 30
 DESCRIBED = ("title", "language", "licence", "citation", "source")  # of the corpus, in the card
 
 
@@ -79,26 +71,12 @@ def read_run(name: str, folder: Path, record: dict[str, Any]) -> TrainedRun:
     labels, coefficients = record["labels"], record["features"]["settings"]["coefficients"]
     schema = schemas.predictions(len(labels), coefficients)
     table = schemas.read(folder / "predictions.parquet", schema)
-    path = folder / "weights.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            weights = {key: file[key] for key in file.files}
-        drawn = [weights.pop(key) for key in ("fold_seed", "seed", "fold")]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ArtifactError(
-            f"{path}: not the weights of a run ({error}). Run `dvc repro`."
-        ) from None
-    fold_seed, seed = drawn[0][0], drawn[1][0]
-    rows = np.flatnonzero((drawn[0] == fold_seed) & (drawn[1] == seed))
-    networks = TIMNet(
-        len(rows), len(labels), record["train"]["tabs"], coefficients, record["train"]["variant"]
-    )
-    for place, row in enumerate(rows):
-        networks.load_arrays(
-            place, {key: torch.from_numpy(value[row]) for key, value in weights.items()}
-        )
+    weights = outcome.read_weights(folder / "weights.npz")
+    fold_seed, seed = weights["fold_seed"][0], weights["seed"][0]
+    rows = np.flatnonzero((weights["fold_seed"] == fold_seed) & (weights["seed"] == seed))
+    networks = outcome.networks(record, weights, rows)
     same = pc.and_(pc.equal(table["fold_seed"], fold_seed), pc.equal(table["seed"], seed))
-    return TrainedRun(name, record, table.filter(same), networks.eval())
+    return TrainedRun(name, record, table.filter(same), networks)
 
 
 def read_recordings(
@@ -150,88 +128,34 @@ def read_recordings(
     return Recordings(table, np.stack(mfcc), list(measured))
 
 
-def of_folds(
-    name: str, run: TrainedRun, recordings: Recordings, description: dict[str, Any]
-) -> Model:
-    """The model whose networks are those of the folds."""
-    return _model(name, "folds", run, recordings, description, run.networks, run.record)
-
-
-def of_whole(
+def of_run(
     name: str,
     run: TrainedRun,
     recordings: Recordings,
     description: dict[str, Any],
-    provenance: dict[str, Any],
-    checkpoints: Path,
-    device: str = "cpu",
-    report: Callable[[int, float], None] | None = None,
+    source: TrainedRun | None = None,
 ) -> Model:
-    """The model of one network, trained on all utterances with the run's settings and first seed.
+    """The model of a run's own networks, one a fold, or of those of a source.
 
     Args:
-        provenance: `commit`, `device_name` and `versions` of this training.
-        checkpoints: folder of this model's alone, from which a stopped training of the same
-            settings, data and code goes on; removed at the end.
-        report: called after every epoch with its number and the training loss.
+        run: whose scores and calibration the model has.
+        source: trained on the whole corpus, with the same features, recipe and network.
+
+    Raises:
+        ArtifactError: the source was trained in another way than the run.
     """
-    order = {label: index for index, label in enumerate(run.labels)}
-    labels = np.array([order[emotion] for emotion in recordings.table["emotion"].to_pylist()])
-    everyone = np.arange(len(labels))
-    split = Split(0, 0, run.record["seeds"][0], everyone, everyone[:0])
-    settings = TrainSettings(**run.record["train"])
-    identity = _identity(recordings, run, device)
-    checkpoint = checkpoints / f"{identity[:16]}.pt"
-    saved = time.monotonic()
-
-    def resume(state: State) -> None:
-        if checkpoint.exists():
-            load_state(state, checkpoint, identity)
-
-    def after_epoch(state: State) -> None:
-        nonlocal saved
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            save_state(state, checkpoint, identity)
-            saved = time.monotonic()
-        if report:
-            report(state.epoch, float(state.history[-1][0, 0]))
-
-    state = train_stack(
-        recordings.mfcc, labels, [split], len(order), settings, device, after_epoch, resume
-    )
-    shutil.rmtree(checkpoints, ignore_errors=True)  # those of other settings too
-    trained = TIMNet(1, len(order), settings.tabs, run.networks.channels, settings.variant)
-    trained.load_arrays(0, state.network.cpu().arrays(0))
-    return _model(
-        name, "whole", run, recordings, description, trained.eval(), {**run.record, **provenance}
-    )
-
-
-def _identity(recordings: Recordings, run: TrainedRun, device: str) -> str:
-    """Hash of all that a checkpoint's numbers depend on."""
-    told = [run.record["train"], run.record["seeds"], run.labels, device, torch.__version__]
-    identity = hashlib.sha256(json.dumps(told).encode())
-    for path in (Path(network.__file__), Path(stack.__file__)):
-        identity.update(path.read_bytes())
-    identity.update(json.dumps(recordings.table["emotion"].to_pylist()).encode())
-    identity.update(recordings.mfcc.tobytes())
-    return identity.hexdigest()
-
-
-def _model(
-    name: str,
-    networks: Literal["folds", "whole"],
-    run: TrainedRun,
-    recordings: Recordings,
-    description: dict[str, Any],
-    trained: TIMNet,
-    record: dict[str, Any],
-) -> Model:
+    networks = source or run
+    record = networks.record
+    for what in ("features", "labels"):
+        if record[what] != run.record[what]:
+            raise ArtifactError(
+                f"{networks.name} was trained on other {what} than {run.name}. Run `dvc repro`."
+            )
     speakers = recordings.table["speaker"].to_pylist()
     reference = out_of_domain.reference(recordings.measured, speakers)
     card = Card(
         name=name,
-        networks=networks,
+        networks="whole" if source else "folds",
         labels=run.labels,
         variant=record["train"]["variant"],
         data=Source(
@@ -251,7 +175,7 @@ def _model(
         device=record["device_name"],
         versions=record["versions"],
     )
-    return Model(card, trained, reference)
+    return Model(card, networks.networks, reference)
 
 
 def figures(run: TrainedRun) -> list[Figures]:

@@ -1,8 +1,9 @@
-"""What the paper's tables need: each of them as runs with the paper's settings."""
+"""What the paper's tables, and stricter evaluations, need: entries of params.yaml."""
 
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 from timnet.errors import ParameterError, suggestion
 from timnet.paper import paper
@@ -10,58 +11,120 @@ from timnet.paper import paper
 ABLATIONS = ("without-bd", "without-ms", "without-df", "tcn")  # network.VARIANTS, Table S3
 CROSS_CORPORA = ("casia", "emodb", "emovo", "ravdess", "savee")  # of the paper's 20 pairs
 CROSS_SEEDS = 10
+RECIPE = "paper"
+NORMALISED = "speaker-normalised"  # recipe of the baseline that knows its speakers' range
+SENTENCE_GROUPS = {"sentence": 10, "both": 5}  # into which sentences are dealt
+SENTENCES = {"ravdess": 2}  # where there are fewer
 
 TABLES = {
     "table-1": "Table 1 and the authors' later last-epoch results: random folds",
-    "speaker-independent": "the same network, speaker-independent folds",
+    "speaker": "the same network, speaker-independent folds",
+    "sentence": "the same network, sentence-independent folds",
+    "both": "the same network, neither speaker nor sentence in both train and test",
+    "baseline": "the SVM, random and speaker-independent folds, with and without normalisation",
     "table-2": "Tables 2 and S4: trained on one corpus, tested on another",
     "table-s3": "Table S3: ablations",
 }
+Entries = dict[str, dict[str, dict[str, Any]]]  # section of params.yaml -> name -> entry
 
 
-def runs(table: str, corpora: list[str]) -> dict[str, dict]:
-    """The runs of a table over some corpora, by name, as params.yaml has them.
+def corpora_of(table: str) -> tuple[str, ...]:
+    """The corpora that a table may have: the paper's, or those whose sentences are known."""
+    known = table in ("sentence", "both", "table-2")
+    return CROSS_CORPORA if known else tuple(paper()["fold_seed"])
+
+
+def entries(table: str, corpora: list[str], seeds: int | None = None) -> Entries:
+    """What params.yaml has to hold for a table over some corpora, by section and name.
+
+    Args:
+        seeds: of each network; None: one, and ten across corpora, as the paper has it.
 
     Raises:
-        ParameterError: a table or corpus that the paper has not, or one corpus for table-2.
+        ParameterError: a table or corpus that there is not, or one corpus for table-2.
     """
     if table not in TABLES:
         raise ParameterError(
             f"unknown table {table!r}; known are {', '.join(TABLES)}.{suggestion(table, TABLES)}"
         )
-    known = CROSS_CORPORA if table == "table-2" else tuple(paper()["fold_seed"])
+    known = corpora_of(table)
     for corpus in corpora:
         if corpus not in known:
             raise ParameterError(
                 f"{table} has no {corpus}; it has {', '.join(known)}.{suggestion(corpus, known)}"
             )
     if table == "table-2":
-        if len(corpora) < 2:
-            raise ParameterError("table-2 needs two corpora or more: each is tested on the others.")
-        return {
-            f"{one}-to-{other}": _run(one, other, {"protocol": "cross-corpus"}, "tim-net")
-            for one, other in permutations(corpora, 2)
-        }
-    variants = ABLATIONS if table == "table-s3" else ("tim-net",)
-    result = {}
+        return _across(corpora, seeds or CROSS_SEEDS)
+    runs: dict[str, dict[str, Any]] = {}
     for corpus in corpora:
         random = {"protocol": "random", "number": 10, "seeds": [paper()["fold_seed"][corpus]]}
-        folds = {"protocol": "speaker"} if table == "speaker-independent" else random
-        for variant in variants:
-            ending = {"table-1": "random", "speaker-independent": "speaker"}.get(table, variant)
-            result[f"{corpus}-{ending}"] = _run(corpus, corpus, folds, variant)
-    return result
+        groups = min(SENTENCE_GROUPS.get(table, 0), SENTENCES.get(corpus, 10))
+        folds: dict[str, dict[str, Any]] = {
+            "table-1": random,
+            "table-s3": random,
+            "speaker": {"protocol": "speaker"},
+            "sentence": {"protocol": "sentence", "number": groups},
+            "both": {"protocol": "speaker-sentence", "number": groups},
+        }
+        if table == "baseline":
+            svm = {"baseline": "svm", **_of_corpus(corpus)}
+            speaker = folds["speaker"]
+            runs[f"{corpus}-svm-random"] = svm | {"folds": random, "recipe": RECIPE}
+            runs[f"{corpus}-svm-speaker"] = svm | {"folds": speaker, "recipe": RECIPE}
+            runs[f"{corpus}-svm-normalised-speaker"] = svm | {
+                "folds": speaker,
+                "recipe": NORMALISED,
+            }
+            continue
+        for variant in ABLATIONS if table == "table-s3" else ("tim-net",):
+            endings = {"table-1": "random", "table-s3": variant, "both": "speaker-sentence"}
+            runs[f"{corpus}-{endings.get(table, table)}"] = {
+                **_of_corpus(corpus),
+                "folds": folds[table],
+                **_networks(corpus, variant, seeds or 1),
+            }
+    recipes: dict[str, dict[str, Any]] = {RECIPE: {}}
+    if table == "baseline":
+        recipes[NORMALISED] = {"normalise": "speaker"}
+    return {"recipes": recipes, "runs": runs}
 
 
-def _run(trained_on: str, tested_on: str, folds: dict, variant: str) -> dict:
-    across = trained_on != tested_on
-    tabs, lengths = paper()["tabs"], paper()["signal_length"]
+def _across(corpora: list[str], seeds: int) -> Entries:
+    """Sources and transfers of all ordered pairs of some corpora."""
+    if len(corpora) < 2:
+        raise ParameterError("table-2 needs two corpora or more: each is tested on the others.")
+    length = paper()["signal_length_cross_corpus"]
     return {
-        "trained_on": trained_on,
-        "tested_on": tested_on,
-        "signal_length": (paper()["signal_length_cross_corpus"] if across else lengths[trained_on]),
-        "folds": folds,
-        "network": {"tabs": tabs.get(trained_on, tabs["others"]), "variant": variant},
+        "recipes": {RECIPE: {}},
+        "sources": {
+            f"{corpus}-shared": {
+                "trained_on": corpus,
+                "signal_length": length,
+                "emotions": "shared",
+                **_networks(corpus, "tim-net", seeds),
+            }
+            for corpus in corpora
+        },
+        "transfers": {
+            f"{one}-to-{other}": {
+                "source": f"{one}-shared",
+                "tested_on": other,
+                "signal_length": length,
+            }
+            for one, other in permutations(corpora, 2)
+        },
+    }
+
+
+def _of_corpus(corpus: str) -> dict[str, Any]:
+    return {"trained_on": corpus, "signal_length": paper()["signal_length"][corpus]}
+
+
+def _networks(corpus: str, variant: str, seeds: int) -> dict[str, Any]:
+    tabs = paper()["tabs"]
+    return {
+        "recipe": RECIPE,
+        "network": {"tabs": tabs.get(corpus, tabs["others"]), "variant": variant},
         "precision": "fp32",
-        "seeds": list(range(CROSS_SEEDS if across else 1)),
+        "seeds": list(range(seeds)),
     }

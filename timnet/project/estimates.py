@@ -14,11 +14,12 @@ from pathlib import Path
 from timnet import records
 from timnet.errors import listing
 from timnet.paths import Workspace
-from timnet.project.params import Params, Run
+from timnet.project.params import Params, Run, Trained
 
-TIMED = ("manifest", "validate", "features", "train", "model")  # the others take seconds
+TIMED = ("manifest", "validate", "features", "train", "source", "model")  # the others take seconds
 # Where nothing was ever trained: work a second on two cores with compiled kernels, as
 # benchmarks/README.md has it for EMOVO (0.80 and 1.53 fold-epochs a second)
+# tf32 is of a GPU, of which a CPU's speed says nothing
 ELSEWHERE = {"fp32": 0.80 * 588 * 188 * 16, "bf16": 1.53 * 588 * 188 * 16}
 HOP = 512  # samples a frame
 
@@ -62,8 +63,8 @@ def estimate(workspace: Workspace, params: Params, stages: Iterable[str]) -> Est
         # a network trains at another precision too, if at another speed
         near = next((speeds[k] for k in speeds if k.startswith(kind.split()[0])), None)
         speed = speeds.get(kind, near)
-        if speed is None and kind.startswith("train"):
-            speed, result.elsewhere = ELSEWHERE[kind.split()[1]], True
+        if speed is None and kind.removeprefix("train ") in ELSEWHERE:
+            speed, result.elsewhere = ELSEWHERE[kind.removeprefix("train ")], True
         if work is None or speed is None:
             result.unknown.append(stage)
         else:
@@ -71,11 +72,12 @@ def estimate(workspace: Workspace, params: Params, stages: Iterable[str]) -> Est
     return result
 
 
-def training_work(run: Run, utterances: int) -> float:
+def training_work(run: Trained, utterances: int) -> float:
     """Of one epoch of one network: utterances x frames x blocks.
 
     Of all utterances, whatever part of them a fold leaves to train on.
     """
+    assert run.network is not None
     both_ways = run.network.variant not in ("tcn", "without-bd")
     frames = run.signal_length // HOP + 1
     return float(utterances * frames * run.network.tabs * (1 + both_ways))
@@ -86,11 +88,14 @@ def _kind(stage: str, params: Params) -> str | None:
     name, _, item = stage.partition("@")
     if name not in TIMED:
         return None
-    if name == "train":
-        return f"train {params.runs[item].precision}"
-    if name == "model" and params.models[item].networks == "whole":
-        return f"train {params.runs[params.models[item].run].precision}"
+    if name in ("train", "source"):
+        trained = _trained(params, name, item)
+        return None if trained.baseline else f"train {trained.precision}"  # which takes seconds
     return name
+
+
+def _trained(params: Params, stage: str, item: str) -> Trained:
+    return params.runs[item] if stage == "train" else params.sources[item]
 
 
 def _speeds(workspace: Workspace, params: Params) -> dict[str, float]:
@@ -119,21 +124,19 @@ def _work(workspace: Workspace, params: Params, stage: str) -> float | None:
         return _utterances(workspace, item)
     if name == "features":
         return _utterances(workspace, params.features.sets[item].corpus)
-    model = params.models.get(item) if name == "model" else None
-    if model and model.networks == "folds":
-        return _utterances(workspace, model.corpus)
-    run = params.runs[model.run if model else item]
+    if name == "model":
+        return _utterances(workspace, params.models[item].corpus)
+    run = _trained(params, name, item)
     utterances = _utterances(workspace, run.trained_on)
-    if utterances is None:
+    if utterances is None or run.seeds is None:
         return None
-    epochs = params.train.epochs
-    if model:
-        return epochs * len(run.seeds) * training_work(run, utterances)
-    folds = _folds(workspace, run, item)
-    if folds is None:
-        return None
-    draws = len(run.seeds) * len(run.folds.seeds or [0])
-    return epochs * folds * draws * training_work(run, utterances)
+    networks = len(run.seeds)
+    if isinstance(run, Run):
+        folds = _folds(workspace, run, item)
+        if folds is None:
+            return None
+        networks *= folds * len(run.folds.seeds or [0])
+    return params.recipes[run.recipe].epochs * networks * training_work(run, utterances)
 
 
 def _utterances(workspace: Workspace, corpus: str) -> int | None:
@@ -149,17 +152,17 @@ def _utterances(workspace: Workspace, corpus: str) -> int | None:
 
 
 def _folds(workspace: Workspace, run: Run, name: str) -> int | None:
-    """How many networks a draw of the folds has."""
+    """How many networks a draw of the folds has; None if only the folds themselves tell."""
     from timnet import corpora, schemas
     from timnet.errors import ArtifactError, CorpusError
 
-    if run.folds.protocol == "cross":
-        return 1
-    if run.folds.number:
+    if run.folds.number and run.folds.protocol != "speaker-sentence":
         return run.folds.number
     with suppress(ArtifactError):
         table = schemas.read(workspace.folds(name), schemas.FOLDS)
-        return len(set(table["fold"].to_pylist()) - {-1})
+        return len(set(table["fold"].to_pylist()))
+    if run.folds.protocol != "speaker":
+        return None
     with suppress(CorpusError):  # a custom corpus whose folder is not here
         recipe = corpora.corpus(run.trained_on, workspace.data)
         return len(recipe.speaker_groups or recipe.speakers)

@@ -15,8 +15,8 @@ from timnet.project.params import Params
 def leftovers(workspace: Workspace, params: Params) -> list[Path]:
     """What stages made for runs and corpora that are no more, below results/."""
     places: dict[Path, Container[str]] = {
-        workspace.runs: params.runs,
-        workspace.figures("any").parent: params.runs,
+        workspace.runs: params.scored,
+        workspace.figures("any").parent: params.scored,
         workspace.validations: params.corpora,
         workspace.description("any").parent: params.corpora,
     }

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from timnet.corpora import CORPORA, CUSTOM
-from timnet.dataset.features import EXACT_RESAMPLER, SOXR_RESAMPLERS
+from timnet.dataset.features import COEFFICIENTS, EXACT_RESAMPLER, SOXR_RESAMPLERS
+from timnet.dataset.normalise import NORMALISATIONS
 from timnet.errors import ParameterError, suggestion
 from timnet.records import DamagedRecord, read_yaml
 
@@ -29,6 +30,7 @@ SignalLength = Annotated[int, Field(ge=2048, le=10_000_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+BASELINE_NORMALISATIONS = ("none", "utterance", "speaker")  # `training.baseline.NORMALISE`
 
 
 # what is said of pydantic's findings, by their type
@@ -66,36 +68,51 @@ class Features(_Section):
     sets: dict[Name, FeatureSet]
 
 
-class Train(_Section):
-    epochs: Annotated[int, Field(ge=1, le=100_000)]
-    batch_size: Annotated[int, Field(ge=2, le=65_536)]
-    learning_rate: Annotated[float, Field(gt=0, le=1)]
-    beta1: Share
-    beta2: Share
-    epsilon: Annotated[float, Field(gt=0, le=1)]
-    label_smoothing: Share
-    dropout: Share
-    compiled: bool
+class Recipe(_Section):
+    """How networks are trained; what a recipe leaves out has the paper's value, or is off.
+
+    Names and defaults are those of `timnet.training.stack.TrainSettings`, which says what each is.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 500
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    beta1: Share = 0.93
+    beta2: Share = 0.98
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    label_smoothing: Share = 0.1
+    dropout: Share = 0.1
+    compiled: bool = True
+    normalise: Literal[NORMALISATIONS] = "none"  # type: ignore[valid-type]
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
+    balance: bool = False
+    by_speaker: bool = False
+    standardised: bool = False
+    shift: Annotated[int, Field(ge=0, le=10_000)] = 0
+    speed: Share = 0.0
+    vocal_tract: Share = 0.0
+    channel: Annotated[float, Field(ge=0, le=100)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=100)] = 0.0
+    time_mask: Annotated[int, Field(ge=0, le=10_000)] = 0
+    coefficient_mask: Annotated[int, Field(ge=0, le=COEFFICIENTS)] = 0
+    mixup: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class Folds(_Section):
-    protocol: Literal["random", "speaker", "cross-corpus"]
+    protocol: Literal["random", "speaker", "sentence", "speaker-sentence"]
+    # of random folds, of groups of speakers, of groups of sentences
     number: Annotated[int, Field(ge=2, le=1000)] | None = None
     seeds: Seeds | None = None
+    validation: Annotated[int, Field(ge=0, le=1000)] = 0  # groups that choose the epoch
 
     @model_validator(mode="after")
     def _fits_protocol(self) -> Folds:
-        given = [name for name in ("number", "seeds") if getattr(self, name) is not None]
-        if self.protocol == "random" and len(given) < 2:
+        if self.protocol == "random" and (self.number is None or self.seeds is None):
             raise ValueError("protocol random needs number and seeds")
-        if self.protocol == "speaker" and given:
-            raise ValueError(
-                "protocol speaker takes its folds from the recipe; remove number and seeds"
-            )
-        if self.protocol == "cross-corpus" and given:
-            raise ValueError(
-                "protocol cross-corpus tests on another corpus; remove number and seeds"
-            )
+        if self.protocol != "random" and self.seeds is not None:
+            raise ValueError(f"protocol {self.protocol} draws nothing at random, so no seeds")
         return self
 
 
@@ -104,37 +121,67 @@ class Network(_Section):
     variant: Literal["tim-net", "without-bd", "without-ms", "without-df", "tcn"]
 
 
-class Run(_Section):
+class Trained(_Section):
+    """What is trained on a corpus: networks or a baseline."""
+
     trained_on: str
-    tested_on: str  # the same corpus, but under protocol cross-corpus
     signal_length: SignalLength
+    recipe: Name
+    network: Network | None = None
+    precision: Literal["fp32", "tf32", "bf16"] | None = None  # tf32: on a GPU
+    seeds: Seeds | None = None  # one network each: weights, data order, dropout
+    baseline: Literal["svm"] | None = None  # in place of networks
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Trained:
+        of_networks = ("network", "precision", "seeds")
+        given = [name for name in of_networks if getattr(self, name) is not None]
+        if self.baseline and given:
+            raise ValueError(f"a baseline has no {' and no '.join(given)}")
+        if not self.baseline and len(given) < len(of_networks):
+            missing = [name for name in of_networks if name not in given]
+            raise ValueError(f"missing {', '.join(missing)} (or `baseline: svm`)")
+        return self
+
+    @property
+    def features(self) -> str:
+        """Name of the feature set that is read."""
+        return f"{self.trained_on}-{self.signal_length}"
+
+
+class Run(Trained):
+    """Trained and tested on the folds of a corpus."""
+
     folds: Folds
-    network: Network
-    precision: Literal["fp32", "bf16"]
-    seeds: Seeds
 
-    @property
-    def corpora(self) -> list[str]:
-        """What the run trains and is tested on, each once."""
-        return list(dict.fromkeys((self.trained_on, self.tested_on)))
 
-    @property
-    def features(self) -> list[str]:
-        """Names of the feature sets that the run reads."""
-        return [f"{corpus}-{self.signal_length}" for corpus in self.corpora]
+class Source(Trained):
+    """Trained on a whole corpus, for models and to be tested on other corpora."""
+
+    emotions: Literal["shared", "all"]  # shared: those of all of the paper's corpora
+
+
+class Transfer(_Section):
+    """A source tested on another corpus."""
+
+    source: str
+    tested_on: str
+    signal_length: SignalLength  # the source's
 
 
 class TrainedModel(_Section):
-    run: str
-    corpus: str  # that the run is trained on
-    networks: Literal["folds", "whole"]  # those of the folds, or one trained on all of the corpus
+    run: str  # whose scores and calibration the model has
+    corpus: str  # that it is trained on
+    networks: str  # those of the run itself, a network a fold, or those of a source
 
 
 class Params(_Section):
     corpora: dict[Name, Name]  # name -> module of timnet.corpora that reads it
     features: Features
-    train: Train
+    recipes: dict[Name, Recipe]
     runs: dict[Name, Run]
+    sources: dict[Name, Source] = {}
+    transfers: dict[Name, Transfer] = {}
     models: dict[Name, TrainedModel] = {}
 
     @model_validator(mode="after")
@@ -155,37 +202,123 @@ class Params(_Section):
                 raise ValueError(
                     f"features.sets.{name}: add {features.corpus} to corpora, or drop the set"
                 )
-        for name, run in self.runs.items():
-            for corpus in run.corpora:
-                if corpus not in self.corpora:
-                    near = suggestion(corpus, self.corpora) or " Add it there."
-                    raise ValueError(f"runs.{name}: unknown corpus {corpus!r} in corpora.{near}")
-            if (run.folds.protocol == "cross-corpus") != (run.trained_on != run.tested_on):
-                raise ValueError(
-                    f"runs.{name}: cross-corpus folds train on one corpus and test on another; "
-                    "the other protocols need trained_on and tested_on to be the same"
-                )
-            for corpus, needed in zip(run.corpora, run.features, strict=True):
-                if needed not in self.features.sets:
-                    raise ValueError(
-                        f"runs.{name}: reads features {needed}, which are not in features.sets; "
-                        f"add `{needed}: {{corpus: {corpus}, "
-                        f"signal_length: {run.signal_length}}}` there"
-                    )
+        for section in ("runs", "sources"):
+            for name, trained in getattr(self, section).items():
+                self._check_trained(f"{section}.{name}", trained)
+        for name, transfer in self.transfers.items():
+            self._check_transfer(f"transfers.{name}", transfer)
         for name, model in self.models.items():
-            if model.run not in self.runs:
-                near = suggestion(model.run, self.runs)
-                raise ValueError(f"models.{name}: unknown run {model.run!r} in runs.{near}")
-            if model.corpus != self.runs[model.run].trained_on:
-                raise ValueError(
-                    f"models.{name}: run {model.run} is trained on "
-                    f"{self.runs[model.run].trained_on}, not on {model.corpus}"
-                )
+            self._check_model(f"models.{name}", model)
+        names = [*self.runs, *self.sources, *self.transfers]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(twice)}: one name for two of runs, sources and transfers")
         return self
+
+    def _check_trained(self, place: str, trained: Trained) -> None:
+        if trained.recipe not in self.recipes:
+            near = suggestion(trained.recipe, self.recipes)
+            raise ValueError(f"{place}: unknown recipe {trained.recipe!r} in recipes.{near}")
+        normalise = self.recipes[trained.recipe].normalise
+        if trained.baseline and normalise not in BASELINE_NORMALISATIONS:
+            raise ValueError(
+                f"{place}: a baseline cannot be normalised by {normalise}; choose a recipe with "
+                f"normalise: {', '.join(BASELINE_NORMALISATIONS)}"
+            )
+        self._check_features(place, trained.trained_on, trained.signal_length)
+
+    def _check_features(self, place: str, corpus: str, signal_length: int) -> None:
+        if corpus not in self.corpora:
+            near = suggestion(corpus, self.corpora) or " Add it there."
+            raise ValueError(f"{place}: unknown corpus {corpus!r} in corpora.{near}")
+        needed = f"{corpus}-{signal_length}"
+        if needed not in self.features.sets:
+            raise ValueError(
+                f"{place}: reads features {needed}, which are not in features.sets; add "
+                f"`{needed}: {{corpus: {corpus}, signal_length: {signal_length}}}` there"
+            )
+
+    def _check_transfer(self, place: str, transfer: Transfer) -> None:
+        if transfer.source not in self.sources:
+            near = suggestion(transfer.source, self.sources)
+            raise ValueError(f"{place}: unknown source {transfer.source!r} in sources.{near}")
+        source = self.sources[transfer.source]
+        if source.emotions != "shared":
+            raise ValueError(
+                f"{place}: source {transfer.source} is trained on all emotions of its corpus; "
+                "another corpus can test one with `emotions: shared`"
+            )
+        if source.trained_on == transfer.tested_on:
+            raise ValueError(
+                f"{place}: source {transfer.source} is trained on {transfer.tested_on} itself"
+            )
+        if source.signal_length != transfer.signal_length:
+            raise ValueError(
+                f"{place}: signal_length: expected {source.signal_length}, as of source "
+                f"{transfer.source}, got {transfer.signal_length}"
+            )
+        self._check_features(place, transfer.tested_on, transfer.signal_length)
+
+    def _check_model(self, place: str, model: TrainedModel) -> None:
+        if model.run not in self.runs:
+            raise ValueError(
+                f"{place}: unknown run {model.run!r} in runs.{suggestion(model.run, self.runs)}"
+            )
+        run = self.runs[model.run]
+        if model.corpus != run.trained_on:
+            raise ValueError(
+                f"{place}: run {model.run} is trained on {run.trained_on}, not on {model.corpus}"
+            )
+        if run.baseline:
+            raise ValueError(f"{place}: run {model.run} is a baseline; a model needs networks")
+        recipe = self.recipes[run.recipe]
+        if recipe.normalise != "none" or recipe.by_speaker or recipe.standardised:
+            raise ValueError(
+                f"{place}: run {model.run} is trained by recipe {run.recipe}, whose normalise, "
+                "by_speaker or standardised a model cannot follow when it predicts"
+            )
+        if model.networks == model.run:
+            return
+        if model.networks not in self.sources:
+            near = suggestion(model.networks, [model.run, *self.sources])
+            raise ValueError(
+                f"{place}: networks: expected {model.run}, whose folds' networks vote, or one of "
+                f"sources, got {model.networks!r}.{near}"
+            )
+        source = self.sources[model.networks]
+        if source.emotions != "all":
+            raise ValueError(
+                f"{place}: source {model.networks} is trained on the shared emotions alone; a "
+                "model needs one with `emotions: all`"
+            )
+        for name in ("trained_on", "signal_length", "recipe", "network"):
+            ours, theirs = getattr(source, name), getattr(run, name)
+            if ours != theirs:
+                raise ValueError(
+                    f"{place}: run {model.run} cannot vouch for source {model.networks}, which "
+                    f"differs in its {name}"
+                )
+
+    @property
+    def scored(self) -> list[str]:
+        """Names of all that has results of its own: runs, and transfers behind them."""
+        return [*self.runs, *self.transfers]
+
+    def corpora_of(self, name: str) -> list[str]:
+        """The corpora that a run, a source or a transfer reads."""
+        if name in self.transfers:
+            transfer = self.transfers[name]
+            return [self.sources[transfer.source].trained_on, transfer.tested_on]
+        return [(self.runs | self.sources)[name].trained_on]
 
     def run(self, name: str) -> Run:
         """The run named `name`; ParameterError if there is none."""
         return _named("run", name, self.runs)
+
+    def source(self, name: str) -> Source:
+        return _named("source", name, self.sources)
+
+    def transfer(self, name: str) -> Transfer:
+        return _named("transfer", name, self.transfers)
 
     def feature_set(self, name: str) -> FeatureSet:
         return _named("feature set", name, self.features.sets)
@@ -253,17 +386,20 @@ def _complaint(problem: dict) -> str:
 
 def _fields(location: tuple) -> list[str]:
     """The settings that exist at a place of params.yaml."""
-    sections: dict[tuple, type[BaseModel]] = {
-        (): Params,
-        ("features",): Features,
-        ("train",): Train,
+    sections: dict[str, type[BaseModel]] = {
+        "recipes": Recipe,
+        "runs": Run,
+        "sources": Source,
+        "transfers": Transfer,
+        "models": TrainedModel,
     }
-    if location in sections:
-        return list(sections[location].model_fields)
-    if location[:1] == ("models",):
-        return list(TrainedModel.model_fields)
-    if location[:1] == ("runs",):
-        below: dict[tuple, type[BaseModel]] = {(): Run, ("folds",): Folds, ("network",): Network}
-        section = below.get(tuple(location[2:]))
-        return list(section.model_fields) if section else []
-    return list(FeatureSet.model_fields) if location[:2] == ("features", "sets") else []
+    below: dict[tuple, type[BaseModel]] = {("folds",): Folds, ("network",): Network}
+    section: type[BaseModel] | None = None
+    if location in ((), ("features",)):
+        section = Features if location else Params
+    elif location[:2] == ("features", "sets"):
+        section = FeatureSet
+    elif location[0] in sections:
+        rest = tuple(location[2:])
+        section = below.get(rest) if rest else sections[location[0]]
+    return list(section.model_fields) if section else []

@@ -10,7 +10,7 @@ from typing import Any
 from timnet import records
 from timnet.corpora import CORPORA
 from timnet.errors import ArtifactError, listing
-from timnet.evaluation.protocols import PROTOCOLS
+from timnet.evaluation.protocols import CROSS, PROTOCOLS
 from timnet.paths import Workspace
 from timnet.project import git, params
 from timnet.project.dvc import findings, locked, read_noted
@@ -149,7 +149,7 @@ def noted(root: Path) -> str:
 
 
 def groups(params: Params) -> dict[str, list[str]]:
-    """Every stage once, in its order, under the corpus, run or table that it is for."""
+    """Every stage once, under the corpus, run, source, transfer or table that it is for."""
     result = {}
     for corpus in params.corpora:
         sets = [name for name, each in params.features.sets.items() if each.corpus == corpus]
@@ -158,6 +158,8 @@ def groups(params: Params) -> dict[str, list[str]]:
     for run in params.runs:
         result[run] = [f"{stage}@{run}" for stage in ("folds", "train", "score", "figures")]
         result[run] += [f"model@{name}" for name, of in params.models.items() if of.run == run]
+    result |= {source: [f"source@{source}"] for source in params.sources}
+    result |= {transfer: [f"transfer@{transfer}"] for transfer in params.transfers}
     return result | {"tables": ["tables"], "report": ["report"]}
 
 
@@ -168,13 +170,14 @@ def corpora_of(workspace: Workspace, stages: Collection[str]) -> list[str]:
     known = params.read(workspace.params)
     every = groups(known).items()
     titles = {title for title, own in every if not set(stages).isdisjoint(own)}
-    for run in titles & known.runs.keys():
-        titles |= set(known.runs[run].corpora)
+    for name in titles & {*known.runs, *known.sources, *known.transfers}:
+        titles |= set(known.corpora_of(name))
     return [corpus for corpus in known.corpora if corpus in titles]
 
 
 def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[str]) -> list[str]:
-    """Stages of some corpora, and of the runs on these alone that give figures of some protocols.
+    """Stages of some corpora, and of what uses these alone and gives scores of some protocols:
+    runs, transfers with their sources and, if no protocols are given, all sources.
 
     No corpora means all, and so with protocols, which are those of `protocols.MEANING`.
 
@@ -187,11 +190,16 @@ def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[
         known.corpus(corpus)
     every = groups(known)
     chosen = [] if protocols and not corpora else list(corpora or known.corpora)
+    wanted = [name for name, run in known.runs.items() if run.folds.protocol in folds]
+    if CROSS in folds:
+        wanted += [transfer.source for transfer in known.transfers.values()]
+        wanted += known.transfers
+    if not protocols:
+        wanted = [*known.runs, *known.sources, *known.transfers]
     chosen += [
         name
-        for name, run in known.runs.items()
-        if set(run.corpora) <= set(corpora or known.corpora)
-        and (not protocols or run.folds.protocol in folds)
+        for name in dict.fromkeys(wanted)
+        if set(known.corpora_of(name)) <= set(corpora or known.corpora)
     ]
     return [stage for name in chosen for stage in every[name]]
 
@@ -244,12 +252,11 @@ def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
 
 
 def training_stages(workspace: Workspace) -> set[str]:
-    """Stages that train: runs, and models that are one network trained on a whole corpus."""
+    """Stages that train: of runs and sources."""
     if not workspace.params.is_file():
         return set()
     known = params.read(workspace.params)
-    whole = [name for name, model in known.models.items() if model.networks == "whole"]
-    return {f"train@{run}" for run in known.runs} | {f"model@{name}" for name in whole}
+    return {f"train@{run}" for run in known.runs} | {f"source@{name}" for name in known.sources}
 
 
 def disk(lock: dict[str, Any], stages: Iterable[str]) -> str:

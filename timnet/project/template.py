@@ -166,7 +166,7 @@ def derived(root: Path) -> dict[str, str]:
             work.insert(1, "params", [entry])  # behind the command
     params = yaml.load(root / "params.yaml")
     for section in (params, params["features"]):
-        for name in ("corpora", "sets", "runs", "models"):
+        for name in ("corpora", "sets", "runs", "sources", "transfers", "models"):
             if name in section:
                 section[name] = {}
     return {

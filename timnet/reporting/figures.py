@@ -75,25 +75,25 @@ def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
     scores = json.loads((results / "scores.json").read_text(encoding="utf-8"))
     confusion = pl.read_csv(results / "confusion.csv")
     corpus = record["trained_on"]
-    if record["folds"]["protocol"] == CROSS:
+    across = record["folds"]["protocol"] == CROSS  # of a source, which is trained elsewhere
+    if across:
         tested = tested_on(record)
         corpus += f" to {tested[0] if len(tested) == 1 else f'{len(tested)} others'}"
     for protocol in scores:
         counts = _counts(confusion.filter(protocol=protocol), record["labels"])
         yield f"confusion-{protocol}", confusion_matrix(counts, record["labels"], corpus, protocol)
-    history = pl.read_parquet(results / "history.parquet")
-    if not record.get("baseline"):  # which has one epoch and no fused vectors
-        yield "curves", curves(history, corpus)
+    if not across and not record.get("baseline"):  # which has no epochs and no fused vectors
+        yield "curves", curves(pl.read_parquet(results / "history.parquet"), corpus)
         predictions = pl.read_parquet(results / "predictions.parquet").filter(epoch_kind="last")
-        if "fused" in predictions.columns and len(predictions):
+        if len(predictions):
             yield "fused", fused_vectors(predictions, record["labels"], corpus)
     chance = 100 / len(record["labels"])
     if any("speakers" in of_protocol for of_protocol in scores.values()):
         yield "speakers", speakers(scores, corpus, chance)
     else:
         yield "corpora", corpora(scores, corpus, chance)
-    scales = pl.read_csv(results / "scales.csv")
-    if len(scales):
+    scales = None if across else pl.read_csv(results / "scales.csv")
+    if scales is not None and len(scales):
         settings = record["features"]["settings"]
         frame = 1000 * settings["hop"] / settings["sample_rate"]
         yield "scales", time_scales(scales, corpus, frame)

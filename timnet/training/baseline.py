@@ -13,13 +13,11 @@ import pyarrow as pa
 
 from timnet import schemas
 from timnet.errors import ParameterError, TrainingError
-from timnet.training.stack import Split
+from timnet.training.splits import Split
 
 PENALTY = 10.0  # C: how much a training utterance on the wrong side costs
 NORMALISE = ("none", "utterance", "speaker")
 NAME = "svm"  # as runs name it
-
-
 SILENCE = 1e-3  # where speech reaches 100
 
 
@@ -100,6 +98,21 @@ def inputs(
     return normalised(seen, speakers) if normalise == "speaker" else seen
 
 
+def transferred(
+    weights: dict[str, np.ndarray], mfcc: np.ndarray, speakers: np.ndarray, classes: int, by: str
+) -> np.ndarray:
+    """Decision values (utterances, classes) of a machine of a whole corpus on those of another.
+
+    Args:
+        weights: as of `train.train_baseline`.
+        mfcc: (utterances, frames, coefficients), as extracted.
+        speakers: (utterances,) who speaks.
+        by: as `normalise` of `inputs`.
+    """
+    seen = inputs(mfcc, speech_frames(mfcc), speakers, by)
+    return _decide(weights["inputs"], weights["targets"], seen, classes, "the source")[0]
+
+
 def predictions(
     mfcc: np.ndarray,
     utterances: pa.Table,
@@ -137,7 +150,10 @@ def predictions(
     channels = mfcc.shape[2]
     parts = []
     for split in sorted(splits, key=lambda split: (split.fold_seed, split.seed)):
-        logits, told = _decide(seen, truth, split, len(labels))
+        train = split.train
+        logits, told = _decide(
+            seen[train], truth[train], seen[split.test], len(labels), f"fold {split.fold}"
+        )
         tested = utterances.take(split.test)
         rows = len(split.test)
         columns = {
@@ -166,19 +182,17 @@ def predictions(
 
 
 def _decide(
-    seen: np.ndarray, truth: np.ndarray, split: Split, classes: int
+    seen: np.ndarray, truth: np.ndarray, tested: np.ndarray, classes: int, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decision values (tested, classes) and standardised inputs (tested, statistics) of a fold."""
+    """Decision values (tested, classes) and standardised inputs (tested, statistics)."""
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    if len(set(truth[split.train])) < 2:
-        raise TrainingError(
-            f"fold {split.fold}: its training part has only one emotion. Choose other folds."
-        )
-    scale = StandardScaler().fit(seen[split.train])
-    machine = SVC(C=PENALTY).fit(scale.transform(seen[split.train]), truth[split.train])
-    told = scale.transform(seen[split.test])
+    if len(set(truth)) < 2:
+        raise TrainingError(f"{what}: its training part has only one emotion. Choose other folds.")
+    scale = StandardScaler().fit(seen)
+    machine = SVC(C=PENALTY).fit(scale.transform(seen), truth)
+    told = scale.transform(tested)
     values = machine.decision_function(told)
     if values.ndim == 1:  # of two emotions scikit-learn tells one value
         values = np.stack([-values, values], 1)

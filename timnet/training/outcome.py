@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +14,13 @@ import torch
 
 from timnet import schemas
 from timnet.dataset import normalise
+from timnet.errors import ArtifactError
 from timnet.paths import replacing_folder
+from timnet.training.network import TIMNet
 from timnet.training.splits import Split
 from timnet.training.stack import State
+
+NETWORKS = ("fold_seed", "fold", "seed")  # beside the weights: which network each row is
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,47 @@ def write(run: TrainedRun, folder: Path, record: str) -> None:
         schemas.write(run.predictions, partial / "predictions.parquet", run.predictions.schema)
         np.savez(partial / "weights.npz", allow_pickle=False, **run.weights)
         (partial / "run.json").write_text(record, encoding="utf-8")
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """The weights of a trained run by name, as `write` left them.
+
+    Raises:
+        ArtifactError: no such file, or not the weights of a run.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            weights = {name: file[name] for name in file.files}
+        for name in NETWORKS:
+            weights[name]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ArtifactError(
+            f"{path}: not the weights of a run ({error}). Run `dvc repro`."
+        ) from None
+    return weights
+
+
+def networks(record: dict[str, Any], weights: dict[str, np.ndarray], rows: np.ndarray) -> TIMNet:
+    """Some of a run's networks as a stack that evaluates.
+
+    Args:
+        record: the content of the run's run.json.
+        weights: as of `read_weights`.
+        rows: which of them.
+    """
+    train, channels = record["train"], record["features"]["settings"]["coefficients"]
+    stack = TIMNet(
+        len(rows),
+        len(record["labels"]),
+        train["tabs"],
+        channels,
+        train["variant"],
+        standardised=train.get("standardised", False),
+    )
+    names = stack.state_dict().keys()
+    for place, row in enumerate(rows):
+        stack.load_arrays(place, {name: torch.from_numpy(weights[name][row]) for name in names})
+    return stack.eval()
 
 
 def outcome(
@@ -135,7 +182,7 @@ def _weights(
     weights = {
         name: torch.stack([arrays[name] for arrays in networks]).numpy() for name in networks[0]
     }
-    for name in ("fold_seed", "fold", "seed"):
+    for name in NETWORKS:
         weights[name] = np.array([getattr(split, name) for split in splits], np.int32)
     if mfcc is not None:
         sounding = normalise.sounding_frames(mfcc)

@@ -546,8 +546,8 @@ def _not_finite(splits: list[Split], losses: Tensor, epoch: int) -> TrainingErro
     step, row = (~torch.isfinite(losses)).T.nonzero()[0].tolist()
     return TrainingError(
         f"fold {splits[row].fold}, seed {splits[row].seed}: the loss is not finite at epoch "
-        f"{epoch}, step {step + 1}. Lower train.learning_rate, or look for recordings with extreme "
-        "values."
+        f"{epoch}, step {step + 1}. Lower the recipe's learning_rate, or look for recordings with "
+        "extreme values."
     )
 
 

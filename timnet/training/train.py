@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from timnet import schemas
 from timnet.dataset import features as feature_files
 from timnet.dataset import normalise
 from timnet.errors import ArtifactError, TrainingError, listing
 from timnet.processes import end_with, worker_environment
-from timnet.training import augment, network, splits, stack, streams
-from timnet.training.outcome import TrainedRun, outcome
+from timnet.training import augment, baseline, network, splits, stack, streams
+from timnet.training.outcome import NETWORKS, TrainedRun, outcome
 from timnet.training.splits import Split, of_folds
 from timnet.training.stack import (
     State,
@@ -170,6 +171,37 @@ def train(
     return outcome(splits, states, material.table, material.mfcc, work.labels, best, normalised)
 
 
+def train_baseline(work: Work, normalise: str, only: int | None = None) -> TrainedRun:
+    """Train and test the machine of `baseline` on every fold of a run, in this process.
+
+    It has no epochs, so no history. Of a whole corpus, which tests nothing, its "weights" are what
+    it is trained on: `inputs` and `targets`, from which `baseline.transferred` makes it again.
+
+    Args:
+        work: of which the settings and seeds are of no account.
+        normalise: as of `baseline.inputs`.
+        only: just this fold.
+
+    Raises:
+        ArtifactError: features and folds do not fit each other.
+        ParameterError, TrainingError: as of `baseline.predictions`.
+    """
+    material = replace(work, settings=TrainSettings(), seeds=[0]).load(only)
+    mfcc, table, splits = material.mfcc, material.table, material.splits
+    weights = {
+        name: np.array([getattr(split, name) for split in splits], np.int32) for name in NETWORKS
+    }
+    if any(len(split.test) for split in splits):
+        told = baseline.predictions(mfcc, table, work.labels, splits, normalise)
+    else:
+        (split,) = splits
+        speakers = np.array(table["speaker"].to_pylist())
+        seen = baseline.inputs(mfcc, baseline.speech_frames(mfcc), speakers, normalise)
+        weights |= {"inputs": seen[split.train], "targets": material.targets[split.train]}
+        told = schemas.predictions(len(work.labels), mfcc.shape[2]).empty_table()
+    return TrainedRun(schemas.HISTORY.empty_table(), told, weights)
+
+
 def _parts(
     work: Work, splits: list[Split], number: int, device: str, folder: Path, fingerprint: str
 ) -> list[_Part]:
@@ -208,6 +240,7 @@ def _fingerprint(work: Work, splits: list[Split], device: str) -> str:
     told = [asdict(work.settings), work.labels, networks, device, torch.__version__]
     identity = hashlib.sha256(json.dumps(told).encode())
     code = [Path(module.__file__ or "") for module in CODE]
+    code.append(Path(network.__file__).with_name("gpu_kernels.py"))  # imported on a GPU alone
     for path in (*work.features, *code):
         identity.update(hashlib.sha256(path.read_bytes()).digest())
     return identity.hexdigest()
