@@ -12,7 +12,7 @@ import torch
 
 from timnet.errors import ArtifactError, TrainingError
 from timnet.processes import worker_environment
-from timnet.training import stack
+from timnet.training import streams
 from timnet.training.network import VARIANTS
 from timnet.training.stack import Split, State, TrainSettings, load_state, save_state, train_stack
 
@@ -75,13 +75,13 @@ def test_an_ablation_in_a_stack_trains_as_alone(variant: str) -> None:
 
 def test_dropout_is_that_share_of_channels_and_another_at_every_step() -> None:
     seeds = torch.tensor([1, 2])
-    masks = [stack._dropout(seeds, torch.tensor([n, n]), (4, 2, 2, 64, 40), 0.1) for n in (0, 1)]
+    masks = [streams.dropout(seeds, torch.tensor([n, n]), (4, 2, 2, 64, 40), 0.1) for n in (0, 1)]
     for mask in masks:
         assert mask.unique().tolist() == [0.0, pytest.approx(1 / 0.9)]
         assert (mask == 0).float().mean().item() == pytest.approx(0.1, abs=0.003)
     assert (masks[0] == masks[1]).float().mean().item() == pytest.approx(0.82, abs=0.01)
     assert (masks[0][0] == masks[0][1]).float().mean().item() == pytest.approx(0.82, abs=0.01)
-    again = stack._dropout(seeds[1:], torch.tensor([0]), (4, 2, 2, 64, 40), 0.1)
+    again = streams.dropout(seeds[1:], torch.tensor([0]), (4, 2, 2, 64, 40), 0.1)
     assert torch.equal(again[0], masks[0][1])
 
 
