@@ -64,7 +64,7 @@ def settings(corpus: Corpus) -> FeatureSettings:
     lengths = paper()["signal_length"]
     if corpus.id not in lengths:
         raise ParameterError(
-            f"the paper has no figures for {corpus.id}; it has them for {', '.join(lengths)}."
+            f"the paper has no results for {corpus.id}; it has some for {', '.join(lengths)}."
         )
     return FeatureSettings(lengths[corpus.id])
 

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from timnet.evaluation.protocols import MEANING
 from timnet.records import originals, tested_on
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
-from timnet.reporting.scored import ScoredRun
+from timnet.reporting.scored import ScoredRun, compared_methods
 from timnet.reporting.tables import GAIN
 
 CAPTIONS = {
@@ -23,6 +23,7 @@ CAPTIONS = {
     "fused": "What the network hears, by emotion and by speaker: where speakers form islands in a "
     "run over random folds, it knows voices. With speakers left out each has a network of their "
     "own, and islands say nothing.",
+    "corpora": "UAR on each corpus that was tested.",
     "scales": "How much each time scale counts.",
     "speakers": "UAR of each speaker.",
 }
@@ -51,7 +52,8 @@ def page(
     template = environment.from_string(
         files("timnet.reporting").joinpath("report.html").read_text(encoding="utf-8")
     )
-    whole = [run for run in runs if run.variant == "tim-net"] or runs  # ablations have a table
+    # ablations, baselines and the recipes that were tried have tables
+    whole = [run for run in compared_methods(runs) if run.is_network] or runs
     return template.render(
         cards=[card for run in whole for card in _cards(run)],
         tables=[_shown(table) for table in tables],
