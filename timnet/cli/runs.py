@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from timnet.cli.common import app, open_workspace, say
+from timnet.corpora import CUSTOM
+from timnet.corpora.custom import CONTRACT
 from timnet.errors import ParameterError
 from timnet.paths import Workspace, write_text
 from timnet.project.params import Params
@@ -20,7 +22,11 @@ def list_runs(
         list[str] | None, typer.Argument(metavar="[CORPUS...]", help="Of --add: for which.")
     ] = None,
     add: Annotated[
-        str | None, typer.Option(metavar="TABLE", help="Write the runs of a table to params.yaml.")
+        str | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Write the runs of a table, or of a custom corpus, to params.yaml.",
+        ),
     ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove results of runs that params.yaml does not name.")
@@ -36,6 +42,10 @@ def list_runs(
         if corpora:
             raise ParameterError("name a table as well: `timnet runs --add TABLE CORPUS...`.")
         _show(workspace, params)
+    elif (workspace.corpus(add) / CONTRACT).exists():
+        if corpora:
+            raise ParameterError(f"{add} is a custom corpus: `timnet runs --add {add}` alone.")
+        _add_custom(workspace, add)
     else:
         _add(workspace, params, add, corpora or list(params.corpora))
 
@@ -95,24 +105,63 @@ def _corpora(run: dict) -> set[str]:
 
 
 def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -> None:
-    from ruamel.yaml import YAML
-
     from timnet.paper import runs as paper_runs
+
+    corpora = list(dict.fromkeys(corpora))
+    wanted = paper_runs.runs(table, corpora)
+    if table == "table-s3":  # with the whole network, which ablations are held against
+        wanted = paper_runs.runs("table-1", corpora) | wanted
+    added = _enter(workspace, wanted, params.corpora)
+    if not added:
+        say(f"params.yaml has the runs of {table} for {', '.join(corpora)} already.")
+        return
+    say(f"added to params.yaml: {', '.join(added)}. `timnet status` says what they cost.")
+
+
+def _add_custom(workspace: Workspace, name: str) -> None:
+    """A random and a speaker-independent run of a custom corpus, of lengths that fit it."""
+    from timnet import schemas
+    from timnet.cli.common import bar
+    from timnet.corpora import custom
+    from timnet.dataset import manifest, proposals
+
+    recipe = custom.load(workspace.corpus(name))
+    if workspace.manifest(name).is_file():
+        table = schemas.read(workspace.manifest(name), schemas.MANIFEST)
+    else:
+        with bar(f"manifest {name}", recipe.utterances) as advance:
+            table = manifest.build(recipe, workspace.corpus(name), advance)
+    length = proposals.signal_length(table)
+    added = _enter(workspace, proposals.runs(name, table, length), {name: CUSTOM})
+    seconds = length / proposals.SAMPLE_RATE
+    whole = proposals.share_within(table, length)
+    say(f"{name}: signals of {seconds:.1f} s hold {whole:.0%} of the recordings whole")
+    if len(recipe.speakers) < 2:
+        say(f"{name}: one speaker, so no speaker-independent run is possible")
+    if not added:
+        say(f"params.yaml has runs of these names already: {name}-random, {name}-speaker")
+        return
+    say(f"added to params.yaml: {', '.join(added)}. `timnet status` says what they cost.")
+
+
+def _enter(workspace: Workspace, wanted: dict[str, Any], modules: dict[str, str]) -> list[str]:
+    """Write runs to params.yaml with the corpora and features that they need; those that are new.
+
+    Args:
+        modules: of `timnet.corpora`, that read these corpora; by default that of the same name.
+    """
+    from ruamel.yaml import YAML
 
     yaml = YAML()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(workspace.params)
-    corpora = list(dict.fromkeys(corpora))
-    wanted = paper_runs.runs(table, corpora)
-    if table == "table-s3":  # with the whole network, which ablations are held against
-        wanted = paper_runs.runs("table-1", corpora) | wanted
     added = []
     for name, run in wanted.items():
         if name in content["runs"]:
             continue
         for corpus in sorted(_corpora(run)):
-            _append(content["corpora"], corpus, corpus)
+            _append(content["corpora"], corpus, modules.get(corpus, corpus))
             features = {"corpus": corpus, "signal_length": run["signal_length"]}
             content["features"]["sets"].setdefault(
                 f"{corpus}-{run['signal_length']}", _in_a_line(features)
@@ -122,13 +171,11 @@ def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -
         run["seeds"] = _in_a_line(run["seeds"])
         content["runs"][name] = run
         added.append(name)
-    if not added:
-        say(f"params.yaml has the runs of {table} for {', '.join(corpora)} already.")
-        return
-    text = io.StringIO()
-    yaml.dump(content, text)
-    write_text(workspace.params, text.getvalue())
-    say(f"added to params.yaml: {', '.join(added)}. `timnet status` says what they cost.")
+    if added:
+        text = io.StringIO()
+        yaml.dump(content, text)
+        write_text(workspace.params, text.getvalue())
+    return added
 
 
 def _append(entries: Any, name: str, value: str) -> None:
