@@ -77,9 +77,14 @@ def test_from_an_archive_to_a_validated_manifest(folder, tmp_path, name, pack):
     assert set(table["speaker"].to_pylist()) == set(record.speakers)
 
     validated = run(folder, "timnet", "validate", name).stdout
-    # the one thing that small sounds cannot have right, and it only warns
+    # what small sounds cannot have right, and it only warns
     assert f"{name}: warning: sample rates in Hz: 2000 (" in validated
-    assert validated.endswith(" checks, 1 warnings\n")
+    if record.originals:
+        assert f"{name}: 0 of {record.utterances} recordings are the originals\n" in validated
+        assert validated.endswith(" checks, 2 warnings\n")
+    else:
+        assert f"{name}: no hashes of its original recordings are known\n" in validated
+        assert validated.endswith(" checks, 1 warnings\n")
     assert run(folder, "timnet", "corpora", name).stdout.count("complete, ") == 1
 
 
@@ -209,6 +214,9 @@ def test_a_corpus_in_full(folder):
     assert shown["cite"] == "Burkhardt et al., Interspeech 2005"
     assert shown["known fault"].endswith("before the data: 14a07Fd, 14a07Na, 14a07Wc")
     assert "Did you mean 'emodb'?" in failing(folder, "corpora", "emodbb")
+    assert said.stdout.startswith(
+        "mine: 8 utterances in data/mine\nmine: language and licence unknown"
+    )
 
 
 def test_ones_own_corpus(folder, tmp_path):

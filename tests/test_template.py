@@ -79,7 +79,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(ParameterError, match="not empty"):
         template.write(tmp_path)
-    with pytest.raises(ParameterError, match="no project"):
+    with pytest.raises(ParameterError, match="no code"):
         template.update(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
@@ -102,7 +102,7 @@ def table_of_recordings(folder: Path) -> Path:
     demo.generate(folder / "all")
     rows = []
     for utterance in demo.CORPUS.read(folder / "all"):
-        if utterance.speaker in list(demo.VOICES)[:3] and utterance.sentence in ("1", "2", "3"):
+        if utterance.speaker in list(demo.VOICES)[:3] and utterance.sentence in ("01", "02", "03"):
             rows.append((f"all/{utterance.path}", utterance.speaker, utterance.emotion))
     path = folder / "table.csv"
     with path.open("w", newline="") as file:

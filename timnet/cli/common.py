@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from timnet.project.params import Params
 
 app = typer.Typer(
-    help="TIM-Net speech emotion recognition: from recordings to the paper's tables.",
+    help=(
+        "TIM-Net speech emotion recognition, from recordings to the paper's tables. UAR: "
+        "unweighted average recall. WAR: weighted average recall (accuracy). MFCC: mel-frequency "
+        "cepstral coefficients. TAB: temporal-aware block."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -124,9 +128,9 @@ def _refuse_other_code(workspace: Workspace) -> None:
     )
     if differ:
         raise ArtifactError(
-            f"{watched}: {listing(differ)} differ from the installed timnet, so what DVC watches "
-            "is not what would run. Install this checkout (`pip install --editable .`), or set "
-            "PYTHONPATH to its folder."
+            f"{watched}: {listing(differ)} differ from the installed timnet, so DVC would not see "
+            "changes of the code that runs. Install this checkout (`pip install --editable .`), "
+            "or set PYTHONPATH to its folder."
         )
 
 

@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 
 @app.command()
 def acquire(
-    names: Annotated[list[str], typer.Argument(metavar="CORPUS...", help="What to bring.")],
+    names: Annotated[list[str], typer.Argument(metavar="CORPUS...", help="Corpora to acquire.")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="An archive or a folder that you have.")
+        Path | None, typer.Option("--from", help="A local archive or folder.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="An archive's address, in place of ours.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help=("URL of the archive, instead of the recipe's."))
+    ] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="Table of your own recordings: path, speaker, emotion.")
+        Path | None, typer.Option(help="Table of a custom corpus: path, speaker, emotion.")
     ] = None,
-    language: Annotated[str | None, typer.Option(help="Of --csv: what is spoken.")] = None,
+    language: Annotated[str | None, typer.Option(help="With --csv: the language spoken.")] = None,
     licence: Annotated[
-        str | None, typer.Option(help="Of --csv: under which terms the recordings are.")
+        str | None, typer.Option(help="With --csv: the licence of the recordings.")
     ] = None,
-    add: Annotated[bool, typer.Option(help="Let DVC take data/ over at the end.")] = True,
+    add: Annotated[bool, typer.Option(help="Run `dvc add data` at the end.")] = True,
 ) -> None:
     """Bring corpora to data/, whole or not at all, and put them under DVC.
 
@@ -48,10 +50,11 @@ def acquire(
 
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
-        raise ParameterError("--from, --url and --csv take one corpus at a time.")
+        raise ParameterError("--from, --url and --csv accept one corpus at a time.")
     if csv and (source or url):
         raise ParameterError(
-            "--csv says where the recordings are: beside the table. Leave --from and --url away."
+            "--csv finds the recordings beside the table; it cannot be combined with --from or "
+            "--url."
         )
     if (language or licence) and not csv:
         raise ParameterError("--language and --licence are for recordings of --csv.")
@@ -127,7 +130,9 @@ def _transfer(name: str) -> Iterator[Any]:
 
 @app.command()
 def corpora(
-    name: Annotated[str | None, typer.Argument(metavar="[CORPUS]", help="One, in full.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[CORPUS]", help=("Show one corpus in detail."))
+    ] = None,
 ) -> None:
     """Show which corpora are here, complete or not, and where the rest comes from."""
     from rich.console import Console
@@ -140,8 +145,8 @@ def corpora(
     data = workspace.data
     if not workspace.params.is_file() and not data.is_dir():
         raise ParameterError(
-            "no params.yaml and no data/ here. Run timnet in the root of the project, where they "
-            "lie."
+            "no params.yaml and no data/ here. Run timnet in the root of the project, which "
+            "contains them."
         )
     console = Console(width=None if sys.stdout.isatty() else 120)
     if name is not None:
@@ -178,7 +183,9 @@ def _describe(recipe: Any, console: Any) -> None:
         "here": f"{state.status}, {state.utterances} of {recipe.utterances} utterances",
         "": state.detail,
         "emotions": counts,
-        "speakers": f"{len(recipe.speakers)} ({', '.join(sexes)}), {folds} folds of speakers",
+        "speakers": (
+            f"{len(recipe.speakers)} ({', '.join(sexes)}), {folds} speaker-independent folds"
+        ),
         "sample rates": ", ".join(f"{rate} Hz" for rate in recipe.sample_rates),
         "durations": f"{recipe.seconds[0]:g} to {recipe.seconds[1]:g} s",
         "licence": recipe.licence,

@@ -34,7 +34,9 @@ class Format(StrEnum):
 def predict(
     recordings: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FILE_OR_FOLDER...", help="Sound, of any usual format."),
+        typer.Argument(
+            metavar="FILE_OR_FOLDER...", help="Sound files of any common format, or folders."
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -53,7 +55,7 @@ def predict(
         ),
     ] = 0.0,
     form: Annotated[
-        Format, typer.Option("--format", help="A table for people, CSV, or one JSON object a line.")
+        Format, typer.Option("--format", help="A table to read, CSV, or one JSON object per line.")
     ] = Format.table,
 ) -> None:
     """Say which emotion recordings have, and which of them the model knows nothing about."""
@@ -91,9 +93,10 @@ def predict(
     if form is Format.table and strange:
         data = loaded.card.data
         say(
-            f"\n{strange} of {done} recordings are unlike what {loaded.card.name} was trained on "
-            f"({data.title}, {data.language}):\nthere its answers mean little. A distance of MFCC "
-            "tells of another microphone, room, noise or language."
+            f"\n{strange} of {done} recordings are out of domain: unlike the training set of "
+            f"{loaded.card.name} ({data.title}, {data.language}):\npredictions for them are "
+            "unreliable. A large MFCC distance suggests another microphone, room, noise or "
+            "language."
         )
     if failures:
         lines = "\n".join(f"  - {failure}" for failure in failures)
@@ -127,7 +130,7 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
     missing = []
     for path in given:
         if any(len(os.fsencode(part)) > 255 for part in path.parts):
-            missing.append(f"{name(path)[:80]}… (no file has so long a name)")
+            missing.append(f"{name(path)[:80]}… (file name too long)")
         elif path.is_dir():
             files = [
                 file

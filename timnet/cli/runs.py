@@ -19,7 +19,7 @@ from timnet.project.params import Params
 @app.command(name="runs")
 def list_runs(
     corpora: Annotated[
-        list[str] | None, typer.Argument(metavar="[CORPUS...]", help="Of --add: for which.")
+        list[str] | None, typer.Argument(metavar="[CORPUS...]", help="Corpora for --add.")
     ] = None,
     add: Annotated[
         str | None,
@@ -36,7 +36,9 @@ def list_runs(
     workspace, params = open_workspace()
     if prune:
         if corpora or add:
-            raise ParameterError("--prune stands alone: it looks at all results.")
+            raise ParameterError(
+                "--prune cannot be combined with other options: it checks all results."
+            )
         _prune(workspace, params)
     elif add is None:
         if corpora:
@@ -113,9 +115,9 @@ def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -
         wanted = paper_runs.runs("table-1", corpora) | wanted
     added = _enter(workspace, wanted, params.corpora)
     if not added:
-        say(f"params.yaml has the runs of {table} for {', '.join(corpora)} already.")
+        say(f"params.yaml already has the runs of {table} for {', '.join(corpora)}.")
         return
-    say(f"added to params.yaml: {', '.join(added)}. `timnet status` says what they cost.")
+    say(f"added to params.yaml: {', '.join(added)}. `timnet status` estimates their cost.")
 
 
 def _add_custom(workspace: Workspace, name: str) -> None:
@@ -139,9 +141,9 @@ def _add_custom(workspace: Workspace, name: str) -> None:
     if len(recipe.speakers) < 2:
         say(f"{name}: one speaker, so no speaker-independent run is possible")
     if not added:
-        say(f"params.yaml has runs of these names already: {name}-random, {name}-speaker")
+        say(f"params.yaml already has runs of these names: {name}-random, {name}-speaker")
         return
-    say(f"added to params.yaml: {', '.join(added)}. `timnet status` says what they cost.")
+    say(f"added to params.yaml: {', '.join(added)}. `timnet status` estimates their cost.")
 
 
 def _enter(workspace: Workspace, wanted: dict[str, Any], modules: dict[str, str]) -> list[str]:

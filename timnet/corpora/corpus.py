@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -111,6 +112,16 @@ class Corpus:
     @property
     def utterances(self) -> int:
         return sum(self.counts.values())
+
+    @property
+    def originals(self) -> dict[str, str]:
+        """Utterance -> SHA-256 of its original recording; empty where none are known."""
+        table = files("timnet.corpora").joinpath("originals", f"{self.id}.txt")
+        if not table.is_file():
+            return {}
+        lines = table.read_text(encoding="utf-8").splitlines()
+        pairs = (line.split() for line in lines if not line.startswith("#"))
+        return {utterance: sha256 for sha256, utterance in pairs}
 
     @property
     def description(self) -> dict[str, Any]:

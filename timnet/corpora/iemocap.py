@@ -9,6 +9,7 @@ letter of the turn, `_M003`, and not by that of the dialogue, `Ses01F`.
 Labels: lines `[start - end]<tab>turn<tab>emotion<tab>[v, a, d]` in
 `Session*/dialog/EmoEvaluation/Ses*.txt`. The corpus is angry, happy with excited, neutral and sad;
 turns of other labels (frustrated, surprised, without agreement...) are not of it.
+Hashes of the original recordings are not known, so an altered recording goes unnoticed.
 """
 
 from __future__ import annotations

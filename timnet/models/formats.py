@@ -58,7 +58,7 @@ class TableWriter:
             f"{f'{found.votes}/{found.networks}':>5}  {_length(found)}"
         ]
         if found.out_of_domain:
-            lines.append(f"  unlike the training set: {', '.join(found.out_of_domain)}")
+            lines.append(f"  out of domain: {', '.join(found.out_of_domain)}")
         if len(found.windows) > 1:
             lines += [
                 f"  {_clock(part.start)} to {_clock(part.end)}  "

@@ -1,0 +1,163 @@
+"""The documentation: it builds, its links lead somewhere, and what it tells to type is true."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from conftest import ROOT, edit, run
+from pydantic import BaseModel
+from test_template import table_of_recordings
+
+from timnet.cli import app
+from timnet.project.params import Params
+
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^```(?P<info>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+TITLE = re.compile(r'sh title="(?:Run by (?P<test>\S+)|Not run by a test: (?P<reason>.+))"')
+PROGRAMS = ("timnet", "dvc", "prefect", "python", "make", "git", "docker", "pip", "uv")
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """Every block of code of a page, with what stands behind its fence."""
+    for found in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        yield found["info"].strip(), found["text"]
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands of a block, their words without what a shell would add."""
+    lines = text.replace("\\\n", " ").splitlines()
+    parts = [part for line in lines for part in re.split(r"&&|\|\|?|;", line.split(" #")[0])]
+    return [shlex.split(part) for part in parts if set(part.split()[:1]) & set(PROGRAMS)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_each_block_of_commands_is_run_or_says_why_not(page: Path) -> None:
+    for info, text in blocks(page):
+        if not info.startswith("sh"):
+            first = set(text.split()[:1]) & {*PROGRAMS, "cd", "export", "$"}
+            assert info or not first, page
+            continue
+        marked = TITLE.fullmatch(info)
+        assert marked, f"{page}: say which test runs it, or why none does: {info!r}"
+        if marked["test"]:
+            test = (ROOT / marked["test"]).read_text()
+            known = {words[1] for words in commands(text) if words[0] == "timnet"}
+            if marked["test"] != "tests/test_docs.py":
+                assert [word for word in known if word not in test] == [], page
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.stem)
+def test_commands_and_options_exist(page: Path) -> None:
+    group = typer.main.get_command(app)
+    for _, text in blocks(page):
+        for program, *words in commands(text):
+            if program != "timnet" or not words or words[0].startswith("-"):
+                continue
+            command = group.commands[words[0]]
+            known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+            given = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
+            assert given <= {*known, "--help"}, f"{page.name}: timnet {' '.join(words)}"
+
+
+def built(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder / "site"],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", **settings},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    result = built(folder)
+    assert result.returncode == 0, result.stderr
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_the_site_asks_no_other_server_for_anything(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > len(PAGES)
+    loaded = re.compile(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(https?:)?//[^\s\">]+")
+    for page in pages:
+        if page.name != "report.html":  # one file, which other tests open without a network
+            assert loaded.findall(page.read_text()) == [], page
+
+
+@pytest.mark.slow
+def test_every_command_and_every_setting_has_its_place(site: Path) -> None:
+    page = (site / "reference/cli/index.html").read_text()
+    names = typer.main.get_command(app).commands
+    assert [name for name in names if f'id="timnet-{name}"' not in page] == []
+    page = (site / "reference/params/index.html").read_text()
+    assert [name for name in settings(Params) if f"<code>{name}</code>" not in page] == []
+
+
+def settings(model: type[BaseModel]) -> set[str]:
+    """Names of all settings below a model."""
+    text = str(model.model_json_schema())
+    found = re.findall(r"'properties': \{(.*?)\}, 'required'", text)
+    names = {name for each in found for name in re.findall(r"'(\w+)': \{", each)}
+    return names - {"items", "additionalProperties", "propertyNames"}
+
+
+@pytest.mark.slow
+def test_a_broken_link_fails(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text("# Page\n\n[there](nowhere.md) [here](#nowhere)\n")
+    (tmp_path / "mkdocs.yml").write_text(
+        f"INHERIT: {ROOT / 'mkdocs.yml'}\nhooks: []\nextra_css: []\nnav: [{{Page: index.md}}]\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode != 0
+    assert "nowhere.md" in result.stderr and "#nowhere" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_tutorial_leads_to_a_report(tmp_path: Path) -> None:
+    page = ROOT / "docs/tutorial/custom-corpus.md"
+    table_of_recordings(tmp_path)
+    project = tmp_path / "my-project"
+    run_blocks = [text for info, text in blocks(page) if info.startswith("sh")]
+    (example,) = (text for info, text in blocks(page) if info == "yaml")
+    assert run_blocks[0].splitlines()[:2] == ["timnet init my-project", "cd my-project"]
+    run(tmp_path, "sh", "-ec", run_blocks[0])
+    for setting in (("user.name", "test"), ("user.email", "test@localhost")):
+        run(project, "git", "config", *setting)
+    write_settings(project / "params.yaml", example)
+    said = [run(project, "sh", "-ec", text).stdout for text in run_blocks[1:]]
+    assert "mine" in said[0].splitlines()[-1]  # the table
+    assert said[1].startswith("# mine\n")
+    assert len(said[1].splitlines()) > 36  # a line a recording
+    assert (project / "results/report.html").is_file()
+
+
+def write_settings(path: Path, example: str) -> None:
+    """Put the page's sections in place of those of a new project, and a look's in place of the
+    paper's."""
+    text = path.read_text()
+    named = re.findall(r"^(\w+):", example, re.MULTILINE)
+    kept = [
+        section
+        for section in re.split(r"^(?=\w+:)", text, flags=re.MULTILINE)
+        if section.partition(":")[0] not in named
+    ]
+    path.write_text("\n".join([*kept, example]))
+    edit(path, "epochs: 500", "epochs: 3")
+    edit(path, "compiled: true", "compiled: false")
