@@ -20,3 +20,24 @@ def test_metrics_are_scikit_learn_s(values: list[tuple[int, int]]) -> None:
     assert confusion.tolist() == by_sklearn(truth, predicted, labels=range(5)).tolist()
     assert metrics.war(confusion) == pytest.approx(accuracy_score(truth, predicted))
     assert metrics.uar(confusion) == pytest.approx(balanced_accuracy_score(truth, predicted))
+
+
+def test_coverage_falls_with_the_threshold() -> None:
+    """Against counting by hand."""
+    from timnet.evaluation.calibration import coverage, probabilities
+
+    drawn = np.random.default_rng(0)
+    logits, truth = drawn.normal(size=(200, 4)) * 2, drawn.integers(0, 4, 200)
+    thresholds = (0.0, 0.5, 0.9, 1.0)
+    rows = coverage(logits, truth, 1.5, thresholds)
+    for threshold, answered, correct in rows:
+        kept = [
+            (max(row), row.argmax() == label)
+            for row, label in zip(probabilities(logits, 1.5), truth, strict=True)
+            if max(row) >= threshold
+        ]
+        assert answered == len(kept) / 200
+        expected = sum(right for _, right in kept) / len(kept) if kept else None
+        assert correct == expected
+    assert [row[0] for row in rows] == list(thresholds)
+    assert rows[0][1] == 1 and rows[-1][2] is None

@@ -71,7 +71,7 @@ def test_added_runs_are_valid_and_comments_stay(
     gone = {line for line in before.splitlines() if line not in after.splitlines()}
     assert gone <= {"sources: {}", "transfers: {}"}
     again = run(folder, "timnet", "runs", "--add", *arguments).stdout
-    assert "params.yaml has all of" in again
+    assert "params.yaml already has all of" in again
     assert (folder / "params.yaml").read_text() == after
 
 

@@ -6,13 +6,18 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from timnet.cli.common import app, say, workers
 from timnet.cli.models import USE, Single, load_model, one_thread_each
-from timnet.errors import AudioError, counted
+from timnet.errors import AudioError, ParameterError, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from timnet.models.predict import Model, Prediction
 
 # endings of what libsndfile reads and people record
 ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga"))
@@ -28,11 +33,11 @@ class Format(StrEnum):
 @app.command(rich_help_panel=USE)
 def predict(
     recordings: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="FILE_OR_FOLDER...", help="Sound files of any common format, or folders."
         ),
-    ],
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -40,6 +45,15 @@ def predict(
         ),
     ] = None,
     single: Single = False,
+    microphone: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Record so long, in place of files.")
+    ] = None,
+    abstain_below: Annotated[
+        float,
+        typer.Option(
+            metavar="P", min=0, max=1, help="Give no emotion of a lower probability; see the card."
+        ),
+    ] = 0.0,
     form: Annotated[
         Format, typer.Option("--format", help="A table to read, CSV, or one JSON object per line.")
     ] = Format.table,
@@ -48,26 +62,34 @@ def predict(
     one_thread_each()
     from timnet.models import formats
 
-    paths, failures = _recordings(recordings)
+    if (microphone is None) == (not recordings):
+        raise ParameterError("give recordings, or --microphone SECONDS: one of them.")
+    paths, failures = _recordings(recordings or [])
     loaded = load_model(model)
     writer: Any = {
-        Format.table: lambda: formats.TableWriter(loaded.labels, paths),
-        Format.csv: lambda: formats.CsvWriter(loaded.labels),
-        Format.json: formats.JsonLinesWriter,
+        Format.table: lambda: formats.TableWriter(loaded.labels, paths, abstain_below),
+        Format.csv: lambda: formats.CsvWriter(loaded.labels, abstain_below),
+        Format.json: lambda: formats.JsonLinesWriter(abstain_below),
     }[form]()
-    head, strange, done = writer.head(), 0, 0
+    head, strange, unsure, done = writer.head(), 0, 0, 0
+    answers = loaded.predict_files(paths, single=single, workers=workers())
+    if microphone is not None:
+        answers = _recorded(loaded, microphone, single)
     try:
-        if head and paths:
+        if head and (paths or microphone):
             say(head)
-        for path, found in loaded.predict_files(paths, single=single, workers=workers()):
+        for path, found in answers:
             if isinstance(found, str):
                 failures.append(f"{formats.name(path)} ({found})")
                 continue
             say(writer.line(path, found))
             done, strange = done + 1, strange + bool(found.out_of_domain)
+            unsure += found.probability < abstain_below
     except BrokenPipeError:  # `| head`: who reads has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
+    if form is Format.table and unsure:
+        say(f"\n{unsure} of {done} recordings: no emotion reaches {abstain_below:g}")
     if form is Format.table and strange:
         data = loaded.card.data
         say(
@@ -79,6 +101,21 @@ def predict(
     if failures:
         lines = "\n".join(f"  - {failure}" for failure in failures)
         raise AudioError(f"{counted(len(failures), 'recording')} could not be read:\n{lines}")
+
+
+def _recorded(
+    loaded: Model, seconds: float, single: bool
+) -> Iterator[tuple[Path, Prediction | str]]:
+    """What is spoken into the microphone now, with its prediction."""
+    from timnet.models.microphone import record
+
+    print(f"recording {seconds:g} s ...", file=sys.stderr, flush=True)
+    signal, rate = record(seconds, loaded.card.typical.sample_rates)
+    print("done", file=sys.stderr)
+    try:
+        yield Path("microphone"), loaded.predict(signal, rate, single=single)
+    except AudioError as error:
+        yield Path("microphone"), str(error)
 
 
 def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timnet.cli.common import app, open_workspace, say
+from timnet.corpora import CUSTOM
+from timnet.corpora.custom import CONTRACT
 from timnet.errors import ParameterError, suggestion
 from timnet.paths import Workspace, write_text
 from timnet.project.params import Params
@@ -23,11 +25,13 @@ def list_runs(
         list[str] | None,
         typer.Argument(
             metavar="[TABLE...] [CORPUS...]",
-            help="Of --add: which tables, and for which corpora; by default those of params.yaml.",
+            help="Of --add: which tables, and for which corpora (default: those of params.yaml); "
+            "or one custom corpus.",
         ),
     ] = None,
     add: Annotated[
-        bool, typer.Option("--add", help="Write what tables need to params.yaml.")
+        bool,
+        typer.Option("--add", help="Write what tables, or a custom corpus, need to params.yaml."),
     ] = False,
     seeds: Annotated[
         int | None,
@@ -41,10 +45,20 @@ def list_runs(
     workspace, params = open_workspace()
     if prune:
         if names or add:
-            raise ParameterError("--prune stands alone: it looks at all results.")
+            raise ParameterError(
+                "--prune cannot be combined with other options: it checks all results."
+            )
         _prune(workspace, params)
     elif add:
-        _add(workspace, params, *_tables_and_corpora(names or []), seeds)
+        custom = [name for name in names or [] if (workspace.corpus(name) / CONTRACT).exists()]
+        if custom and names != custom[:1]:
+            raise ParameterError(
+                f"{custom[0]} is a custom corpus: `timnet runs --add {custom[0]}` alone."
+            )
+        if custom:
+            _add_custom(workspace, custom[0], seeds or 1)
+        else:
+            _add(workspace, params, *_tables_and_corpora(names or []), seeds)
     elif names:
         raise ParameterError("all tables and corpora are listed; names are for --add.")
     else:
@@ -139,31 +153,70 @@ def _add(
     Args:
         corpora: those of params.yaml that a table has, if none is named.
     """
-    from ruamel.yaml import YAML
-
     from timnet.paper import runs as paper_runs
+
+    made = []
+    for table in tables:
+        own = corpora or [each for each in params.corpora if each in paper_runs.corpora_of(table)]
+        # ablations with the whole network, which they are held against
+        for each in ("table-1", table) if table == "table-s3" else (table,):
+            made.append(paper_runs.entries(each, own, seeds))
+    written = _enter(workspace, made, {})
+    if not written:
+        of = f" for {', '.join(corpora)}" if corpora else ""
+        say(f"params.yaml already has all of {', '.join(tables)}{of}.")
+        return
+    say(f"added to params.yaml: {', '.join(written)}. `timnet status` estimates their cost.")
+
+
+def _add_custom(workspace: Workspace, name: str, seeds: int) -> None:
+    """A random and a speaker-independent run of a custom corpus, of lengths that fit it."""
+    from timnet import schemas
+    from timnet.cli.common import bar
+    from timnet.corpora import custom
+    from timnet.dataset import manifest, proposals
+
+    recipe = custom.load(workspace.corpus(name))
+    if workspace.manifest(name).is_file():
+        table = schemas.read(workspace.manifest(name), schemas.MANIFEST)
+    else:
+        with bar(f"manifest {name}", recipe.utterances) as advance:
+            table = manifest.build(recipe, workspace.corpus(name), advance)
+    length = proposals.signal_length(table)
+    made = proposals.entries(name, table, length, seeds)
+    written = _enter(workspace, [made], {name: CUSTOM})
+    seconds = length / proposals.SAMPLE_RATE
+    whole = proposals.share_within(table, length)
+    say(f"{name}: signals of {seconds:.1f} s hold {whole:.0%} of the recordings whole")
+    if len(recipe.speakers) < 2:
+        say(f"{name}: one speaker, so no speaker-independent run is possible")
+    if not written:
+        say(f"params.yaml already has runs of these names: {', '.join(made['runs'])}")
+        return
+    say(f"added to params.yaml: {', '.join(written)}. `timnet status` estimates their cost.")
+
+
+def _enter(workspace: Workspace, made: list[Entries], modules: dict[str, str]) -> list[str]:
+    """Write entries to params.yaml with the corpora and features that they need; what is new.
+
+    Args:
+        modules: of `timnet.corpora`, that read these corpora; by default that of the same name.
+    """
+    from ruamel.yaml import YAML
 
     yaml = YAML()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(workspace.params)
-    written = list[str]()
-    for table in tables:
-        own = corpora or [each for each in params.corpora if each in paper_runs.corpora_of(table)]
-        # ablations with the whole network, which they are held against
-        for each in ("table-1", table) if table == "table-s3" else (table,):
-            written += _write(content, paper_runs.entries(each, own, seeds))
-    if not written:
-        of = f" for {', '.join(corpora)}" if corpora else ""
-        say(f"params.yaml has all of {', '.join(tables)}{of} already.")
-        return
-    text = io.StringIO()
-    yaml.dump(content, text)
-    write_text(workspace.params, text.getvalue())
-    say(f"written to params.yaml: {', '.join(written)}. `timnet status` says what they cost.")
+    written = [name for each in made for name in _write(content, each, modules)]
+    if written:
+        text = io.StringIO()
+        yaml.dump(content, text)
+        write_text(workspace.params, text.getvalue())
+    return written
 
 
-def _write(content: Any, made: Entries) -> list[str]:
+def _write(content: Any, made: Entries, modules: dict[str, str]) -> list[str]:
     """Put entries into the content of params.yaml; the names of those that were not there."""
     from ruamel.yaml.comments import CommentedMap
 
@@ -175,7 +228,7 @@ def _write(content: Any, made: Entries) -> list[str]:
             if name in content[section]:
                 continue
             for corpus in _corpora(entry, made) if section != "recipes" else ():
-                _append(content["corpora"], corpus, corpus)
+                _append(content["corpora"], corpus, modules.get(corpus, corpus))
                 length = entry["signal_length"]
                 features = _in_a_line({"corpus": corpus, "signal_length": length})
                 content["features"]["sets"].setdefault(f"{corpus}-{length}", features)

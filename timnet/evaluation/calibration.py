@@ -6,6 +6,8 @@ A temperature divides all logits: it changes no winner, only how sure the networ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 BINS = 15  # of equal width, as in the paper
@@ -17,6 +19,28 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     scaled = (logits - logits.max(-1, keepdims=True)) / temperature
     odds = np.exp(scaled)
     return odds / odds.sum(-1, keepdims=True)
+
+
+def coverage(
+    logits: np.ndarray, truth: np.ndarray, temperature: float, thresholds: Sequence[float]
+) -> list[tuple[float, float, float | None]]:
+    """What remains, and how much of it is right, if answers below a probability are held back.
+
+    Args:
+        logits: (utterances, K), truth (utterances,): as of `fit_temperature`.
+
+    Returns:
+        Threshold, share of utterances that are answered, share of these that are right; None for
+        the last if none is answered.
+    """
+    given = probabilities(logits.astype(np.float64), temperature)
+    right = given.argmax(1) == truth
+    rows = []
+    for threshold in thresholds:
+        answered = given.max(1) >= threshold
+        share = float(right[answered].mean()) if answered.any() else None
+        rows.append((threshold, float(answered.mean()), share))
+    return rows
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray) -> float:

@@ -23,12 +23,13 @@ from timnet.evaluation import calibration, metrics, score
 from timnet.evaluation.protocols import MEANING
 from timnet.models import model as models
 from timnet.models import out_of_domain
-from timnet.models.card import Calibration, Card, FeatureRecord, Figures, Source
+from timnet.models.card import Calibration, Card, Coverage, FeatureRecord, Figures, Source
 from timnet.models.out_of_domain import Measurement
 from timnet.models.predict import Model
 from timnet.training import outcome
 from timnet.training.network import TIMNet
 
+THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # for `--abstain-below`
 DESCRIBED = ("title", "language", "licence", "citation", "source")  # of the corpus, in the card
 
 
@@ -153,6 +154,7 @@ def of_run(
             )
     speakers = recordings.table["speaker"].to_pylist()
     reference = out_of_domain.reference(recordings.measured, speakers)
+    fitted = calibrated(run)
     card = Card(
         name=name,
         networks="whole" if source else "folds",
@@ -169,7 +171,8 @@ def of_run(
         seeds=record["seeds"][:1],
         run=run.name,
         figures=figures(run),
-        calibration=calibrated(run),
+        calibration=fitted,
+        coverage=coverages(run, fitted.temperature),
         typical=models.typical(reference),
         commit=record["commit"],
         device=record["device_name"],
@@ -208,12 +211,26 @@ def figures(run: TrainedRun) -> list[Figures]:
     return result
 
 
-def calibrated(run: TrainedRun) -> Calibration:
-    """The temperature of all that was held out, and what it mends."""
+def held_out(run: TrainedRun) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth (N,), logits (N, K) and fold (N,) of what networks said of utterances new to them."""
     kinds = np.array(run.predictions["epoch_kind"].to_pylist())
     rows = kinds == ("last" if "last" in kinds else "best_on_test")
-    truth, logits = (values[rows] for values in score.truth_and_logits(run.predictions, run.labels))
-    fold_of = run.predictions["fold"].to_numpy()[rows]
+    truth, logits = score.truth_and_logits(run.predictions, run.labels)
+    return truth[rows], logits[rows], run.predictions["fold"].to_numpy()[rows]
+
+
+def coverages(run: TrainedRun, temperature: float) -> list[Coverage]:
+    """What answers that are held back would bring, by the probability below which they are."""
+    truth, logits, _ = held_out(run)
+    return [
+        Coverage(below=below, answered=round(answered, 4), correct=share and round(share, 4))
+        for below, answered, share in calibration.coverage(logits, truth, temperature, THRESHOLDS)
+    ]
+
+
+def calibrated(run: TrainedRun) -> Calibration:
+    """The temperature of all that was held out, and what it mends."""
+    truth, logits, fold_of = held_out(run)
     temperature, before, after = calibration.held_out(logits, truth, fold_of)
     return Calibration(
         temperature=temperature,

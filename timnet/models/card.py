@@ -59,6 +59,14 @@ class Calibration(_Section):
     error_after: Share
 
 
+class Coverage(_Section):
+    """What is gained by answers that are held back below a probability."""
+
+    below: Share
+    answered: Share  # of the held-out predictions
+    correct: Share | None  # of those that are answered; None if none is
+
+
 class Typical(_Section):
     """`out_of_domain.Reference` without its arrays."""
 
@@ -105,6 +113,7 @@ class Card(_Section):
     run: str  # of params.yaml; its folds vouch for the settings
     figures: list[Figures]
     calibration: Calibration
+    coverage: list[Coverage] = []  # older models have none
     typical: Typical
     commit: str
     device: str
@@ -165,6 +174,7 @@ def markdown(card: Card) -> str:
         f"{_reach(card)} `timnet predict` flags recordings that are out of domain.",
         "## Probabilities",
         _probabilities(card),
+        *([_coverage(card)] if card.coverage else []),
         "## Made by",
         "\n".join(
             f"- {what}: {value}"
@@ -210,6 +220,24 @@ def _reach(card: Card) -> str:
     return (
         "These are scores within one corpus; expect much lower ones with other people, "
         "microphones and languages."
+    )
+
+
+def _coverage(card: Card) -> str:
+    """What `--abstain-below` would bring."""
+    rows = [
+        (
+            f"{each.below:g}",
+            f"{100 * each.answered:.1f}",
+            "-" if each.correct is None else f"{100 * each.correct:.1f}",
+        )
+        for each in card.coverage
+    ]
+    return (
+        "With `timnet predict --abstain-below P` no emotion is given that is less probable than P. "
+        f"Of {card.calibration.utterances} held-out predictions of single networks of run "
+        f"{card.run}, so many would be answered, and so many of these correctly:\n\n"
+        f"{_table(('P', 'answered, %', 'correct of these, %'), rows)}"
     )
 
 

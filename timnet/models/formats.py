@@ -25,10 +25,18 @@ def name(path: Path) -> str:
     )
 
 
+def answer(found: Prediction, abstain_below: float) -> str | None:
+    """The emotion; None where it is less probable than it is to be."""
+    return found.emotion if found.probability >= abstain_below else None
+
+
 class TableWriter:
     """For a terminal: a line a recording, below it what there is to say of it."""
 
-    def __init__(self, labels: tuple[str, ...], paths: list[Path]) -> None:
+    def __init__(
+        self, labels: tuple[str, ...], paths: list[Path], abstain_below: float = 0.0
+    ) -> None:
+        self.abstain_below = abstain_below
         self.wide = min(max([len("recording"), *(len(name(path)) for path in paths)]), WIDEST)
         self.label = max(len("emotion"), *map(len, labels))
 
@@ -43,8 +51,9 @@ class TableWriter:
         if len(shown) > self.wide:
             shown = "…" + shown[1 - self.wide :]
         second = int(np.argsort(found.probabilities)[-2])
+        emotion = answer(found, self.abstain_below) or "-"
         lines = [
-            f"{shown:{self.wide}}  {found.emotion:{self.label}}  {found.probability:.2f}  "
+            f"{shown:{self.wide}}  {emotion:{self.label}}  {found.probability:.2f}  "
             f"{found.labels[second]:{self.label}}  {found.probabilities[second]:.2f}  "
             f"{f'{found.votes}/{found.networks}':>5}  {_length(found)}"
         ]
@@ -62,8 +71,9 @@ class TableWriter:
 class CsvWriter:
     """A row a recording, with the probability of each emotion; RFC 4180."""
 
-    def __init__(self, labels: tuple[str, ...]) -> None:
+    def __init__(self, labels: tuple[str, ...], abstain_below: float = 0.0) -> None:
         self.labels = labels
+        self.abstain_below = abstain_below
 
     def head(self) -> str:
         return _row(
@@ -73,12 +83,21 @@ class CsvWriter:
     def line(self, path: Path, found: Prediction) -> str:
         figures = [f"{value:.4f}" for value in found.probabilities]
         reasons = "; ".join(found.out_of_domain)
-        cells = [found.emotion, *figures, found.votes, found.networks, reasons]
+        cells = [
+            answer(found, self.abstain_below) or "",
+            *figures,
+            found.votes,
+            found.networks,
+            reasons,
+        ]
         return _row([os.fsencode(path).decode("utf-8", "replace"), f"{found.seconds:.3f}", *cells])
 
 
 class JsonLinesWriter:
     """One object a line (JSON Lines), with the windows of long sound."""
+
+    def __init__(self, abstain_below: float = 0.0) -> None:
+        self.abstain_below = abstain_below
 
     def head(self) -> None:
         return None
@@ -87,7 +106,7 @@ class JsonLinesWriter:
         content: dict[str, Any] = {
             "recording": os.fsencode(path).decode("utf-8", "replace"),
             "seconds": round(found.seconds, 3),
-            "emotion": found.emotion,
+            "emotion": answer(found, self.abstain_below),
             "probabilities": {
                 label: round(float(value), 4)
                 for label, value in zip(found.labels, found.probabilities, strict=True)
