@@ -32,7 +32,8 @@ import torch.nn.functional as F
 from timnet.dataset.folds import random_folds
 from timnet.processes import worker_environment
 from timnet.training.definition import PlainTIMNet
-from timnet.training.stack import Split, State, TrainSettings, train_stack
+from timnet.training.splits import Split
+from timnet.training.stack import State, TrainSettings, train_stack
 
 UTTERANCES, FRAMES, CHANNELS, CLASSES, FOLDS = 588, 188, 39, 7, 10
 

@@ -48,9 +48,9 @@ def show(root: Path, done: Collection[str]) -> None:
     if "score" in items and (rows := metrics(workspace)):
         create_table_artifact(rows, key="metrics", description=source)
     for run in items.get("figures", ()):
-        for figure in sorted((root / "results" / "figures" / run).glob("confusion-*.png")):
+        for figure in sorted((root / "results" / "figures" / run).glob("confusion-*.svg")):
             image = base64.b64encode(figure.read_bytes()).decode()
-            url = f"data:image/png;base64,{image}"
+            url = f"data:image/svg+xml;base64,{image}"
             create_image_artifact(url, key=key(f"{run}-{figure.stem}"), description=source)
     if "tables" in items:
         table = (workspace.tables / f"{TABLE}.md").read_text(encoding="utf-8")

@@ -56,6 +56,21 @@ def restored(shared: Path, tmp_path_factory: pytest.TempPathFactory):
     return restore
 
 
+@pytest.fixture(scope="session")
+def recordings(request: pytest.FixtureRequest):
+    """A function that gives the folder of a corpus' original recordings, or skips the test."""
+
+    def find(corpus: str) -> Path:
+        corpora = os.environ.get("TIMNET_CORPORA")  # holds a folder of each corpus
+        if corpora and Path(corpora, corpus).is_dir():
+            return Path(corpora, corpus)
+        if corpus in ("emodb", "emovo"):  # which TIMNET_SHARED has whole
+            return request.getfixturevalue("restored")(corpus)
+        pytest.skip(f"no recordings of {corpus}: TIMNET_CORPORA names a folder that has {corpus}/")
+
+    return find
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as running:

@@ -54,16 +54,16 @@ def test_tables_and_what_was_checked(prefect_api, workspace):
 
 
 def test_figures_and_the_report(prefect_api, workspace):
-    image = b"\x89PNG\r\n\x1a\n"
+    image = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
     figures = workspace.root / "results" / "figures" / "demo-random"
     figures.mkdir(parents=True)
-    (figures / "confusion-last-epoch.png").write_bytes(image)
+    (figures / "confusion-last-epoch.svg").write_bytes(image)
     report = workspace.root / "results" / "report.html"
     report.write_text("<h1>The report</h1>")
     show(workspace.root, [*DONE, "figures@demo-random", "report"])
     artifact = shown("demo-random-confusion-last-epoch")
     assert artifact.type == "image"
-    assert artifact.data == f"data:image/png;base64,{base64.b64encode(image).decode()}"
+    assert artifact.data == f"data:image/svg+xml;base64,{base64.b64encode(image).decode()}"
     assert shown("report").data == f"[report.html]({report.as_uri()})"
 
 

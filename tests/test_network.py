@@ -176,6 +176,19 @@ def test_weights_are_drawn_as_keras_does() -> None:
         assert not arrays[name].any()
 
 
+@pytest.mark.parametrize(("classes", "tabs", "channels"), [(40, 8, 39), (8, 8, 5)])
+def test_sizes_that_equal_the_width_are_no_padding(classes: int, tabs: int, channels: int) -> None:
+    network = TIMNet(1, classes, tabs, channels)
+    network.initialise(0, torch.Generator().manual_seed(0))
+    arrays = network.arrays(0)
+    assert arrays["dense_kernel"].shape == (channels, classes)
+    assert arrays["dense_bias"].shape == (classes,)
+    assert arrays["scale_weight"].shape == (tabs,)
+    again = TIMNet(1, classes, tabs, channels)
+    again.load_arrays(0, arrays)
+    assert all(torch.equal(value, again.arrays(0)[name]) for name, value in arrays.items())
+
+
 def test_padding_to_the_width_stays_zero() -> None:
     network = stack(1)
     optimiser = torch.optim.Adam(network.parameters(), 0.01)

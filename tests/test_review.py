@@ -24,7 +24,7 @@ def test_a_change_comes_with_its_interval(workspace: Path) -> None:
     assert float(after) - float(before) == pytest.approx(float(change), abs=0.011)
     low, high = (float(bound) for bound in bounds.split(" to "))
     assert low <= float(change) <= high
-    assert "tables that changed: calibration, single-corpus." in said
+    assert "calibration, single-corpus, strictness" in said
     assert "- `demo-random` was made in another way: epochs 2 here, 1 there." in said
 
 

@@ -9,9 +9,11 @@ from itertools import cycle
 import pyarrow as pa
 import pytest
 
+from timnet.corpora.corpus import Corpus
 from timnet.corpora.emovo import CORPUS
-from timnet.dataset.validate import refuse, validate
+from timnet.dataset.validate import require_passed, validate
 from timnet.errors import CorpusError
+from timnet.records import originals
 from timnet.schemas import MANIFEST
 
 RATE = 48000  # Hz
@@ -34,6 +36,17 @@ def rows():
         for emotion in CORPUS.labels
         for index, speaker in zip(range(CORPUS.counts[emotion]), cycle(CORPUS.speakers))
     ]
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch):
+    """A function that says which hashes of the originals are known; none before it is called."""
+
+    def originals_are(hashes):
+        monkeypatch.setattr(Corpus, "originals", property(lambda _: hashes))
+
+    originals_are({})
+    return originals_are
 
 
 def check(rows, corpus=CORPUS, docs=None):
@@ -70,7 +83,7 @@ def test_whole_corpus_passes_twice_alike_and_leaves_its_docs_alone(tmp_path, mon
 
     assert summary["passed"] and not failed(summary, "error") and not failed(summary, "warning")
     assert (summary["corpus"], summary["utterances"], summary["speakers"]) == ("emovo", 588, 6)
-    refuse(summary)
+    require_passed(summary)
     assert json.dumps(check(rows())) == json.dumps(summary)
     assert "emovo" in (docs / "index.html").read_text()
     assert not (docs / "stale.html").exists()
@@ -144,11 +157,41 @@ def test_defect_is_refused_by_name(defect, words):
     summary = check(defect(rows()))
     assert not summary["passed"]
     with pytest.raises(CorpusError) as error:
-        refuse(summary)
+        require_passed(summary)
     message = str(error.value)
     for expected in ["corpus emovo is not", *words, "Restore the original"]:
         assert expected in message
     assert not failed(summary, "warning")
+
+
+def test_originals_are_told_from_altered_recordings(known):
+    known({row["utterance"]: row["sha256"] for row in rows()})
+    assert originals(check(rows())) == "588 of 588 recordings are the originals"
+
+    altered = check(change(sha256="altered")(rows()))
+    assert altered["passed"]  # copies with other headers are in use
+    require_passed(altered)
+    assert originals(altered) == "587 of 588 recordings are the originals"
+    (message,) = failed(altered, "warning").values()
+    assert message.startswith("587 of 588") and message.endswith(": f1/angry-f1-0.wav")
+
+
+def test_swapped_originals_are_both_named(known):
+    known({row["utterance"]: row["sha256"] for row in rows()})
+    first, second, *rest = rows()
+    swapped = [
+        first | {"sha256": second["sha256"]},
+        second | {"sha256": first["sha256"]},
+        *rest,
+    ]
+    message = failed(check(swapped), "warning")["originals"]
+    assert "f1/angry-f1-0.wav, f2/angry-f2-0.wav" in message
+
+
+def test_without_known_hashes_nothing_is_said_of_originals():
+    summary = check(rows())
+    assert "originals" not in {check["check"] for check in summary["checks"]}
+    assert originals(summary) == "no hashes of its original recordings are known"
 
 
 def test_many_defects_make_one_message_and_readable_docs(tmp_path, caplog):
@@ -160,14 +203,14 @@ def test_many_defects_make_one_message_and_readable_docs(tmp_path, caplog):
     summary = check(broken, docs=tmp_path / "docs")
     assert len(failed(summary, "error")) == 9
     with pytest.raises(CorpusError, match=r"x1 \(angry-f1-0, .* and 95 more\)"):
-        refuse(summary)
+        require_passed(summary)
     assert not caplog.records
 
 
 def test_another_sample_rate_only_warns():
     summary = check(change(sample_rate=24000)(rows()))
     assert summary["passed"]
-    refuse(summary)
+    require_passed(summary)
     assert failed(summary, "warning") == {
         "sample rates": "sample rates in Hz: 24000 (angry-f1-0); expected 48000"
     }
@@ -187,7 +230,7 @@ def test_listed_quirks_pass_as_warnings():
         for row in rows()
     ]
     summary = check(copied, corpus)
-    refuse(summary)
+    require_passed(summary)
     assert failed(summary, "warning") == {
         "documented channels": "documented channels: 1 (fear-f3-1); expected 2",
         "documented copies": "documented identical content: (angry-f1-0, sad-m1-2)",
@@ -203,7 +246,7 @@ def test_a_quirk_of_another_kind_excuses_no_channels():
     soft = ("angry-f1-0", "sad-f1-0")
     corpus = dataclasses.replace(CORPUS, channels=(2,), quirks={"nearly silent": soft})
     with pytest.raises(CorpusError, match=r"channels: 1 \(angry-f1-0\); expected 2"):
-        refuse(check(change(channels=1)(rows()), corpus))
+        require_passed(check(change(channels=1)(rows()), corpus))
 
 
 def test_a_quirk_excuses_exactly_the_copies_that_it_lists():
@@ -214,4 +257,4 @@ def test_a_quirk_excuses_exactly_the_copies_that_it_lists():
             row | ({"sha256": "same"} if row["utterance"] in copies else {}) for row in rows()
         ]
         with pytest.raises(CorpusError, match=rf"identical content: \({', '.join(copies)}\)"):
-            refuse(check(copied, corpus))
+            require_passed(check(copied, corpus))

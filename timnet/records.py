@@ -154,6 +154,14 @@ class Validation(TypedDict):
     checks: list[Check]
 
 
+def originals(validation: Mapping[str, Any]) -> str:
+    """In words: how many recordings of a validated corpus are the originals, byte for byte."""
+    for check in validation["checks"]:
+        if check["check"] == "originals":
+            return f"{check['observed']} of {check['expected']} recordings are the originals"
+    return "no hashes of its original recordings are known"
+
+
 class Description(TypedDict):
     """results/corpora: what the recipe says of a corpus, `Corpus.description`."""
 

@@ -38,10 +38,11 @@ FOLD_SEED = pa.field("fold_seed", pa.int32(), nullable=False)
 
 FOLDS = pa.schema(
     [
-        pa.field("utterance", pa.string(), nullable=False),
         FOLD_SEED,
-        # the fold that tests it, from 0; -1: trained on in all folds, never tested
-        pa.field("fold", pa.int32(), nullable=False),
+        pa.field("fold", pa.int32(), nullable=False),  # from 0
+        pa.field("utterance", pa.string(), nullable=False),
+        # of this fold: "train", "validation" or "test"; what is left out has no row
+        pa.field("part", pa.string(), nullable=False),
     ]
 )
 

@@ -30,20 +30,20 @@ from timnet.project.machine import name_the_user
 
 # the machine's trouble, not a fault of the program
 MACHINE_TROUBLE = {
-    errno.ENOSPC: "Make space and run it again.",
-    errno.EDQUOT: "Make space and run it again.",
-    errno.EFBIG: "Files may not be that large here: see `ulimit -f`.",
-    errno.EACCES: "Make it yours, or work elsewhere.",
-    errno.EPERM: "Make it yours, or work elsewhere.",
-    errno.EROFS: "Work where files can be written.",
-    errno.EMFILE: "Let more files be open at a time, such as `ulimit -n 1024`.",
-    errno.ENFILE: "Let more files be open at a time, or end other programs.",
-    errno.ENOMEM: "Free memory, or take fewer processes: TIMNET_WORKERS=1.",
-    errno.EAGAIN: "Too many processes: end some, or take fewer: TIMNET_WORKERS=1.",
-    errno.EIO: "The disk may be failing: look after it, then run again.",
+    errno.ENOSPC: "Free disk space and run it again.",
+    errno.EDQUOT: "Free disk space and run it again.",
+    errno.EFBIG: "The file size is limited here: see `ulimit -f`.",
+    errno.EACCES: "Change its permissions, or use another folder.",
+    errno.EPERM: "Change its permissions, or use another folder.",
+    errno.EROFS: "Use a folder on a file system that is not read-only.",
+    errno.EMFILE: "Raise the limit of open files, for example `ulimit -n 1024`.",
+    errno.ENFILE: "Raise the limit of open files, or end other programs.",
+    errno.ENOMEM: "Free memory, or use fewer processes: TIMNET_WORKERS=1.",
+    errno.EAGAIN: "Too many processes: end some, or use fewer: TIMNET_WORKERS=1.",
+    errno.EIO: "The disk may be failing: check it, then run again.",
     errno.ENAMETOOLONG: "Give a shorter name.",
-    errno.ENOTDIR: "A file stands where a folder belongs: move it away.",
-    errno.EISDIR: "A folder stands where a file belongs: move it away.",
+    errno.ENOTDIR: "A file is where a folder is expected: move it away.",
+    errno.EISDIR: "A folder is where a file is expected: move it away.",
     errno.ELOOP: "A link leads to itself: remove it.",
 }
 
@@ -62,15 +62,15 @@ def main() -> None:
         if error.errno not in MACHINE_TROUBLE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        said = f"{where}{error.strerror}; nothing half-written is left."
+        said = f"{where}{error.strerror}; no incomplete file is left."
         print(f"timnet: {said} {MACHINE_TROUBLE[error.errno]}", file=sys.stderr)
         sys.exit(1)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # torch's
             raise
         advice = MACHINE_TROUBLE[errno.ENOMEM]
-        print(f"timnet: out of memory; nothing half-written is left. {advice}", file=sys.stderr)
+        print(f"timnet: out of memory; no incomplete file is left. {advice}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("timnet: interrupted; nothing half-written is left", file=sys.stderr)
+        print("timnet: interrupted; no incomplete file is left", file=sys.stderr)
         sys.exit(130)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,18 +15,27 @@ from timnet.cli.common import app, bars, say
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.paths import Workspace
 
+if TYPE_CHECKING:
+    from timnet.corpora.corpus import Corpus
+
 
 @app.command()
 def acquire(
-    names: Annotated[list[str], typer.Argument(metavar="CORPUS...", help="What to bring.")],
+    names: Annotated[list[str], typer.Argument(metavar="CORPUS...", help="Corpora to acquire.")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="An archive or a folder that you have.")
+        Path | None, typer.Option("--from", help="A local archive or folder.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="An archive's address, in place of ours.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help=("URL of the archive, instead of the recipe's."))
+    ] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="Table of your own recordings: path, speaker, emotion.")
+        Path | None, typer.Option(help="Table of a custom corpus: path, speaker, emotion.")
     ] = None,
-    add: Annotated[bool, typer.Option(help="Let DVC take data/ over at the end.")] = True,
+    language: Annotated[str | None, typer.Option(help="With --csv: the language spoken.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="With --csv: the licence of the recordings.")
+    ] = None,
+    add: Annotated[bool, typer.Option(help="Run `dvc add data` at the end.")] = True,
 ) -> None:
     """Bring corpora to data/, whole or not at all, and put them under DVC.
 
@@ -37,22 +46,42 @@ def acquire(
     from timnet.acquire import table
     from timnet.project.dvc import ask_dvc, repository
     from timnet.project.status import noted, refuse_loss
+    from timnet.project.tracked import refuse_left_out, restored
 
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
-        raise ParameterError("--from, --url and --csv take one corpus at a time.")
+        raise ParameterError("--from, --url and --csv accept one corpus at a time.")
     if csv and (source or url):
         raise ParameterError(
-            "--csv says where the recordings are: beside the table. Leave --from and --url away."
+            "--csv finds the recordings beside the table; it cannot be combined with --from or "
+            "--url."
         )
+    if (language or licence) and not csv:
+        raise ParameterError("--language and --licence are for recordings of --csv.")
     mirror = os.environ.get("TIMNET_MIRROR")
-    brought, failures = list[str](), list[str]()
+    brought: dict[str, Corpus] = {}
+    failures: list[str] = []
     for name in names:
         try:
             with _transfer(name) as progress:
                 if csv is not None:
-                    recipe = table.import_table(csv, name, workspace.data, progress=progress)
+                    recipe = table.import_table(
+                        csv,
+                        name,
+                        workspace.data,
+                        progress=progress,
+                        language=language,
+                        licence=licence,
+                    )
                     say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
+                    missing = [
+                        key for key in ("language", "licence") if vars(recipe)[key] == "unknown"
+                    ]
+                    if missing:
+                        say(
+                            f"{name}: {' and '.join(missing)} unknown. Cards of models tell them: "
+                            f"run this again with {' and '.join(f'--{key}' for key in missing)}."
+                        )
                 else:
                     recipe = corpora.corpus(name, workspace.data)
                     got = stage.acquire(
@@ -63,7 +92,7 @@ def acquire(
         except CorpusError as error:  # the others go on
             failures.append(f"{name}: {error}")
         else:
-            brought.append(name)
+            brought[name] = recipe
     if add and brought:
         try:
             if not (workspace.root / ".dvc").is_dir():
@@ -72,8 +101,10 @@ def acquire(
                     "the project, or with --no-add."
                 )
             with repository(workspace.root) as repo:
-                refuse_loss(repo, brought)
-            ask_dvc(workspace.root, "add", "data")
+                refuse_loss(repo, list(brought))
+            with restored(workspace.root / "data.dvc"):
+                ask_dvc(workspace.root, "add", "data")
+                refuse_left_out(workspace.root, brought)
             say(noted(workspace.root))
         except TimnetError as error:
             failures.append(str(error))
@@ -99,7 +130,9 @@ def _transfer(name: str) -> Iterator[Any]:
 
 @app.command()
 def corpora(
-    name: Annotated[str | None, typer.Argument(metavar="[CORPUS]", help="One, in full.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[CORPUS]", help=("Show one corpus in detail."))
+    ] = None,
 ) -> None:
     """Show which corpora are here, complete or not, and where the rest comes from."""
     from rich.console import Console
@@ -112,8 +145,8 @@ def corpora(
     data = workspace.data
     if not workspace.params.is_file() and not data.is_dir():
         raise ParameterError(
-            "no params.yaml and no data/ here. Run timnet in the root of the project, where they "
-            "lie."
+            "no params.yaml and no data/ here. Run timnet in the root of the project, which "
+            "contains them."
         )
     console = Console(width=None if sys.stdout.isatty() else 120)
     if name is not None:
@@ -150,7 +183,9 @@ def _describe(recipe: Any, console: Any) -> None:
         "here": f"{state.status}, {state.utterances} of {recipe.utterances} utterances",
         "": state.detail,
         "emotions": counts,
-        "speakers": f"{len(recipe.speakers)} ({', '.join(sexes)}), {folds} folds of speakers",
+        "speakers": (
+            f"{len(recipe.speakers)} ({', '.join(sexes)}), {folds} speaker-independent folds"
+        ),
         "sample rates": ", ".join(f"{rate} Hz" for rate in recipe.sample_rates),
         "durations": f"{recipe.seconds[0]:g} to {recipe.seconds[1]:g} s",
         "licence": recipe.licence,

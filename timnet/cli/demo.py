@@ -16,7 +16,7 @@ from timnet.paths import Workspace
 @app.command()
 def demo(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Where the demo's workspace lies.")
+        Path, typer.Argument(metavar="FOLDER", help="Folder of the demo's workspace.")
     ] = Path("demo"),
 ) -> None:
     """Run the whole pipeline on a synthetic corpus, in a workspace of its own."""
@@ -27,11 +27,11 @@ def demo(
 
     start = time.monotonic()
     if not Path("dvc.yaml").exists() or not Path(".git").exists():
-        raise ParameterError("no checkout of the project here. Run this in the root of its clone.")
+        raise ParameterError("this folder is no clone of the project. Run this in the root of one.")
     if folder.resolve() == Path().resolve():
-        raise ParameterError("this folder is where the code comes from; name another one.")
+        raise ParameterError("this is the folder of the project itself; name another one.")
     if (folder / clone.MARK).exists():
-        say(f"going on in {folder}/ with the code as it is now (delete it to start anew)")
+        say(f"continuing in {folder}/ with the current code (delete the folder to start again)")
         clone.refresh(Path(), folder)
     else:
         number = corpus.CORPUS.utterances
@@ -51,6 +51,6 @@ def demo(
     say(f"chance {100 / len(recipe.labels):3.0f} %   on {recipe.utterances} utterances")
     taken = ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items() if value >= 0.5)
     say(f"\n{sum(seconds.values()):.0f} s: {taken}")
-    say(f"\nOpen {workspace.report} in a browser; the tables as text lie in")
+    say(f"\nOpen {workspace.report} in a browser; the tables are text files in")
     say(f"{workspace.tables}/. Change {workspace.params} and run `timnet demo` again: only what")
-    say("depends on the change is done anew.")
+    say("depends on the change is run again.")

@@ -13,10 +13,13 @@ from timnet.cli.common import app, say
 @app.command()
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A new folder; with --update the project's.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help=("A new folder; with --update, the folder of the project.")
+        ),
     ] = Path(),
     update: Annotated[
-        bool, typer.Option("--update", help="Take a project to the installed version of timnet.")
+        bool, typer.Option("--update", help="Update a project to the installed version of timnet.")
     ] = False,
 ) -> None:
     """Start a project for a custom corpus: stages and parameters, no results of ours."""
@@ -25,10 +28,10 @@ def init(
     if update:
         changed = template.update(folder)
         word = "module" if len(changed) == 1 else "modules"
-        say(f"{len(changed)} {word} changed; `timnet status` says what is stale by that")
+        say(f"{len(changed)} {word} changed; `timnet status` lists what is stale now")
         return
     template.write(folder)
     say(f"started a project in {folder}/. Next, in that folder:")
     say("  timnet acquire NAME --csv TABLE   copies the recordings that a table lists, with labels")
     say("  dvc add data                      puts them under version control")
-    say("then name the corpus and its runs in params.yaml; `timnet status` says what would run.")
+    say("then name the corpus and its runs in params.yaml; `timnet status` lists what would run.")

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from timnet.models.model import Model
     from timnet.project.params import TrainedModel
 
-USE = "Use what was trained"
+USE = "Use trained models"
 ModelOfParams = Annotated[str, typer.Argument(metavar="MODEL", help="A model of params.yaml.")]
 ModelName = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A name (emovo), a version (emovo@v1.2) or a file."),
 ]
-Single = Annotated[bool, typer.Option("--single", help="Ask one network; else all vote.")]
+Single = Annotated[bool, typer.Option("--single", help="Use one network only; otherwise all vote.")]
 
 
 @app.command(rich_help_panel=USE)
@@ -60,7 +60,7 @@ def export(
     model: ModelName,
     onnx: Annotated[Path, typer.Option(help="The file to write.")],
     with_features: Annotated[
-        bool, typer.Option("--with-features", help="Put the MFCC into the file too.")
+        bool, typer.Option("--with-features", help="Include the feature extraction (MFCC).")
     ] = False,
     single: Single = False,
 ) -> None:
@@ -73,8 +73,8 @@ def export(
     say(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, {_input(loaded, with_features)}")
     say(f"probabilities within {done.difference:.0e} of PyTorch's")
     say(
-        f"{done.milliseconds:.1f} ms a recording in onnxruntime, "
-        f"{done.milliseconds_torch:.1f} ms in PyTorch, on one thread"
+        f"{done.milliseconds:.1f} ms per recording in onnxruntime, {done.milliseconds_torch:.1f} "
+        "ms in PyTorch, on one thread"
     )
     _tell_terms(loaded)
 
@@ -178,7 +178,10 @@ def _tell(made: Model, path: Path) -> None:
     whose = card.name
     if card.networks == "whole":
         whose = card.run
-        say(f"{card.name}: nothing is left to test it on; what follows is of run {card.run}")
+        say(
+            f"{card.name}: no data are left to test it on; the following scores are those of run "
+            f"{card.run}"
+        )
     for each in card.figures:
         say(f"{whose}: {each.protocol}: UAR {each.uar:.2f} %, WAR {each.war:.2f} %")
     say(

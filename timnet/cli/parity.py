@@ -20,20 +20,20 @@ def parity(
     corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus of the paper.")],
     weights: Annotated[Path, typer.Option(help="ZIP of the authors' weights.")],
     data: Annotated[
-        Path | None, typer.Option(help="The corpus' recordings, in place of data/<corpus>.")
+        Path | None, typer.Option(help="Folder of the recordings, instead of data/<corpus>.")
     ] = None,
 ) -> None:
     """Score the authors' weights on features extracted here, against the paper's figures."""
     result = measure_parity(corpus, data or Workspace(Path()).corpus(corpus), weights)
-    say(f"{corpus}: {result.correct} of {result.confusion.sum()} utterances recognised")
+    say(f"{corpus}: {result.correct} of {result.confusion.sum()} utterances correct")
     say(f"ours        UAR {result.uar:.2f} %  WAR {result.war:.2f} %")
     say(f"the paper   UAR {result.paper[0]:.2f} %  WAR {result.paper[1]:.2f} %")
     if not result.holds:
         raise ArtifactError(
-            f"{corpus}: these are not the paper's figures. Check that the recordings are the "
-            "originals (timnet validate) and that the weights are this corpus'."
+            f"{corpus}: these are not the paper's results. Check that the recordings are the "
+            "originals (timnet validate) and that the weights belong to this corpus."
         )
-    say("the same figures, confusion matrix included")
+    say("the same results, including the confusion matrix")
 
 
 def measure_parity(corpus: str, folder: Path, weights: Path) -> Parity:

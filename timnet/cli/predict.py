@@ -15,8 +15,8 @@ from timnet.cli.models import USE, Single, load_model, one_thread_each
 from timnet.errors import AudioError
 
 # endings of what libsndfile reads and people record
-ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg"))
-ENDINGS |= {".opus", ".rf64", ".snd", ".w64", ".wav"}
+ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga"))
+ENDINGS |= {".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav", ".wave"}
 
 
 class Format(StrEnum):
@@ -28,7 +28,10 @@ class Format(StrEnum):
 @app.command(rich_help_panel=USE)
 def predict(
     recordings: Annotated[
-        list[Path], typer.Argument(metavar="FILE_OR_FOLDER...", help="Sound, of any usual format.")
+        list[Path],
+        typer.Argument(
+            metavar="FILE_OR_FOLDER...", help=("Sound files of any common format, or folders.")
+        ),
     ],
     model: Annotated[
         str | None,
@@ -38,7 +41,7 @@ def predict(
     ] = None,
     single: Single = False,
     form: Annotated[
-        Format, typer.Option("--format", help="A table for people, CSV, or one JSON object a line.")
+        Format, typer.Option("--format", help="A table to read, CSV, or one JSON object per line.")
     ] = Format.table,
 ) -> None:
     """Say which emotion recordings have, and which of them the model knows nothing about."""
@@ -68,9 +71,10 @@ def predict(
     if form is Format.table and strange:
         data = loaded.card.data
         say(
-            f"\n{strange} of {done} recordings are unlike what {loaded.card.name} was trained on "
-            f"({data.title}, {data.language}):\nthere its answers mean little. A distance of MFCC "
-            "tells of another microphone, room, noise or language."
+            f"\n{strange} of {done} recordings are out of domain: unlike the training set of "
+            f"{loaded.card.name} ({data.title}, {data.language}):\npredictions for them are "
+            "unreliable. A large MFCC distance suggests another microphone, room, noise or "
+            "language."
         )
     if failures:
         lines = "\n".join(f"  - {failure}" for failure in failures)
@@ -79,19 +83,25 @@ def predict(
 
 def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
     """Files as given and those in folders, in natural order; and what of it is not there."""
-    from timnet.corpora.corpus import natural_key
+    from timnet.corpora.corpus import is_litter, namesake, natural_key
+    from timnet.dataset.foreign import FOREIGN
     from timnet.models.formats import name
+
+    endings = ENDINGS | FOREIGN.keys()
 
     found: dict[Path, None] = {}
     missing = []
     for path in given:
         if any(len(os.fsencode(part)) > 255 for part in path.parts):
-            missing.append(f"{name(path)[:80]}… (no file has so long a name)")
+            missing.append(f"{name(path)[:80]}… (file name too long)")
         elif path.is_dir():
             files = [
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in ENDINGS and file.is_file() and file.name[0] != "."
+                if file.suffix.lower() in endings
+                and file.is_file()
+                and file.name[0] != "."
+                and not is_litter(file.relative_to(path))
             ]
             if not files:
                 missing.append(f"{name(path)} (no recordings in this folder)")
@@ -99,5 +109,6 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
         elif path.is_file():
             found[path] = None
         else:
-            missing.append(f"{name(path)} (no such file)")
+            near = f"; {similar}" if (similar := namesake(path)) else ""
+            missing.append(f"{name(path)} (no such file{near})")
     return list(found), missing

@@ -17,10 +17,14 @@ from timnet.project.remotes import PRIVATE, refuse_unlicensed
 @app.command()
 def push(
     targets: Annotated[
-        list[str] | None, typer.Argument(metavar="[TARGET...]", help="Outputs or stages; else all.")
+        list[str] | None,
+        typer.Argument(metavar="[TARGET...]", help=("Outputs or stages; by default all.")),
     ] = None,
     remote: Annotated[
-        str, typer.Option(help="Its name; all but `private` get what anyone may have.")
+        str,
+        typer.Option(
+            help=("Name of the remote; all except `private` get only what may be given to anyone.")
+        ),
     ] = PRIVATE,
 ) -> None:
     """Send what DVC keeps, and its run cache, to a remote that may have it."""

@@ -55,8 +55,8 @@ def tables() -> None:
     say(f"{len(made)} tables in {workspace.tables}")
     if left := leftovers(workspace, params):
         say(
-            f"not in params.yaml any more, and in no table: {listing(map(str, left))}. "
-            "`timnet runs --prune` removes them."
+            f"no longer in params.yaml, and in no table: {listing(map(str, left))}. `timnet runs "
+            "--prune` removes them."
         )
 
 

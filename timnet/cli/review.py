@@ -65,12 +65,14 @@ def compare(
 def gate(
     baseline: Annotated[
         str,
-        typer.Argument(metavar="BASELINE", help="A commit, branch or tag to hold it against."),
+        typer.Argument(metavar="BASELINE", help="The commit, branch or tag to compare with."),
     ],
     candidate: Annotated[str, typer.Option(help="The commit, branch or tag to judge.")] = "HEAD",
     protocol: Annotated[
         list[Protocol] | None,
-        typer.Option(help="Whose UAR counts; can be repeated. By default all honest ones."),
+        typer.Option(
+            help=("Protocol whose UAR counts; can be repeated. By default all except best-epoch.")
+        ),
     ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="Points by which a UAR may fall.")
@@ -79,7 +81,7 @@ def gate(
         list[str] | None,
         typer.Option(
             metavar="CORPUS=ZIP",
-            help="The authors' weights, to check paper parity with; can be repeated.",
+            help="The authors' weights, to check parity with the paper; can be repeated.",
         ),
     ] = None,
 ) -> None:
@@ -101,13 +103,13 @@ def gate(
     found = rules.judge(here, there, validations, protocols, tolerance)
     found += [_parity(corpus, archive, workspace) for corpus, archive in archives.items()]
     if not found:
-        raise ArtifactError(f"{candidate} has no results that could be judged.")
+        raise ArtifactError(f"{candidate} has no results to compare.")
     closed = verdicts.closed(found)
     notes = [
         f"Before: {baseline} at {old}. After: {candidate} at {new}. UAR in percent.",
         f"Tolerance in points of UAR: {tolerance:g}; protocols: {', '.join(protocols)}. The gate "
-        f"closes where the whole interval of a change lies below {-tolerance:g}: paired bootstrap "
-        "over the utterances that both tested.",
+        f"closes if the whole interval of a change is below {-tolerance:g}: paired bootstrap over "
+        "the utterances that both tested.",
     ]
     title = f"The gate is {'closed' if closed else 'open'}"
     say(render.markdown(verdicts.gate_table(found, title, notes)))
@@ -192,7 +194,7 @@ def verify(
         "device_name": provenance.device_name(place),
     }
     for name, value in differing(now, record):
-        say(f"  {name}: {value[0]} here, {value[1]} then")
+        say(f"  {name}: {value[0]} here, {value[1]} in the run")
     for change in provenance.changed_versions(record):
         say(f"  {change}")
 
@@ -203,7 +205,7 @@ def _trained_with(record: dict, path: Path) -> TrainSettings:
     known, given = {field.name for field in fields(TrainSettings)}, record["train"]
     if known != given.keys():
         raise ArtifactError(
-            f"{path}: not trained with the settings that this version has "
+            f"{path}: trained with other settings than this version has "
             f"({listing(sorted(known ^ given.keys()))}). Verify it with the version that trained "
             "it, or train it again: `dvc repro`."
         )

@@ -17,7 +17,7 @@ from timnet.project.params import Params
 @app.command(name="runs")
 def list_runs(
     corpora: Annotated[
-        list[str] | None, typer.Argument(metavar="[CORPUS...]", help="Of --add: for which.")
+        list[str] | None, typer.Argument(metavar="[CORPUS...]", help="Corpora for --add.")
     ] = None,
     add: Annotated[
         str | None, typer.Option(metavar="TABLE", help="Write the runs of a table to params.yaml.")
@@ -30,7 +30,9 @@ def list_runs(
     workspace, params = open_workspace()
     if prune:
         if corpora or add:
-            raise ParameterError("--prune stands alone: it looks at all results.")
+            raise ParameterError(
+                "--prune cannot be combined with other options: it checks all results."
+            )
         _prune(workspace, params)
     elif add is None:
         if corpora:
@@ -123,12 +125,12 @@ def _add(workspace: Workspace, params: Params, table: str, corpora: list[str]) -
         content["runs"][name] = run
         added.append(name)
     if not added:
-        say(f"params.yaml has the runs of {table} for {', '.join(corpora)} already.")
+        say(f"params.yaml already has the runs of {table} for {', '.join(corpora)} already.")
         return
     text = io.StringIO()
     yaml.dump(content, text)
     write_text(workspace.params, text.getvalue())
-    say(f"added to params.yaml: {', '.join(added)}. `timnet status` says what they cost.")
+    say(f"added to params.yaml: {', '.join(added)}. `timnet status` estimates their cost.")
 
 
 def _append(entries: Any, name: str, value: str) -> None:

@@ -55,7 +55,7 @@ def manifest(corpus: CorpusName) -> None:
 @app.command(rich_help_panel=STAGES)
 def validate(corpus: CorpusName) -> None:
     """Check a manifest against the contract of its corpus; stop at what is wrong."""
-    from timnet import corpora, schemas
+    from timnet import corpora, records, schemas
     from timnet.dataset import validate as stage
 
     workspace, params = open_workspace()
@@ -70,6 +70,7 @@ def validate(corpus: CorpusName) -> None:
     failed = [check["message"] for check in summary["checks"] if not check["passed"]]
     for message in failed:
         say(f"{corpus}: warning: {message}")
+    say(f"{corpus}: {records.originals(summary)}")
     say(f"{corpus}: {len(summary['checks'])} checks, {len(failed)} warnings")
 
 

@@ -15,7 +15,7 @@ from timnet.errors import listing
 @app.command()
 def status(
     allow_data_changes: Annotated[
-        bool, typer.Option(help="Go on where data/ is not what data.dvc says.")
+        bool, typer.Option(help="Continue although data/ differs from data.dvc.")
     ] = False,
 ) -> None:
     """Say what `dvc repro` would do for each run, why, and what it would cost."""
@@ -41,10 +41,10 @@ def status(
                 refuse_data_changes(repo)
             stale = stale_stages(repo)
     except WorkspaceInUse as busy:
-        say(f"{busy}. What is stale can be told at its end.")
+        say(f"{busy}. Run this again when it has ended.")
         return
     lock = locked(workspace.root)
-    columns = ("", "stale", "stale if these change it", "because", "time", "disk")
+    columns = ("", "stale", "stale if their inputs change", "because", "time", "disk")
     table = Table(*columns, box=None, pad_edge=False)
     for title, stages in groups(params).items():
         own = [name for name in stages if name in stale]
@@ -60,7 +60,10 @@ def status(
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)
     for change, runs in provenance.runs_by_change(workspace.root, params.runs).items():
-        say(f"{change}: {listing(runs)}. Nothing is stale by it; `timnet verify RUN` tries it.")
+        say(
+            f"{change}: {listing(runs)}. This makes nothing stale; `timnet verify RUN` checks "
+            "whether it matters."
+        )
     if stale:
         whole = estimate(workspace, params, stale)
         say(f"\nall of it, one stage after the other: {whole}")

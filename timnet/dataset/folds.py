@@ -1,9 +1,15 @@
-"""Which utterance is tested in which fold.
+"""Which utterances a fold trains on, chooses its epoch by and tests.
 
-`random`: the paper's split, `KFold` over the utterances in the manifest's order. Utterances of one
-speaker, and copies of one recording, stand on both sides of it.
+`random`: the paper's split, `KFold` over the utterances in the manifest's order. The same speakers,
+and copies of one recording, are in train and test.
 `speaker`: speakers are left out, alone or in the groups that the recipe names.
-`cross-corpus`: all of one corpus is trained on, all of another is tested.
+`sentence`: sentences are left out.
+`speaker-sentence`: both at once: a fold tests some speakers saying some sentences, and trains on
+other speakers saying other sentences. What has one of the two is left out of that fold.
+`whole`: one fold that trains on everything and tests nothing, for models and other corpora.
+
+Groups of utterances are told apart by numbers; a fold tests one group (or pair of groups), and
+`validation` takes the next ones, round the end, away from its training part.
 """
 
 from __future__ import annotations
@@ -12,8 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from timnet import schemas
-from timnet.corpora.corpus import SHARED_EMOTIONS, Corpus
-from timnet.errors import CorpusError, ParameterError, listing
+from timnet.corpora.corpus import SHARED_EMOTIONS, Corpus, natural_key
+from timnet.errors import CorpusError, ParameterError
+
+PARTS = ("train", "validation", "test")
 
 
 def random_folds(utterances: int, folds: int, seed: int) -> np.ndarray:
@@ -35,69 +43,138 @@ def random_folds(utterances: int, folds: int, seed: int) -> np.ndarray:
     return result
 
 
-def speaker_folds(speakers: list[str], corpus: Corpus) -> np.ndarray:
-    """Fold that tests each utterance when speakers are left out, (utterances,) int32.
+def speaker_folds(speakers: list[str], corpus: Corpus, number: int | None = None) -> np.ndarray:
+    """Group of each utterance's speaker, (utterances,) int32.
+
+    Args:
+        number: deal the speakers to that many groups; None: the recipe's groups, or each alone.
 
     Raises:
         CorpusError: a speaker that the recipe does not know, or nobody to leave out.
     """
-    groups = corpus.speaker_groups or tuple((speaker,) for speaker in corpus.speakers)
-    fold_of = {speaker: fold for fold, group in enumerate(groups) for speaker in group}
-    unknown = sorted(set(speakers) - set(fold_of))
+    known = corpus.speaker_groups or tuple((speaker,) for speaker in corpus.speakers)
+    group_of = {speaker: place for place, group in enumerate(known) for speaker in group}
+    unknown = sorted(set(speakers) - set(group_of))
     if unknown:
         raise CorpusError(
             f"{corpus.id}: speakers {', '.join(unknown)} are in no fold; "
-            f"known are {', '.join(fold_of)}."
+            f"known are {', '.join(group_of)}."
         )
-    folds = np.array([fold_of[speaker] for speaker in speakers], np.int32)
-    if len(set(folds)) < 2:
+    if number is not None:
+        group_of = _dealt(set(speakers), number, f"{corpus.id}: speakers")
+    groups = np.array([group_of[speaker] for speaker in speakers], np.int32)
+    if len(set(groups.tolist())) < 2:
         raise CorpusError(
             f"{corpus.id}: all utterances are of one speaker or group, so none can be left out. "
-            "Use protocol random."
+            "Use random folds."
         )
-    return folds
+    return groups
 
 
-def random_table(manifest: pa.Table, folds: int, seeds: list[int]) -> pa.Table:
-    """Rows of `schemas.FOLDS` for `random_folds` under each seed."""
-    rows = len(manifest)
+def sentence_folds(
+    sentences: list[str | None], corpus: str, number: int | None = None
+) -> np.ndarray:
+    """Group of each utterance's sentence, (utterances,) int32; args as of `speaker_folds`.
+
+    Raises:
+        CorpusError: utterances of which the corpus does not tell the sentence, or one sentence.
+    """
+    known = {sentence for sentence in sentences if sentence is not None}
+    if None in sentences or len(known) < 2:
+        raise CorpusError(
+            f"{corpus}: folds over sentences need the sentence of every utterance, and two or "
+            f"more; {sentences.count(None)} utterances have none."
+        )
+    group_of = _dealt(known, number or len(known), f"{corpus}: sentences")
+    return np.array([group_of[str(sentence)] for sentence in sentences], np.int32)
+
+
+def _dealt(names: set[str], number: int, what: str) -> dict[str, int]:
+    """Names dealt to groups in their natural order, one after the other."""
+    if number > len(names):
+        raise ParameterError(f"{what}: {number} groups of {len(names)}. Choose a smaller number.")
+    return {name: place % number for place, name in enumerate(sorted(names, key=natural_key))}
+
+
+def random_table(manifest: pa.Table, folds: int, seeds: list[int], validation: int = 0) -> pa.Table:
+    """Rows of `schemas.FOLDS` for random folds under each seed."""
     return pa.concat_tables(
-        _table(manifest["utterance"], random_folds(rows, folds, seed), seed) for seed in seeds
+        grouped_table(
+            manifest, random_folds(len(manifest), folds, seed), validation=validation, seed=seed
+        )
+        for seed in seeds
     )
 
 
-def speaker_table(manifest: pa.Table, corpus: Corpus) -> pa.Table:
-    """Rows of `schemas.FOLDS` for `speaker_folds`."""
-    return _table(manifest["utterance"], speaker_folds(manifest["speaker"].to_pylist(), corpus))
+def grouped_table(
+    manifest: pa.Table,
+    groups: np.ndarray,
+    others: np.ndarray | None = None,
+    validation: int = 0,
+    seed: int = 0,
+) -> pa.Table:
+    """Rows of `schemas.FOLDS`, a fold a group, or a pair of groups where there are two kinds.
 
-
-def cross_table(trained_on: pa.Table, tested_on: pa.Table) -> pa.Table:
-    """Rows of `schemas.FOLDS` for the utterances of two manifests with a shared emotion.
+    Args:
+        manifest: table of `schemas.MANIFEST`.
+        groups: (utterances,) group of each.
+        others: (utterances,) its group of another kind; a fold leaves both out.
+        validation: how many groups (of the first kind) choose a fold's epoch.
 
     Raises:
-        CorpusError: an utterance id that both corpora have, or a shared emotion that one lacks.
+        ParameterError: so many groups for validation that nothing is left to train on.
     """
-    parts = []
-    for fold, manifest in ((-1, trained_on), (0, tested_on)):
-        emotions = manifest["emotion"].to_pylist()
-        missing = [emotion for emotion in SHARED_EMOTIONS if emotion not in emotions]
-        if missing:
-            raise CorpusError(
-                f"{'trained_on' if fold else 'tested_on'}: the corpus has no {', '.join(missing)}; "
-                f"a run across corpora needs {', '.join(SHARED_EMOTIONS)} in both."
-            )
-        rows = np.flatnonzero(np.isin(emotions, SHARED_EMOTIONS))
-        parts.append(_table(manifest["utterance"].take(rows), np.full(len(rows), fold, np.int32)))
-    both = set(parts[0]["utterance"].to_pylist()) & set(parts[1]["utterance"].to_pylist())
-    if both:
-        raise CorpusError(
-            f"both corpora have utterances named {listing(sorted(both))}. Rename those of one."
+    number = int(groups.max()) + 1
+    if validation > number - 2:
+        raise ParameterError(
+            f"folds: {validation} groups for validation and one to test leave none of {number} to "
+            "train on."
         )
-    return pa.concat_tables(parts)
+    second = np.zeros(len(groups), np.int32) if others is None else others
+    tables, fold = [], 0
+    for group in range(number):
+        distance = (groups - group) % number  # 0: tested; up to `validation`: chooses the epoch
+        for other in range(int(second.max()) + 1):
+            apart = others is None or second != other
+            parts = np.full(len(groups), "", dtype=object)
+            parts[apart & (distance > validation)] = "train"
+            parts[apart & (distance > 0) & (distance <= validation)] = "validation"
+            parts[(distance == 0) & (second == other)] = "test"
+            if (parts == "test").any():
+                tables.append(_table(manifest, fold, parts, seed))
+                fold += 1
+    return pa.concat_tables(tables)
 
 
-def _table(utterances: pa.ChunkedArray, folds: np.ndarray, seed: int = 0) -> pa.Table:
+def whole_table(manifest: pa.Table, shared: bool = False) -> pa.Table:
+    """Rows of `schemas.FOLDS` of one fold that trains on everything.
+
+    Args:
+        shared: on the utterances of SHARED_EMOTIONS alone.
+
+    Raises:
+        CorpusError: the corpus lacks one of them.
+    """
+    emotions = manifest["emotion"].to_pylist()
+    if shared and (missing := sorted(set(SHARED_EMOTIONS) - set(emotions))):
+        raise CorpusError(
+            f"the corpus has no {', '.join(missing)}; a run across corpora needs "
+            f"{', '.join(SHARED_EMOTIONS)}."
+        )
+    known = SHARED_EMOTIONS if shared else set(emotions)
+    parts = np.array(["train" if emotion in known else "" for emotion in emotions], dtype=object)
+    return _table(manifest, 0, parts, 0)
+
+
+def _table(manifest: pa.Table, fold: int, parts: np.ndarray, seed: int) -> pa.Table:
+    rows = np.flatnonzero(parts != "")
+    size = len(rows)
     return pa.table(
-        [utterances, pa.array(np.full(len(folds), seed, np.int32)), pa.array(folds)],
+        [
+            pa.array(np.full(size, seed, np.int32)),
+            pa.array(np.full(size, fold, np.int32)),
+            manifest["utterance"].take(rows).combine_chunks(),
+            pa.array(parts[rows].tolist()),
+        ],
         schema=schemas.FOLDS,
     )

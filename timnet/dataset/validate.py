@@ -41,6 +41,11 @@ CHECKS = {
     ),
     "unique content": ("error", "identical content: {offenders}"),
     "documented copies": ("warning", "documented identical content: {offenders}"),
+    "originals": (
+        "warning",
+        "{observed} of {expected} recordings are the originals; "
+        "altered, or with other headers: {offenders}",
+    ),
 }
 
 
@@ -64,7 +69,8 @@ def validate(corpus: Corpus, manifest: pa.Table, docs: Path | None) -> dict[str,
     contract, observed = _contract(corpus), _observed(corpus, frame)
     failed = _run(corpus.id, contract, frame, docs)
     checks = []
-    for name, (severity, message) in CHECKS.items():
+    for name in contract:
+        severity, message = CHECKS[name]
         expected, found = contract[name][0], observed[name]
         check = {"check": name, "severity": severity, "passed": name not in failed}
         check |= {"expected": expected, "observed": found}
@@ -109,7 +115,7 @@ def require_passed(summary: dict[str, Any]) -> None:
 
 
 def _frame(corpus: Corpus, manifest: pa.Table) -> pd.DataFrame:
-    """The manifest with three columns more: seconds, and what the quirks excuse."""
+    """The manifest with columns more: seconds, what the quirks excuse, and what is original."""
     frame = manifest.to_pandas()
     frame["seconds"] = (frame["samples"] / frame["sample_rate"]).round(3)
     # A quirk is one of channels, and excuses others, only if all that it names have them.
@@ -121,11 +127,16 @@ def _frame(corpus: Corpus, manifest: pa.Table) -> pd.DataFrame:
     copies = {sha256: frozenset(ids) for sha256, ids in frame.groupby("sha256")["utterance"]}
     excused = {sha256 for sha256, ids in copies.items() if ids in listed}
     frame["listed_copy"] = frame["sha256"].isin(excused)
+    known = corpus.originals
+    frame["original"] = frame["sha256"] == frame["utterance"].map(known)
     return frame
 
 
 def _contract(corpus: Corpus) -> dict[str, tuple]:
-    """Check -> what is expected, for the summary, and the expectations that decide it."""
+    """Check -> what is expected, for the summary, and the expectations that decide it.
+
+    Whether recordings are the originals is checked where their hashes are known.
+    """
     import great_expectations.expectations as gx
     from great_expectations.expectations.row_conditions import Column
 
@@ -148,6 +159,8 @@ def _contract(corpus: Corpus) -> dict[str, tuple]:
     low, high = corpus.seconds
     plain, documented = (Column("documented") == flag for flag in (False, True))
     other, listed = (Column("listed_copy") == flag for flag in (False, True))
+    known = len(corpus.originals)
+    originals = {"originals": (known, among(column="original", value_set=[True]))} if known else {}
     return {
         "utterances": (total, rows(value=total)),
         "unique ids": (total, unique(column="utterance")),
@@ -171,6 +184,7 @@ def _contract(corpus: Corpus) -> dict[str, tuple]:
         ),
         "unique content": (0, unique(column="sha256", row_condition=other)),
         "documented copies": (0, unique(column="sha256", row_condition=listed)),
+        **originals,
     }
 
 
@@ -192,6 +206,7 @@ def _observed(corpus: Corpus, frame: pd.DataFrame) -> dict[str, Any]:
         "seconds": {"min": float(frame["seconds"].min()), "max": float(frame["seconds"].max())},
         "unique content": int((copies & ~frame["listed_copy"]).sum()),
         "documented copies": int((copies & frame["listed_copy"]).sum()),
+        "originals": int(frame["original"].sum()),
     }
 
 
@@ -249,10 +264,12 @@ def _offenders(expected: Any, observed: Any, result: dict[str, Any]) -> str:
     if "partial_missing_list" in result["result"]:  # it is cut, and in no order
         return listing([name for name in expected if name not in observed], 24)
     # Where ids are not unique, or the file is to be listened to, its path says more.
-    name = "path" if column in ("utterance", "seconds") else "utterance"
+    name = "path" if column in ("utterance", "seconds", "original") else "utterance"
     found: dict[str, list[str]] = {}
     for row in result["result"]["unexpected_index_list"]:
         found.setdefault(row[column], []).append(row[name])
+    if column == "original":
+        return listing([path for paths in found.values() for path in paths], 10)
     if column == "sha256":
         return listing([f"({listing(names)})" for names in found.values()])
     return listing([f"{value} ({listing(names)})" for value, names in found.items()])

@@ -54,11 +54,11 @@ def read_networks(path: Path) -> TIMNet:
             f"{path}: not a ZIP archive of the authors' weights ({error})."
         ) from None
     if not files:
-        raise ArtifactError(f"{path}: holds no .hdf5 file, expected one a fold.")
+        raise ArtifactError(f"{path}: contains no .hdf5 file, expected one per fold.")
     arrays = [_arrays(_layers(file, f"{path}: {name}"), f"{path}: {name}") for name, file in files]
     shapes = [{name: value.shape for name, value in each.items()} for each in arrays]
     if any(each != shapes[0] for each in shapes):
-        raise ArtifactError(f"{path}: networks of different sizes, expected those of one run.")
+        raise ArtifactError(f"{path}: networks of different sizes, expected one size.")
     channels, classes = shapes[0]["dense_kernel"]
     network = TIMNet(len(arrays), classes, len(arrays[0]["scale_weight"]), channels)
     expected = {name: value.shape for name, value in network.arrays(0).items()}
@@ -76,7 +76,7 @@ def _files(path: Path) -> list[tuple[str, io.BytesIO]]:
         names = [name for name in archive.namelist() if name.endswith((".hdf5", ".h5"))]
         names.sort(key=natural_key)
         if (size := sum(archive.getinfo(name).file_size for name in names)) > MAX_BYTES:
-            raise ValueError(f"{size:,} bytes unpacked, more than any such weights have")
+            raise ValueError(f"{size:,} bytes unpacked, more than the limit for weights")
         return [(name, io.BytesIO(archive.read(name))) for name in names]
 
 

@@ -44,11 +44,11 @@ def judge(
     rules = []
     for run in sorted({*here, *there}):
         if run not in here:
-            rules.append(Rule(f"UAR of {run}", True, "No longer run: nothing to compare."))
+            rules.append(Rule(f"UAR of {run}", True, "Removed run: nothing to compare."))
             continue
         if run not in there:
             known = [protocol for protocol in here[run].tests if protocol in protocols]
-            said = "New: the baseline has nothing to compare with."
+            said = "New run: nothing to compare with in the baseline."
             rules += [Rule(_name(run, protocol), True, said) for protocol in known]
             continue
         found = compare(here[run], there[run])
@@ -62,19 +62,20 @@ def uar(name: str, change: Change | None, tolerance: float) -> Rule:
     """Closes if UAR fell by more than the tolerance with confidence: its whole interval did."""
     if change is None:
         said = (
-            "Other emotions, folds or utterances than the baseline's: the two cannot be compared. "
-            "If that is meant, merge the branch by hand: it is the baseline from then on."
+            "The emotions, folds or utterances differ from the baseline's, so the two cannot be "
+            "compared. If this is intended, merge the branch by hand; it is then the new "
+            "baseline."
         )
         return Rule(name, False, said)
     points, low, high = change.points["uar"]
     if high < -tolerance:
-        said = f"Fell by more than the tolerance, with {CONFIDENCE} % confidence."
+        said = f"Fell by more than the tolerance ({CONFIDENCE} % confidence)."
     elif low > 0:
         said = "Better."
     elif high < 0:
-        said = "Fell, but maybe by no more than the tolerance."
+        said = "Fell; CI not entirely beyond the tolerance."
     else:
-        said = "No change that the corpus could show."
+        said = "Not significant ({CONFIDENCE} % CI includes 0)."
     if change.left_out:
         said += f" On the {change.utterances} utterances that both tested."
     passed = high >= -tolerance
@@ -85,11 +86,11 @@ def validation(corpus: str, summary: Mapping[str, Any] | None) -> Rule:
     """Closes if a corpus is not what its recipe describes, or nobody looked."""
     name = f"validation of {corpus}"
     if summary is None:
-        return Rule(name, False, f"results/validation/{corpus}.json is not there.")
+        return Rule(name, False, f"results/validation/{corpus}.json is missing.")
     checks = summary["checks"]
     if not summary["passed"]:
         broken = [check["message"] for check in checks if _is_error(check)]
-        return Rule(name, False, f"Not what its recipe describes: {'; '.join(broken)}.")
+        return Rule(name, False, f"Does not match its recipe: {'; '.join(broken)}.")
     warnings = [check["message"] for check in checks if not check["passed"]]
     told = f"Passed, with warnings: {'; '.join(warnings)}." if warnings else "Passed."
     return Rule(name, True, told)
@@ -101,8 +102,8 @@ def _is_error(check: Mapping[str, Any]) -> bool:
 
 def parity(corpus: str, ours: float, paper: float, correct: int, of: int, holds: bool) -> Rule:
     """Closes if the authors' weights give another UAR here than in the paper (both percent)."""
-    said = f"The authors' weights recognise {correct} of {of} utterances: "
-    said += "the paper's figures." if holds else "NOT the paper's figures; the features changed."
+    said = f"The authors' weights classify {correct} of {of} utterances correctly: "
+    said += "the paper's result." if holds else "NOT the paper's result; the features have changed."
     return Rule(f"paper parity of {corpus}", holds, said, paper, ours)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from timnet.corpora.corpus import Corpus
 from timnet.dataset import features, folds, manifest
 from timnet.dataset.features import FeatureSettings
-from timnet.errors import ArtifactError, ParameterError
+from timnet.errors import ArtifactError, CorpusError, ParameterError
 from timnet.evaluation import authors_weights, metrics
 from timnet.paper import paper
 from timnet.training.network import TIMNet, pad_channels
@@ -63,7 +64,7 @@ def settings(corpus: Corpus) -> FeatureSettings:
     lengths = paper()["signal_length"]
     if corpus.id not in lengths:
         raise ParameterError(
-            f"the paper has no figures for {corpus.id}; it has them for {', '.join(lengths)}."
+            f"the paper has no results for {corpus.id}; it has some for {', '.join(lengths)}."
         )
     return FeatureSettings(lengths[corpus.id])
 
@@ -86,12 +87,36 @@ def read_networks(corpus: Corpus, weights: Path) -> TIMNet:
     return network
 
 
+def refuse_incomplete(corpus: Corpus, folder: Path, manifest: pa.Table) -> None:
+    """Refuse a corpus that lacks utterances: it has other folds, and its scores mean nothing.
+
+    Args:
+        folder: where its recordings lie, for the message.
+        manifest: of `schemas.MANIFEST`.
+
+    Raises:
+        CorpusError: names how many utterances of how many are there, in all and by emotion.
+    """
+    found = Counter(manifest["emotion"].to_pylist())
+    if found != Counter(corpus.counts):
+        lacking = ", ".join(
+            f"{label} {found[label]} of {expected}"
+            for label, expected in corpus.counts.items()
+            if found[label] != expected
+        )
+        raise CorpusError(
+            f"{folder}: {found.total()} of {corpus.utterances} utterances of {corpus.id} "
+            f"({lacking}). The authors' networks were tested on all of them, and fewer give other "
+            "folds. Restore the missing recordings."
+        )
+
+
 def parity(corpus: Corpus, table: pa.Table, network: TIMNet) -> Parity:
     """Score the authors' networks on features of a corpus.
 
     Args:
         corpus: its recipe.
-        table: features of all its utterances under `settings`.
+        table: features of all its utterances (`refuse_incomplete`) under `settings`.
         network: what `read_networks` gives for the corpus.
     """
     figures = paper()
@@ -134,6 +159,7 @@ def measure(
     network = read_networks(corpus, weights)  # before the minute that features take
     total = corpus.utterances
     table = manifest.build(corpus, folder, lambda done: progress("manifest", done, total))
+    refuse_incomplete(corpus, folder, table)
     with TemporaryDirectory() as scratch:
         target, shards = Path(scratch, "features.parquet"), Path(scratch, "shards")
         features.extract(

@@ -48,7 +48,7 @@ class Protocol:
         return next(one.name for one in PROTOCOLS if (one.folds, one.epoch) == (self.folds, LAST))
 
 
-CHOSEN = "the epoch chosen on validation speakers, without the test fold"
+CHOSEN = "epoch chosen on validation speakers, not on the test fold"
 _STRICT: tuple[tuple[str, str, str, Varies], ...] = (
     (SPEAKER, "speaker", "speaker-independent cross-validation", "speakers"),
     (

@@ -20,7 +20,7 @@ def verdict(kept: pa.Table, again: pa.Table, history: pa.Table, new: pa.Table) -
     if kept.equals(again) and history.equals(new):
         return f"the same bits, {len(kept)} predictions and {len(history)} epochs"
     if kept["utterance"].to_pylist() != again["utterance"].to_pylist():
-        return "other utterances are tested: the folds or the features are not those of the run"
+        return "the test utterances differ: the folds or the features are not those of the run"
 
     def last(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         rows = np.array(table["epoch_kind"].to_pylist()) == "last"
@@ -34,7 +34,7 @@ def verdict(kept: pa.Table, again: pa.Table, history: pa.Table, new: pa.Table) -
     return (
         f"NOT the same bits: {since}logits of the last epoch differ by up to "
         f"{np.abs(logits - others).max():.2g}, {int((told != tells).sum())} of {len(told)} "
-        "utterances are recognised as another emotion"
+        "utterances are predicted differently"
     )
 
 

@@ -86,7 +86,7 @@ class FeatureRecord(_Section):
             or not 0 < made.coefficients <= 128
             or self.frames != made.frames
         ):
-            raise ValueError(f"features that timnet does not make: {made}")
+            raise ValueError(f"feature settings that timnet cannot use: {made}")
         return self
 
 
@@ -114,7 +114,7 @@ def terms(card: Card) -> str:
     """Under which terms the training set leaves the model, in one sentence."""
     data = card.data
     if data.licence == "unknown":
-        told = f"trained on {data.title}, whose terms are unknown: ask before you pass it on"
+        told = f"trained on {data.title}, whose terms are unknown: ask before sharing it"
     elif data.non_commercial:
         told = f"trained on {data.title} ({data.licence}): NOT for commercial use"
     else:
@@ -127,8 +127,8 @@ def in_short(card: Card) -> str:
     """What a model is and how far to trust it, in a few lines for somebody who chose none."""
     data, chance = card.data, 100 / len(card.labels)
     lines = [
-        f"{card.name}: TIM-Net trained on {data.title} ({data.language}, {data.speakers} speakers)."
-        f" It tells apart {', '.join(card.labels)}.",
+        f"{card.name}: TIM-Net trained on {data.title} ({data.language}, {data.speakers} "
+        f"speakers). It recognises {', '.join(card.labels)}.",
     ]
     unseen = [each for each in card.figures if each.protocol.startswith("speaker")]
     if unseen:
@@ -139,7 +139,7 @@ def in_short(card: Card) -> str:
             f"average recall; 95 % CI {low:.1f} to {high:.1f}, chance {chance:.1f} %)."
         )
     else:
-        lines.append("Its score on unseen speakers is not known.")
+        lines.append("Its score on unseen speakers is unknown.")
     lines.append(
         "Expect less with other languages, rooms and microphones, and with emotions that are not "
         "acted."
@@ -152,17 +152,16 @@ def markdown(card: Card) -> str:
     data, made = card.data, card.features
     sections = [
         f"# {card.name}",
-        f"TIM-Net ({card.variant}, {card.training['tabs']} blocks) tells {len(card.labels)} "
-        f"emotions apart in speech: {', '.join(card.labels)}. {_networks(card)}",
+        f"TIM-Net ({card.variant}, {card.training['tabs']} blocks) recognises {len(card.labels)} "
+        f"emotions in speech: {', '.join(card.labels)}. {_networks(card)}",
         "## Terms",
         terms(card)[0].upper() + terms(card)[1:] + ".",
         "## Trained on",
         f"{data.title}, {data.language}: {data.utterances} utterances of {data.speakers} speakers, "
         f"{data.source}. {_typical(card)}",
-        "## How good it is",
+        "## Scores",
         _figures(card),
-        f"{_reach(card)} `timnet predict` says of each recording in what it is unlike the training "
-        "set.",
+        f"{_reach(card)} `timnet predict` flags recordings that are out of domain.",
         "## Probabilities",
         _probabilities(card),
         "## Made by",
@@ -195,20 +194,21 @@ def _networks(card: Card) -> str:
         tested = "network on another corpus" if _across(card) else "folds"
         return (
             f"One network, trained on the whole corpus with the settings of run {card.run}. The "
-            f"figures below are of that run's {tested}: nothing is left to test this network on."
+            f"scores below are those of that run's {tested}: no data are left to test this network "
+            "on."
         )
     if _across(card):
         return f"It is the one network of run {card.run}, tested on another corpus."
-    return f"The networks of the folds of run {card.run} vote; `--single` asks the first alone."
+    return f"The networks of the folds of run {card.run} vote; `--single` uses only the first."
 
 
 def _reach(card: Card) -> str:
     """Where the figures hold."""
     if _across(card):
-        return "These are figures on one other corpus: on a third one expect others."
+        return "These are scores on one other corpus; expect different ones on a third."
     return (
-        "These are figures within one corpus: on other people, microphones and languages expect "
-        "much less."
+        "These are scores within one corpus; expect much lower ones with other people, "
+        "microphones and languages."
     )
 
 
@@ -217,10 +217,10 @@ def _probabilities(card: Card) -> str:
     mended = card.calibration
     if _across(card):
         heard = f"utterances of the other corpus by the network of run {card.run}"
-        worth = "on the same predictions that it was fitted on, so on others expect more"
+        worth = "on the predictions that it was fitted on; expect more on others"
     else:
         heard = f"utterances that a network of run {card.run} was not trained on"
-        worth = "each fold under the temperature of the others"
+        worth = "each fold with the temperature of the other folds"
     sentences = [
         f"All logits are divided by {mended.temperature:.3f}, fitted on {mended.utterances} "
         f"predictions for {heard}.",
@@ -230,11 +230,10 @@ def _probabilities(card: Card) -> str:
     ]
     if card.networks == "whole":
         sentences.append(
-            "This network is another one: nothing was held out from it, so nobody can say how well "
-            "the temperature suits it."
+            "This network was trained on all data, so how well the temperature fits it is unknown."
         )
     elif not _across(card):
-        sentences.append("The mean of several networks' probabilities is somewhat more cautious.")
+        sentences.append("The mean probability of several networks is somewhat less confident.")
     return " ".join(sentences)
 
 
@@ -264,8 +263,8 @@ def _figures(card: Card) -> str:
     notes = "\n".join(f"- `{each.protocol}`: {each.meaning}." for each in card.figures)
     chance = 100 / len(card.labels)
     return (
-        f"{_table(head, rows)}\n\n{notes}\n- In brackets 95 % intervals, by bootstrap over "
-        f"utterances. Chance is {chance:.1f} %."
+        f"{_table(head, rows)}\n\n{notes}\n- In brackets: 95 % CI by bootstrap over utterances. "
+        f"Chance is {chance:.1f} %."
     )
 
 

@@ -1,6 +1,6 @@
 """A model as ONNX, for programs without PyTorch: its vote alone, or with the MFCC before it.
 
-The networks are those of `timnet.training.definition`, with the model's weights.
+Batch norm is folded into the convolutions and all networks run as groups of the same convolutions.
 What resampling leaves, 22,050 Hz and as long as the networks' window, is the input of the variant
 with features: resample and `timnet.dataset.features.centre` come before.
 """
@@ -29,8 +29,7 @@ from timnet.evaluation import calibration
 from timnet.models.card import terms
 from timnet.models.model import Model
 from timnet.paths import replacing
-from timnet.training.definition import PlainTIMNet
-from timnet.training.network import pad_channels
+from timnet.training.network import BATCH_NORM_EPSILON, pad_channels
 
 TOLERANCE = 1e-5  # of a probability, between onnxruntime and PyTorch
 OPSET = 18
@@ -40,20 +39,72 @@ CHECKED = 8  # signals
 class Vote(nn.Module):
     """The networks of a model: MFCC (B, T, C) to probabilities (B, K)."""
 
+    first_kernel: Tensor
+    first_bias: Tensor
+    kernel: Tensor
+    bias: Tensor
+    weight: Tensor
+    dense_kernel: Tensor
+    dense_bias: Tensor
+
     def __init__(self, model: Model, networks: int) -> None:
         super().__init__()
-        stack, self.temperature = model.network, model.card.calibration.temperature
-        self.networks = nn.ModuleList()
-        for row in range(networks):
-            network = PlainTIMNet(
-                stack.classes, stack.tabs, stack.channels, variant=model.card.variant
-            )
-            network.load_arrays(stack.arrays(row))
-            self.networks.append(network)
+        stack = model.network
+        arrays = [stack.arrays(row) for row in range(networks)]
+        self.variant, self.temperature = stack.variant, model.card.calibration.temperature
+        self.networks, self.channels = networks, stack.channels
+        self.groups = networks * self.variant.directions
+
+        def each(name: str) -> Tensor:  # a row a network
+            return torch.stack([own[name].detach() for own in arrays])
+
+        def by_layer(values: Tensor) -> Tensor:  # (S, L, 2, D, ...) to (2 L, S D, ...)
+            return values.flatten(1, 2).transpose(0, 1).flatten(1, 2)
+
+        slope = each("gamma") * torch.rsqrt(each("running_variance") + BATCH_NORM_EPSILON)
+        shift = each("beta") + slope * (each("bias") - each("running_mean"))
+        # (S, L, 2, D, tap, in, out) to a convolution's (out, in, tap), groups one below the other
+        kernel = by_layer(each("kernel") * slope[..., None, None, :]).permute(0, 1, 4, 3, 2)
+        first = each("input_kernel").flatten(0, 1).transpose(1, 2)
+        self.register_buffer("first_kernel", first.flatten(0, 1)[..., None].contiguous())
+        self.register_buffer("first_bias", each("input_bias").flatten())
+        self.register_buffer("kernel", kernel.flatten(1, 2).contiguous())
+        self.register_buffer("bias", by_layer(shift).flatten(1))
+        weight = torch.full((networks, stack.tabs), 1 / stack.tabs)
+        if self.variant.fusion == "learned":
+            weight = each("scale_weight")
+        elif self.variant.fusion == "last":
+            weight = F.one_hot(torch.tensor([stack.tabs - 1] * networks), stack.tabs).float()
+        self.register_buffer("weight", weight)
+        self.register_buffer("dense_kernel", each("dense_kernel"))
+        self.register_buffer("dense_bias", each("dense_bias"))
 
     def forward(self, mfcc: Tensor) -> Tensor:
-        logits = torch.stack([network(mfcc.transpose(1, 2)) for network in self.networks])
-        return torch.softmax(logits / self.temperature, 2).mean(0)
+        x = mfcc.transpose(1, 2)
+        both = (x,) if self.variant.directions == 1 else (x, x.flip(2))
+        x = F.conv1d(
+            torch.cat(both * self.networks, 1),
+            self.first_kernel,
+            self.first_bias,
+            groups=self.groups,
+        )
+        scales = []
+        for block in range(len(self.kernel) // 2):
+            h = x
+            for n in (2 * block, 2 * block + 1):
+                late = F.pad(h, (2**block, 0))
+                h = F.relu(
+                    F.conv1d(
+                        late, self.kernel[n], self.bias[n], dilation=2**block, groups=self.groups
+                    )
+                )
+            x = x * torch.sigmoid(h) if self.variant.block == "gate" else x + h
+            scales.append(x.mean(2))
+        scale = torch.stack(scales, 1)  # (B, L, S D C)
+        scale = scale.unflatten(2, (self.networks, -1, self.channels)).sum(3)
+        fused = (scale * self.weight.T[..., None]).sum(1)  # (B, S, C)
+        logits = torch.einsum("bsc,sck->bsk", fused, self.dense_kernel) + self.dense_bias
+        return torch.softmax(logits / self.temperature, 2).mean(1)
 
 
 class Mfcc(nn.Module):

@@ -49,8 +49,8 @@ class TableWriter:
             f"{f'{found.votes}/{found.networks}':>5}  {_length(found)}"
         ]
         if found.out_of_domain:
-            lines.append(f"  unlike the training set: {', '.join(found.out_of_domain)}")
-        if len(found.timeline) > 1:
+            lines.append(f"  out of domain: {', '.join(found.out_of_domain)}")
+        if len(found.windows) > 1:
             lines += [
                 f"  {_clock(part.start)} to {_clock(part.end)}  "
                 f"{part.emotion:{self.label}}  {part.probability:.2f}"

@@ -25,7 +25,7 @@ from timnet.training.network import VARIANTS, TIMNet
 
 ENDING = ".safetensors"
 FORMAT = "timnet-model-1"  # key of the card in the file's header
-_ANEW = "Get the file again, or make it anew with `timnet model`."
+_ANEW = "Get the file again, or rebuild it with `timnet model`."
 IN_THE_BOX = Path(__file__).with_name("emodb.safetensors")  # comes with the package
 MAX_BYTES = 2_000_000_000  # no stack of TIM-Nets is near that
 
@@ -65,7 +65,7 @@ def load(path: Path) -> Model:
         raise ArtifactError(
             f"{path}: trained on features of revision {card.features.revision}, while timnet "
             f"{_version()} makes revision {features.REVISION}. Use timnet "
-            f"{card.versions.get('timnet', 'of that time')}, or train the model anew."
+            f"{card.versions.get('timnet', 'of that time')}, or train the model again."
         )
     own = {name.removeprefix("network."): value for name, value in arrays.items()}
     mean, precision = own.pop("reference.mean", None), own.pop("reference.precision", None)
@@ -74,7 +74,7 @@ def load(path: Path) -> Model:
         raise ArtifactError(f"{path}: no statistics of the training set. {_ANEW}")
     size = min(ENVELOPE, network.channels)
     if mean.shape != (size,) or precision.shape != (size, size):
-        raise ArtifactError(f"{path}: statistics of another size than are compared. {_ANEW}")
+        raise ArtifactError(f"{path}: statistics of the training set have the wrong size. {_ANEW}")
     reference = Reference(**card.typical.model_dump(), mean=mean, precision=precision)
     return Model(card, network.eval(), reference)
 
@@ -98,7 +98,8 @@ def _read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
             stored = (file.metadata() or {}).get(FORMAT)
             if stored is None:
                 raise ArtifactError(
-                    f"{path}: safetensors without a card of {FORMAT}, so not a model of timnet."
+                    f"{path}: a safetensors file without a card of {FORMAT}, so not a model of "
+                    "timnet."
                 )
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
@@ -111,7 +112,7 @@ def _read(path: Path) -> tuple[Card, dict[str, np.ndarray]]:
         card = Card.model_validate_json(stored)
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise ArtifactError(f"{path}: a card that cannot be: {listing(wrong)}. {_ANEW}") from None
+        raise ArtifactError(f"{path}: invalid card: {listing(wrong)}. {_ANEW}") from None
     unsound = [name for name, value in arrays.items() if value.dtype != np.float32]
     unsound = unsound or [name for name, value in arrays.items() if not np.isfinite(value).all()]
     if unsound:
@@ -163,8 +164,8 @@ def in_the_box() -> Path:
     """
     if not IN_THE_BOX.is_file():
         raise ArtifactError(
-            "this installation brings no model. Name one: `--model emovo` of build/models/, or a "
-            "file."
+            "this installation contains no model. Name one: `--model emovo` of build/models/, or "
+            "a file."
         )
     return IN_THE_BOX
 
@@ -190,7 +191,7 @@ def find(name: str | Path, models: Path = Path("build/models")) -> Path:
         if fitting:
             return max(fitting, key=lambda file: natural_key(file.name))
         raise ArtifactError(
-            f"no model {str(name)!r} here. `timnet card {name}` brings it from the registry."
+            f"no model {str(name)!r} here. `timnet card {name}` fetches it from the registry."
         )
     here = sorted(file.name.removesuffix(ENDING) for file in models.glob(f"[!.]*{ENDING}"))
     raise ArtifactError(

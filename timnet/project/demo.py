@@ -31,7 +31,7 @@ def set_up(source: Path, folder: Path, progress: Callable[[int], None] | None = 
         progress: called with the number of recordings made since the last call.
     """
     if folder.exists():
-        raise ParameterError(f"{folder} exists and is no demo workspace; name another folder.")
+        raise ParameterError(f"{folder} exists and is not a demo workspace; name another folder.")
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     run(source, "git", "clone", "--quiet", "--no-hardlinks", ".", str(partial.absolute()))

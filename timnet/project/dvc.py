@@ -152,7 +152,7 @@ def read_noted(path: Path, shape: Any) -> Any:
         return records.read_yaml(path, shape)
     except records.DamagedRecord as error:
         raise ArtifactError(
-            f"{path}: {error}. Take it from git: `git checkout -- {path.name}`."
+            f"{path}: {error}. Restore it from git: `git checkout -- {path.name}`."
         ) from None
 
 

@@ -18,6 +18,7 @@ def leftovers(workspace: Workspace, params: Params) -> list[Path]:
         workspace.runs: params.runs,
         workspace.figures("any").parent: params.runs,
         workspace.validations: params.corpora,
+        workspace.description("any").parent: params.corpora,
     }
     return [
         path
@@ -38,8 +39,8 @@ def remove(workspace: Workspace, paths: list[Path]) -> None:
     if changed is None or changed:
         which = names if changed is None else [line[2:].strip() for line in changed.splitlines()]
         raise ArtifactError(
-            f"{listing(which)}: no commit has these as they are, so that nothing could bring them "
-            "back. Commit them first, or delete them yourself."
+            f"{listing(which)}: no commit contains them in this state, so they could not be "
+            "restored. Commit them first, or delete them yourself."
         )
     for path in paths:
         if path.is_dir():

@@ -25,7 +25,7 @@ def running_dvc(root: Path) -> str | None:
         outputs.setdefault((process["pid"], process["cmd"]), []).append(path)
     return (
         "; ".join(
-            f"`{_short(command)}` (process {pid}) is at work: {_stages(root, paths)}"
+            f"`{_short(command)}` (process {pid}) is running: {_stages(root, paths)}"
             for (pid, command), paths in outputs.items()
             if _lives(pid, command)
         )
@@ -46,7 +46,7 @@ def raise_if_in_use(root: Path, said: str) -> None:
         raise WorkspaceInUse(told)
     if "Unable to acquire lock" in said:  # nobody else's is left behind: the system takes it back
         owner = (root / ".dvc" / "tmp" / "lock").read_text(encoding="utf-8").strip()
-        raise WorkspaceInUse(f"another `dvc` (process {owner}) is at work")
+        raise WorkspaceInUse(f"another `dvc` (process {owner}) is running")
 
 
 def _writing(root: Path) -> dict[str, dict]:

@@ -89,9 +89,13 @@ class Folds(_Section):
         if self.protocol == "random" and len(given) < 2:
             raise ValueError("protocol random needs number and seeds")
         if self.protocol == "speaker" and given:
-            raise ValueError("protocol speaker takes its folds from the recipe, no number or seeds")
+            raise ValueError(
+                "protocol speaker takes its folds from the recipe; remove number and seeds"
+            )
         if self.protocol == "cross-corpus" and given:
-            raise ValueError("protocol cross-corpus tests on another corpus, no number or seeds")
+            raise ValueError(
+                "protocol cross-corpus tests on another corpus; remove number and seeds"
+            )
         return self
 
 
@@ -213,7 +217,8 @@ def read(path: Path) -> Params:
         content = read_yaml(path)
     except FileNotFoundError:
         raise ParameterError(
-            f"{path}: no such file. Run timnet in the root of the project, where params.yaml lies."
+            f"{path}: no such file. Run timnet in the root of the project, which contains "
+            "params.yaml."
         ) from None
     except OSError as error:
         raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from None
@@ -237,7 +242,7 @@ def _complaint(problem: dict) -> str:
     if problem["type"] == "extra_forbidden":
         fields = _fields(problem["loc"][:-1])
         known = f" Known here: {', '.join(fields)}." if fields else ""
-        return f"{where}: not a setting.{suggestion(str(problem['loc'][-1]), fields)}{known}"
+        return f"{where}: unknown setting.{suggestion(str(problem['loc'][-1]), fields)}{known}"
     if problem["type"] == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
         return f"{where}: {message}" if where else message

@@ -46,6 +46,6 @@ def _get(tag: str, target: Path) -> None:
         result = subprocess.run([*command, str(partial)], capture_output=True, text=True)
         if result.returncode or not partial.is_file():
             raise ArtifactError(
-                f"{tag}: DVC cannot bring this model; it says:\n{result.stderr.strip()}\n"
-                "If it is in neither the cache nor the remote, `dvc push` it where it was made."
+                f"{tag}: DVC cannot fetch this model:\n{result.stderr.strip()}\nIf it is in "
+                "neither the cache nor the remote, run `dvc push` on the machine that made it."
             )

@@ -44,9 +44,9 @@ def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) ->
             )
         if not has_address(known[remote]["url"]):
             raise ParameterError(
-                f"the remote {remote!r} has no address yet. Give it a folder, or a bucket, that "
-                "only those can read who may have the recordings: "
-                f"`dvc remote modify {remote} url URL`."
+                f"the remote {remote!r} has no URL yet. Give it a folder or a bucket that only "
+                f"people who may have the recordings can read: `dvc remote modify {remote} url "
+                "URL`."
             )
         outputs = {out.def_path: out for out in _chosen(repo, targets)}
         corpora = {path: _corpora(repo, out) for path, out in outputs.items()}
@@ -58,9 +58,9 @@ def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) ->
     kept = [path for path, out in outputs.items() if out.remote not in (None, remote)]
     if remote != PRIVATE and kept:
         raise LicenceError(
-            f"data.dvc and dvc.yaml keep {listing(kept)} for another remote, so that DVC would "
-            f"not send them to {remote!r}. If it may have them, take the lines `remote: ...` of "
-            "these outputs away."
+            f"data.dvc and dvc.yaml keep {listing(kept)} for another remote, so DVC would not send "
+            f"them to {remote!r}. If they may be sent there, remove the lines `remote: ...` of "
+            "these outputs."
         )
 
 
@@ -78,7 +78,7 @@ def _chosen(repo: Any, targets: Collection[str]) -> list[Any]:
         for target in {out.def_path, name, name.partition("@")[0]}:
             named.setdefault(target, []).append(out)
     if unknown := [target for target in targets if target not in named]:
-        raise ParameterError(f"no output or stage {listing(unknown)} that DVC keeps.")
+        raise ParameterError(f"DVC has no output or stage {listing(unknown)}.")
     return [out for target in targets for out in named[target]] if targets else outs
 
 
@@ -133,14 +133,15 @@ def refuse_outputs(remote: str, outputs: Mapping[str, Mapping[str, Corpus | None
             f"  - {name}: {reasons[name]}; {listing(paths[name], 3)}" for name in sorted(paths)
         ]
         raise LicenceError(
-            f"the remote {remote!r} may not have what was made of\n" + "\n".join(lines) + "\n"
-            "Recordings under such terms, and what is computed from each of them, go to the remote "
-            f"{PRIVATE!r} alone, which must let in only those who may have the recordings: "
-            "`timnet push`. Models may go anywhere their cards allow: name their files."
+            f"the remote {remote!r} may not receive data derived from\n"
+            + "\n".join(lines)
+            + "\nRecordings under such terms, and data computed from them, may only go to the "
+            f"remote {PRIVATE!r}, which only people who may have the recordings can read: "
+            "`timnet push`. Models may go wherever their cards allow: name their files."
         )
 
 
 def _reason(corpus: Corpus | None) -> str:
     if corpus is None:
         return "no recipe and no corpus.json, so its licence is unknown"
-    return f"licence {corpus.licence}, which does not let everyone have it"
+    return f"licence {corpus.licence}, which does not allow redistribution"

@@ -23,7 +23,7 @@ def commit_of(root: Path, revision: str) -> str:
         root, "rev-parse", "--short=10", "--verify", "--quiet", f"{revision}^{{commit}}"
     )
     if found is None:
-        raise ParameterError(f"{revision!r} is no revision of this repository.")
+        raise ParameterError(f"{revision!r} is not a revision of this repository.")
     return found
 
 
@@ -103,5 +103,5 @@ def show(root: Path, commit: str, path: Path) -> bytes:
     """The bytes of a file at a commit; ArtifactError if it is not there."""
     done = git.run(root, "show", f"{commit}:./{path.as_posix()}")
     if done.returncode:
-        raise ArtifactError(f"{commit} has no {path}, though other files of its kind.")
+        raise ArtifactError(f"{commit} has no {path}, although it has other files of this kind.")
     return done.stdout

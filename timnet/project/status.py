@@ -33,7 +33,7 @@ class DataChange:
             for state in ("missing", "changed", "new")
             if (count := getattr(self, state))
         ]
-        return f"{self.corpus}: {', '.join(parts) or 'not the committed files'}"
+        return f"{self.corpus}: {', '.join(parts) or 'differs from the committed files'}"
 
 
 def data_changes(repo: Any) -> list[DataChange]:
@@ -103,10 +103,9 @@ def refuse_data_changes(repo: Any) -> None:
     if changes:
         lines = "\n".join(f"  - {change}" for change in changes)
         raise ArtifactError(
-            f"data/ is not what data.dvc says:\n{lines}\n"
-            f"Put the committed recordings in place: {_ways_back(repo, changes)}. If what is there "
-            "is meant to be the new state, say so with `dvc add data`, or go on once with "
-            "--allow-data-changes."
+            f"data/ differs from data.dvc:\n{lines}\nRestore the committed recordings: "
+            f"{_ways_back(repo, changes)}. If the change is intended, run `dvc add data`, or "
+            "continue once with --allow-data-changes."
         )
 
 
@@ -138,8 +137,8 @@ def refuse_loss(repo: Any, brought: list[str]) -> None:
     if lost:
         lines = "\n".join(f"  - {change}" for change in lost)
         raise ArtifactError(
-            f"data.dvc is left as it is, since it would lose recordings:\n{lines}\n"
-            "Bring these too, or run `dvc add data` if they are meant to go."
+            f"data.dvc was not updated, since it would lose recordings:\n{lines}\nRestore these "
+            "too, or run `dvc add data` if their removal is intended."
         )
 
 
@@ -218,7 +217,7 @@ def stale_stages(repo: Any) -> dict[str, list[str]]:
     for name, entries in changes.items():
         stage = name.split("@")[0]
         reasons = [reason for entry in entries for reason in _reasons(entry, made, stage)]
-        causes[name] = reasons if name in known else [f"{stage} never ran"]
+        causes[name] = reasons if name in known else [f"{stage} has never run"]
     stale, queue = dict[str, list[str]](), [name for name in changes if name in follow]
     while queue:
         name = queue.pop()

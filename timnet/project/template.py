@@ -70,7 +70,7 @@ def update(folder: Path) -> list[str]:
         ParameterError: it is no project that `write` made.
     """
     if not (folder / CODE).is_file():
-        raise ParameterError(f"{folder} has no {CODE}: no project that `timnet init` made.")
+        raise ParameterError(f"{folder} has no {CODE}: not a project made by `timnet init`.")
     changed = differing(folder)
     with replacing(folder / "dvc.yaml") as partial:
         shutil.copyfile(NEW / "dvc.yaml", partial)
@@ -100,8 +100,8 @@ def refuse_other_code(folder: Path) -> None:
     if changed:
         raise ArtifactError(
             f"{folder / CODE}: {listing(changed)} differ from the installed timnet, so DVC would "
-            "not see that results may be other ones. `timnet init --update` takes the project to "
-            "this version; `timnet status` then says what has to run."
+            "not see that results may change. `timnet init --update` updates the project to this "
+            "version; `timnet status` then lists what has to run."
         )
 
 

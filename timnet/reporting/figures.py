@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from timnet.evaluation.protocols import CROSS, MEANING, PROTOCOLS
-from timnet.paths import replacing
+from timnet.paths import write_text
 from timnet.records import tested_on
 
 # Okabe and Ito, "Color Universal Design", 2008: told apart by all kinds of colour vision
@@ -36,6 +38,7 @@ MARKS = {  # of what stands beside ours
     "recipe": {"marker": "*", "color": "black", "ms": 8},
 }
 SMALL = 8.5  # points, the smallest type
+POINTS = 125  # of a curve: what a column of print can show
 NARROW = 4.8  # inches: a column of print, and readable on a phone
 CHANCE: Any = {"color": "0.3", "lw": 1.2, "ls": (0, (2, 2))}
 STYLE: Any = {
@@ -43,9 +46,13 @@ STYLE: Any = {
     "axes.spines.top": False,
     "figure.dpi": 100,
     "font.size": 9,
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],  # each text of an SVG names them all
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "timnet",  # equal figures, equal bytes
 }
+# In all of this process, since matplotlib asks when a text is made, often by itself: names of
+# speakers and corpora are no formulas, whatever `$` there is in them.
+mpl.rcParams.update({"text.parse_math": False, "svg.fonttype": STYLE["svg.fonttype"]})
 
 
 def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
@@ -83,14 +90,36 @@ def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `path`.png and `path`.svg, each atomically; equal figures give equal bytes."""
-    forms: Any = {
-        "svg": {"metadata": {"Date": None, "Creator": None}},
-        "png": {"metadata": {"Software": None}, "dpi": 200},
-    }
-    for form, options in forms.items():
-        with replacing(path.with_suffix(f".{form}")) as partial, mpl.rc_context(STYLE):
-            figure.savefig(partial, format=form, **options)
+    """Write `path`.svg atomically; equal figures give equal bytes."""
+    drawn = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    write_text(path.with_suffix(".svg"), lighter(drawn.getvalue()))
+
+
+def lighter(svg: str) -> str:
+    """The same picture in a third of the bytes: git keeps it, and the report holds dozens.
+
+    Coordinates (in points) get two decimals; comments and indentation go; the style that marks in
+    a row have in common is told once.
+    """
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s*\n\s*", "\n", svg)
+    svg = re.sub(r"<[^>]*>", lambda tag: _DECIMALS.sub(_rounded, tag[0]), svg)
+    return _MARKS.sub(_told_once, svg)
+
+
+_DECIMALS = re.compile(r"\d+\.\d{3,}")
+_MARKS = re.compile(r'<use [^>]*style="([^"]*)"/>(?:\n<use [^>]*style="\1"/>)+')
+
+
+def _rounded(number: re.Match) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+
+
+def _told_once(marks: re.Match) -> str:
+    style = f' style="{marks[1]}"'
+    return f"<g{style}>\n{marks[0].replace(style, '')}\n</g>"
 
 
 def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protocol: str) -> Figure:
@@ -113,7 +142,13 @@ def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protoco
 
 
 def curves(history: pl.DataFrame, corpus: str) -> Figure:
-    """Loss and accuracy by epoch: median over the networks, and the middle 80 % of them."""
+    """Loss and accuracy by epoch: median over the networks, and the middle 80 % of them.
+
+    Of long runs a point stands for some epochs, so that no curve has more than `POINTS`.
+    """
+    longest = int(history.select(pl.col("epoch").max()).item())
+    span = -(-longest // POINTS)  # epochs a point, rounded up
+    point = (pl.col("epoch") - 1) // span * span + (span + 1) / 2
     figure, (upper, lower) = _figure(NARROW, 4.6, 2)
     for axes, name, factor, unit in (
         (upper, "loss", 1, "cross entropy"),
@@ -121,7 +156,7 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
     ):
         for part, colour in (("train", COLOURS[0]), ("test", COLOURS[1])):
             value = pl.col(f"{part}_{name}") * factor
-            rows = history.group_by("epoch").agg(
+            rows = history.group_by(epoch=point).agg(
                 value.median().alias("median"),
                 value.quantile(0.1).alias("low"),
                 value.quantile(0.9).alias("high"),
@@ -130,7 +165,7 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
             epochs = rows["epoch"].to_numpy()
             axes.fill_between(epochs, rows["low"], rows["high"], color=colour, alpha=0.2, lw=0)
             axes.plot(epochs, rows["median"], color=colour, lw=1.1, label=part)
-        axes.set(ylabel=unit, xlim=(1, max(epochs[-1], 2)))
+        axes.set(ylabel=unit, xlim=(1, max(longest, 2)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
     upper.set_yscale("log")
@@ -140,7 +175,8 @@ def curves(history: pl.DataFrame, corpus: str) -> Figure:
     lower.legend(frameon=False, loc="best")
     lower.set(xlabel="epoch")
     networks = len(history.select("fold_seed", "seed", "fold").unique())
-    _title(upper, corpus, f"median and middle 80 % of {networks} networks")
+    each = f", {span} epochs a point" if span > 1 else ""
+    _title(upper, corpus, f"median and middle 80 % of {networks} networks{each}")
     return figure
 
 
@@ -162,20 +198,23 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
         (upper, "emotion", labels),
         (lower, "speaker", sorted(own["speaker"].unique())),
     ):
+        handles = []
         for number, group in enumerate(groups):
             rows = (own[column] == group).to_numpy()
-            axes.scatter(
+            handle = axes.scatter(
                 *points[rows].T,
                 s=9,
                 lw=0,
                 alpha=0.8,
                 color=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-                label=group,
             )
+            handles.append(handle)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         axes.legend(
+            handles,  # with labels given here, since those of artists must not begin with `_`
+            groups,
             frameon=False,
             fontsize=SMALL,
             ncols=4,

@@ -11,8 +11,9 @@ from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from timnet.evaluation.protocols import MEANING
+from timnet.records import originals, tested_on
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
-from timnet.reporting.scored import ScoredRun
+from timnet.reporting.scored import ScoredRun, compared_methods
 from timnet.reporting.tables import GAIN
 
 CAPTIONS = {
@@ -22,6 +23,7 @@ CAPTIONS = {
     "fused": "What the network hears, by emotion and by speaker: where speakers form islands in a "
     "run over random folds, it knows voices. With speakers left out each has a network of their "
     "own, and islands say nothing.",
+    "corpora": "UAR on each corpus that was tested.",
     "scales": "How much each time scale counts.",
     "speakers": "UAR of each speaker.",
 }
@@ -50,7 +52,8 @@ def page(
     template = environment.from_string(
         files("timnet.reporting").joinpath("report.html").read_text(encoding="utf-8")
     )
-    whole = [run for run in runs if run.variant == "tim-net"] or runs  # ablations have a table
+    # ablations, baselines and the recipes that were tried have tables
+    whole = [run for run in compared_methods(runs) if run.is_network] or runs
     return template.render(
         cards=[card for run in whole for card in _cards(run)],
         tables=[_shown(table) for table in tables],
@@ -60,16 +63,16 @@ def page(
                 "name": run.name,
                 "record": run.record,
                 "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.svg"))],
-                "provenance": _lines(run),
+                "provenance": _lines(run, validations),
             }
             for run in runs
         ],
         corpora=[
-            {"recipe": descriptions[name], "summary": summary}
+            {"recipe": descriptions[name], "summary": summary, "originals": originals(summary)}
             for name, summary in validations.items()
         ],
         commits=sorted({run.record["commit"] for run in runs}),
-        told={run.name: "\n".join(_lines(run)) for run in runs},
+        told={run.name: "\n".join(_lines(run, validations)) for run in runs},
     )
 
 
@@ -132,12 +135,14 @@ def _source(path: Path) -> str:
     return f"data:image/svg+xml;base64,{content}"
 
 
-def _lines(run: ScoredRun) -> list[str]:
+def _lines(run: ScoredRun, validations: dict[str, dict]) -> list[str]:
     """Where the figures of a run come from, a line a fact."""
     record, features = run.record, run.record["features"]
+    corpora = dict.fromkeys((record["trained_on"], *tested_on(record)))
     return [
         f"commit {record['commit']}",
         f"recordings of {record['trained_on']}: SHA-256 {features['source']}",
+        *(f"{name}: {originals(validations[name])}" for name in corpora if name in validations),
         f"features: revision {features['revision']}; {_pairs(features['settings'])}",
         f"folds: {_pairs(record['folds'])}",
         f"model seeds: {', '.join(map(str, record['seeds']))}",

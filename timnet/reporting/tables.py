@@ -72,7 +72,7 @@ def all_tables(
     descriptions: dict[str, dict],
     paired: Paired,
 ) -> list[Table]:
-    """Every table, in the order of the report.
+    """Every table that has rows, in the order of the report; the overview in any case.
 
     Args:
         runs: those of this commit.
@@ -80,7 +80,7 @@ def all_tables(
         descriptions: corpus -> what its recipe says of it.
         paired: the change from one run to another on the same utterances.
     """
-    return [
+    first, *others = (
         overview(runs),
         strictness(runs),
         single_corpus(runs, BEST_EPOCH),
@@ -94,7 +94,8 @@ def all_tables(
         calibration(runs),
         corpus_tables.corpora(validations, descriptions),
         corpus_tables.class_counts(validations),
-    ]
+    )
+    return [first, *(table for table in others if table.rows)]
 
 
 def overview(runs: list[ScoredRun]) -> Table:

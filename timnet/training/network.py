@@ -34,6 +34,14 @@ from torch import Tensor, nn
 
 BATCH_NORM_EPSILON = 1e-3  # Keras' default; PyTorch's is 1e-5
 BATCH_NORM_MOMENTUM = 0.01  # Keras' 0.99, counted the other way round
+# axes of a network's arrays that are channels, padded to the width; of all others the last one
+CHANNEL_AXES: dict[str, tuple[int, ...]] = {
+    "input_kernel": (-2, -1),
+    "kernel": (-2, -1),
+    "scale_weight": (),
+    "dense_kernel": (-2,),
+    "dense_bias": (),
+}
 WIDTH_MULTIPLE = 8  # 40 columns multiply half again as fast as 39 on the CPU measured
 
 
@@ -131,6 +139,49 @@ def kernels(compiled: bool) -> Kernels:
     return Kernels(*(torch.compile(function, dynamic=False) for function in plain))
 
 
+class _FusedConvNormRelu(torch.autograd.Function):
+    """`_ConvNormRelu` by the kernels of `gpu_kernels`."""
+
+    @staticmethod
+    def forward(ctx, x, kernel, gamma, beta, mask, dilation):
+        from timnet.training import gpu_kernels as gpu
+
+        given = kernel, dilation, gamma, beta, BATCH_NORM_EPSILON
+        y, found = gpu.convolution_statistics(x, *given)
+        ctx.save_for_backward(x, kernel, mask, y, *found)
+        ctx.dilation = dilation
+        ctx.mark_non_differentiable(found.mean, found.variance)
+        return gpu.normalise(y, found.scale, found.shift, mask), found.mean, found.variance
+
+    @staticmethod
+    def backward(ctx, d_out, *_):
+        from timnet.training import gpu_kernels as gpu
+
+        x, kernel, mask, y, *found = ctx.saved_tensors
+        statistics = gpu.Statistics(*found)
+        d_y, d_gamma, d_beta = gpu.normalise_backward(d_out.contiguous(), y, statistics, mask)
+        d_kernel = gpu.kernel_gradient(x, d_y, ctx.dilation).to(kernel.dtype)
+        d_x = gpu.convolution(d_y, kernel, ctx.dilation, backward=True)
+        return d_x, d_kernel, d_gamma, d_beta, None, None
+
+
+class _FusedGate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, h):
+        from timnet.training import gpu_kernels
+
+        ctx.save_for_backward(x, h)
+        return gpu_kernels.gate(x, h)
+
+    @staticmethod
+    def backward(ctx, d_out, d_mean):
+        from timnet.training import gpu_kernels
+
+        return gpu_kernels.gate_backward(
+            d_out.contiguous(), d_mean.contiguous(), *ctx.saved_tensors
+        )
+
+
 class _ConvNormRelu(torch.autograd.Function):
     """Causal convolution, batch norm on the batch's statistics, ReLU, spatial dropout.
 
@@ -220,10 +271,14 @@ class TIMNet(nn.Module):
         channels: coefficients a frame and filters a convolution (the paper: 39).
         variant: one of VARIANTS.
         compiled: train with compiled kernels; needs a C++ compiler (on a GPU, Triton).
+        standardised: the fused vector's channels are brought to mean 0 and deviation 1, as batch
+            norm would, before the classifier.
     """
 
     running_mean: Tensor
     running_variance: Tensor
+    fused_mean: Tensor
+    fused_variance: Tensor
 
     def __init__(
         self,
@@ -233,9 +288,10 @@ class TIMNet(nn.Module):
         channels: int = 39,
         variant: str = "tim-net",
         compiled: bool = False,
+        standardised: bool = False,
     ) -> None:
         super().__init__()
-        self.kernels = kernels(compiled)
+        self.compiled = compiled
         self.variant = VARIANTS[variant]
         self.networks, self.classes, self.tabs, self.channels = networks, classes, tabs, channels
         self.width = -(-channels // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
@@ -257,6 +313,10 @@ class TIMNet(nn.Module):
         self.dense_bias = zeros(k)
         self.register_buffer("running_mean", torch.zeros(s, n, 2, d, c))
         self.register_buffer("running_variance", torch.ones(s, n, 2, d, c))
+        self.standardised = standardised
+        if standardised:
+            self.register_buffer("fused_mean", torch.zeros(s, c))
+            self.register_buffer("fused_variance", torch.ones(s, c))
 
     @torch.no_grad()
     def initialise(self, network: int, generator: torch.Generator) -> None:
@@ -277,7 +337,11 @@ class TIMNet(nn.Module):
         self.gamma[network, ..., :c] = 1
 
     def forward(
-        self, x: Tensor, masks: Tensor | None = None, rows: slice = slice(None)
+        self,
+        x: Tensor,
+        masks: Tensor | None = None,
+        rows: slice = slice(None),
+        momentum: float = BATCH_NORM_MOMENTUM,
     ) -> tuple[Tensor, Tensor]:
         """Logits and fused vectors of a batch a network.
 
@@ -287,19 +351,22 @@ class TIMNet(nn.Module):
                 norm then uses the batch's statistics and updates the running ones. None to
                 evaluate, without gradients.
             rows: the networks of the stack that take part.
+            momentum: share of the batch's statistics in the running ones.
 
         Returns:
             logits (S', B, K) and the fused vectors (S', B, C), both float32.
         """
-        with torch.set_grad_enabled(masks is not None):
+        with torch.set_grad_enabled(masks is not None and torch.is_grad_enabled()):
             h = self._input_convolution(x, rows)
             if masks is None:
                 scales = torch.stack([scale for _, scale in self._evaluate(h, rows)])
             else:
-                scales = self._train(h, masks, rows)
+                scales = self._train(h, masks, rows, momentum)
             # g_j = mean over time of (forward F_j + backward F_j); a mean over time makes it
             # needless to reverse the backward one back
             fused = self._fuse(scales.unflatten(1, (x.shape[0], -1)).sum(2), rows)
+            if self.standardised:
+                fused = self._standardise(fused, rows, None if masks is None else momentum)
             dense = self.dense_bias[rows][:, None], fused, self.dense_kernel[rows]
             return torch.baddbmm(*dense), fused
 
@@ -319,7 +386,19 @@ class TIMNet(nn.Module):
             return scales.mean(0)
         return (scales * self.scale_weight[rows].T[..., None, None]).sum(0)
 
-    def _train(self, x: Tensor, masks: Tensor, rows: slice) -> Tensor:
+    def _standardise(self, fused: Tensor, rows: slice, momentum: float | None) -> Tensor:
+        """Fused vectors (S', B, C) by the batch's statistics; None: by the running ones."""
+        if momentum is None:
+            mean, variance = self.fused_mean[rows], self.fused_variance[rows]
+        else:
+            mean = fused.mean(1)
+            variance = (fused - mean[:, None]).square().mean(1)
+            with torch.no_grad():
+                self.fused_mean[rows].lerp_(mean, momentum)
+                self.fused_variance[rows].lerp_(variance, momentum)
+        return (fused - mean[:, None]) * torch.rsqrt(variance + BATCH_NORM_EPSILON)[:, None]
+
+    def _train(self, x: Tensor, masks: Tensor, rows: slice, momentum: float) -> Tensor:
         """The blocks on batch statistics, with dropout: means over time, (L, G, B, C).
 
         A temporal-aware block makes F_j+1 = F_j * sigmoid(two causal dilated convolutions of F_j).
@@ -328,21 +407,29 @@ class TIMNet(nn.Module):
         """
         # a convolution each, D after S; taken apart at once, since that gives one gradient
         kernel, gamma, beta = (
-            [part.flatten(0, 1) for part in values[rows].flatten(1, 2).unbind(1)]
-            for values in (self.kernel, self.gamma, self.beta)
+            self._by_convolution(values, rows).to(kind).unbind()
+            for values, kind in (
+                (self.kernel, x.dtype),
+                (self.gamma, torch.float32),
+                (self.beta, torch.float32),
+            )
         )
-        drop = [mask.flatten(0, 1)[:, None] for mask in masks.flatten(1, 2).unbind(1)]
+        drop = masks.flatten(1, 2).transpose(0, 1).flatten(1, 2)[:, :, None].unbind()
+        fused = self.compiled and x.is_cuda
+        functions = kernels(self.compiled and not fused)
         scales, means, variances = [], [], []
         for block in range(self.tabs):
             h = x
             for n in (2 * block, 2 * block + 1):
-                h, mean, variance = _ConvNormRelu.apply(
-                    h, kernel[n].to(x.dtype), gamma[n], beta[n], drop[n], 2**block, self.kernels
-                )
+                given = h, kernel[n], gamma[n], beta[n], drop[n], 2**block
+                if fused:
+                    h, mean, variance = _FusedConvNormRelu.apply(*given)
+                else:
+                    h, mean, variance = _ConvNormRelu.apply(*given, functions)
                 means.append(mean)
                 variances.append(variance)
             if self.variant.block == "gate":
-                x, scale = _Gate.apply(x, h, self.kernels)
+                x, scale = _FusedGate.apply(x, h) if fused else _Gate.apply(x, h, functions)
             else:
                 x = x + h
                 scale = x.float().mean(1)
@@ -356,8 +443,15 @@ class TIMNet(nn.Module):
                 (self.running_variance[rows], torch.stack(variances)),
             ):
                 batch = batch.unflatten(1, (-1, self.variant.directions)).transpose(0, 1)
-                running.lerp_(batch.reshape_as(running), BATCH_NORM_MOMENTUM)
+                running.lerp_(batch.reshape_as(running), momentum)
         return torch.stack(scales)
+
+    @torch.no_grad()
+    def adapt(self, x: Tensor, rows: slice = slice(None)) -> None:
+        """Make the statistics of a batch the running ones: x (S', T, B, C), as of `forward`."""
+        s, _, b, c = x.shape
+        kept = torch.ones(s, self.tabs, 2, self.variant.directions, b, c, device=x.device)
+        self(x, kept, rows, 1.0)
 
     def _evaluate(self, x: Tensor, rows: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """The blocks on running statistics, folded into kernels and biases.
@@ -396,19 +490,18 @@ class TIMNet(nn.Module):
 
     def arrays(self, network: int) -> dict[str, Tensor]:
         """Weights and running statistics of one network, without the padding to `width`."""
-        return {name: self._crop(value[network]) for name, value in self.state_dict().items()}
+        return {name: self._crop(name, value[network]) for name, value in self.state_dict().items()}
 
     @torch.no_grad()
     def load_arrays(self, network: int, arrays: dict[str, Tensor]) -> None:
         """The inverse of `arrays`."""
         for name, value in self.state_dict(keep_vars=False).items():
-            self._crop(value[network]).copy_(arrays[name])
+            self._crop(name, value[network]).copy_(arrays[name])
 
-    def _crop(self, value: Tensor) -> Tensor:
+    def _crop(self, name: str, value: Tensor) -> Tensor:
         """A view of one network's array without the channels that only pad."""
-        for axis, size in enumerate(value.shape):
-            if size == self.width and axis >= value.ndim - 2:
-                value = value.narrow(axis, 0, self.channels)
+        for axis in CHANNEL_AXES.get(name, (-1,)):
+            value = value.narrow(axis, 0, self.channels)
         return value
 
 

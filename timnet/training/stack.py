@@ -22,15 +22,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from timnet.dataset import normalise
 from timnet.errors import ArtifactError, TrainingError
-from timnet.training.network import TIMNet, pad_channels
+from timnet.training import streams
+from timnet.training.augment import AUGMENTATIONS, augment
+from timnet.training.network import BATCH_NORM_MOMENTUM, TIMNet, pad_channels
+from timnet.training.splits import Split
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# what activations are kept in; tf32: fp32 whose products a GPU may round to 10 bits
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+SCHEDULES = ("constant", "cosine", "one-cycle")
+WARM_UP = 0.3  # share of a one-cycle training in which the rate rises
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Settings of the paper's training; the defaults are the paper's."""
+    """A recipe with a network; the defaults are the paper's, what it has not is off."""
 
     epochs: int = 500
     batch_size: int = 64
@@ -44,17 +51,29 @@ class TrainSettings:
     variant: str = "tim-net"
     precision: str = "fp32"
     compiled: bool = True  # kernels compiled at the start, which takes some seconds
+    normalise: str = "none"  # one of normalise.NORMALISATIONS
+    schedule: str = "constant"  # of the learning rate, over the whole training
+    weight_decay: float = 0.0  # of kernels, a step and learning rate (Loshchilov, Hutter, 2019)
+    batch_norm_momentum: float = BATCH_NORM_MOMENTUM  # share of a batch in running statistics
+    balance: bool = False  # weigh utterances so that every emotion counts alike
+    # a batch holds one speaker, so that batch norm takes away what is theirs; who is tested is
+    # heard by the statistics of their own recordings (Li et al., "Adaptive Batch Normalization",
+    # 2018), which needs no labels
+    by_speaker: bool = False
+    standardised: bool = False  # the fused vector too goes through batch norm's statistics
+    # augmentation, see `augment`: at most so far, drawn for each utterance of a batch
+    shift: int = 0  # frames, to either side, round the end
+    speed: float = 0.0  # share by which time is stretched, either way
+    vocal_tract: float = 0.0  # share by which the mel axis is stretched, either way
+    channel: float = 0.0  # deviation of an offset per coefficient, constant over the utterance
+    noise: float = 0.0  # deviation of what is added to each value
+    time_mask: int = 0  # frames that are set to zero (SpecAugment)
+    coefficient_mask: int = 0  # neighbouring coefficients that are set to zero
+    mixup: float = 0.0  # share of another utterance and of its label
 
-
-@dataclass(frozen=True)
-class Split:
-    """What one network trains and is tested on."""
-
-    fold_seed: int  # which folds these are
-    fold: int
-    seed: int  # the model's: of weights, order and dropout
-    train: np.ndarray  # indices of utterances
-    test: np.ndarray
+    @property
+    def augmented(self) -> bool:
+        return any(getattr(self, name) for name in AUGMENTATIONS)
 
 
 @dataclass
@@ -74,7 +93,7 @@ class State:
     moments: tuple[Tensor, Tensor]  # first and second, (S, weights)
     steps: Tensor  # (S,) updates so far
     last: Scores
-    best: Scores  # of the epoch that was best ON THE TEST FOLD
+    best: Scores  # of the epoch that was best on the validation part; without one ON THE TEST FOLD
     best_accuracy: Tensor  # (S,)
     history: list[np.ndarray] = field(default_factory=list)  # an epoch: (S, 4) as in HISTORY
 
@@ -89,14 +108,29 @@ class _Material:
     """What an epoch reads, and where it leaves its figures; all on the device."""
 
     frames: Tensor  # (T, utterances, C): a batch is then (T, B, C) by one gather
+    sounding: Tensor | None  # (T, utterances) bool, where each network has statistics of its own:
+    statistics: tuple[Tensor, Tensor] | None  # mean and deviation, (S, C)
     targets: Tensor  # (utterances,)
-    tested: Tensor  # (S, U) utterances, padded with the first
-    counted: Tensor  # (S, U) bool: not padding
+    weights: Tensor | None  # (S, K) of an utterance of each class
+    tested: Tensor  # (S, U) utterances: test part, validation part, padded with the first
+    counted: Tensor  # (S, U) bool: the test part
+    chosen_by: Tensor  # (S, U) bool: the validation part, the test part where there is none
+    by_speaker: list[_Heard]  # how networks are tested by a speaker's own statistics, if so
+    total_steps: Tensor  # (S,) of the whole training
     seeds: Tensor  # (S,) of dropout
     order: Tensor  # (S, longest training part), filled before an epoch
     losses: Tensor  # (S, steps) sum over the batch
     hits: Tensor  # (S,) over the epoch
     figures: Tensor  # (S, 2) test loss and accuracy
+
+
+@dataclass
+class _Heard:
+    """A speaker each of some networks, all of whose recordings give batch norm's statistics."""
+
+    rows: slice  # the networks
+    all: Tensor  # (S', N) every utterance of the speaker
+    tested: Tensor  # (S', M) places in `tested` of those that the network tests
 
 
 def train_stack(
@@ -108,18 +142,20 @@ def train_stack(
     device: str = "cpu",
     checkpoint: Callable[[State], None] | None = None,
     resume: Callable[[State], None] | None = None,
+    speakers: np.ndarray | None = None,
 ) -> State:
     """Train one network a split, all together, to the last epoch.
 
     Args:
-        features: (utterances, T, C) float32.
+        features: (utterances, T, C) float32; by speaker or utterance already normalised.
         labels: (utterances,) label indices below `classes`.
         checkpoint: called with the state after every epoch; may raise to stop.
         resume: called once with the fresh state, may fill it from a checkpoint.
+        speakers: (utterances,) numbers of who speaks, for settings.by_speaker.
 
     Returns:
         The final state: weights, history, predictions of the last epoch and of the one that was
-        best on the test fold.
+        best on the validation part, or, where a split has none, on the test fold.
 
     Raises:
         TrainingError: a loss that is not finite, with fold, seed, epoch and step.
@@ -129,19 +165,23 @@ def train_stack(
     state = fresh_state(splits, classes, features.shape[2], settings, device)
     if resume:
         resume(state)
-    material = _material(features, labels, splits, settings, state)
-    sizes = np.array([len(split.train) for split in splits])
+    who = speakers if settings.by_speaker else None
+    material = _material(features, labels, splits, settings, state, who)
+    sizes = np.array(_sizes(splits, settings.batch_size, who))
     batches = list(_batches(sizes.tolist(), settings.batch_size))
 
     def epoch() -> None:
         _train_epoch(state, material, batches, settings)
-        _test_epoch(state, material, settings.batch_size)
+        _test_epoch(state, material, settings)
 
-    run = _captured(epoch) if device == "cuda" else epoch
+    run = epoch
+    if device == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
+        run = _captured(epoch)
     while state.epoch < settings.epochs:
         number = state.epoch + 1
         for row, split in enumerate(splits):
-            order = np.random.default_rng((split.seed, split.fold, number)).permutation(split.train)
+            order = _order(split, number, settings.batch_size, who)
             material.order[row, : len(order)].copy_(torch.from_numpy(order))
         run()
         losses = material.losses.cpu()
@@ -155,17 +195,75 @@ def train_stack(
     return state
 
 
+def _sizes(splits: list[Split], batch: int, speakers: np.ndarray | None) -> list[int]:
+    """Utterances of an epoch of each network."""
+    return [len(_order(split, 0, batch, speakers)) for split in splits]
+
+
+def _order(split: Split, epoch: int, batch: int, speakers: np.ndarray | None) -> np.ndarray:
+    """The utterances of an epoch in their order.
+
+    With speakers in whole batches of one speaker each, whose last is filled with the speaker's
+    first ones again.
+    """
+    rng = np.random.default_rng((split.seed, split.fold, epoch))
+    order = rng.permutation(split.train)
+    if speakers is None:
+        return order
+    batches: list[np.ndarray] = []
+    for speaker in np.unique(speakers[order]):
+        own = order[speakers[order] == speaker]
+        number = -(-len(own) // batch)
+        batches += np.array_split(np.resize(own, number * batch), number)
+    return np.concatenate([batches[place] for place in rng.permutation(len(batches))])
+
+
+def _heard(
+    splits: list[Split], tested: np.ndarray, speakers: np.ndarray, device: torch.device
+) -> list[_Heard]:
+    """Whom the networks test, neighbours together that have as many utterances of theirs."""
+    own = [list(dict.fromkeys(speakers[split.tested].tolist())) for split in splits]
+    result = []
+    for place in range(max(map(len, own))):
+        jobs = []
+        for row, split in enumerate(splits):
+            if place < len(own[row]):
+                speaker = own[row][place]
+                every = np.flatnonzero(speakers == speaker)
+                at = np.flatnonzero(speakers[tested[row, : len(split.tested)]] == speaker)
+                jobs.append((row, every, at))
+        groups = itertools.groupby(
+            enumerate(jobs), lambda job: (job[1][0] - job[0], len(job[1][1]), len(job[1][2]))
+        )
+        for _, group in groups:
+            rows, everyone, places = zip(*(job for _, job in group), strict=True)
+            result.append(
+                _Heard(
+                    slice(rows[0], rows[-1] + 1),
+                    torch.from_numpy(np.stack(everyone)).to(device),
+                    torch.from_numpy(np.stack(places)).to(device),
+                )
+            )
+    return result
+
+
 def fresh_state(
     splits: list[Split], classes: int, channels: int, settings: TrainSettings, device: str
 ) -> State:
     """The state before the first epoch, with drawn weights."""
     network = TIMNet(
-        len(splits), classes, settings.tabs, channels, settings.variant, settings.compiled
+        len(splits),
+        classes,
+        settings.tabs,
+        channels,
+        settings.variant,
+        settings.compiled,
+        settings.standardised,
     )
     for row, split in enumerate(splits):
         network.initialise(row, torch.Generator().manual_seed(_stream(split, "weights")))
     network.to(device)
-    s, tested = len(splits), max(len(split.test) for split in splits)
+    s, tested = len(splits), max(len(split.tested) for split in splits)
     weights = sum(value[0].numel() for value in _trained(network))
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -198,21 +296,50 @@ def _material(
     splits: list[Split],
     settings: TrainSettings,
     state: State,
+    speakers: np.ndarray | None,
 ) -> _Material:
-    device, s = state.steps.device, len(splits)
+    classes = state.network.classes
+    device, s, width = state.steps.device, len(splits), state.network.width
     frames = torch.from_numpy(features).transpose(0, 1)
-    frames = frames.to(device, PRECISIONS[settings.precision])
+    sounding, statistics = None, None
+    if settings.normalise == "corpus":  # of its own training part, so each network has others
+        heard = normalise.sounding_frames(features)
+        each = [normalise.statistics(features[s.train], heard[s.train]) for s in splits]
+        means, deviations = (torch.from_numpy(np.stack(part)) for part in zip(*each, strict=True))
+        sounding = torch.from_numpy(heard.T.copy()).to(device)
+        statistics = (
+            pad_channels(means, width).to(device),
+            (pad_channels(deviations - 1, width) + 1).to(device),
+        )
+    else:
+        frames = frames.to(device, PRECISIONS[settings.precision])
     tested = np.zeros(state.last.logits.shape[:2], np.int64)
-    counted = np.zeros(tested.shape, bool)
+    counted, chosen_by = np.zeros(tested.shape, bool), np.zeros(tested.shape, bool)
     for row, split in enumerate(splits):
-        tested[row, : len(split.test)] = split.test
+        tested[row, : len(split.tested)] = split.tested
         counted[row, : len(split.test)] = True
-    longest = max(len(split.train) for split in splits)
+        first = len(split.test) if len(split.validation) else 0
+        chosen_by[row, first : len(split.tested)] = True
+    weights = None
+    if settings.balance:
+        counts = np.stack([np.bincount(labels[s.train], minlength=classes) for s in splits])
+        shares = counts.sum(1, keepdims=True) / np.maximum((counts > 0).sum(1, keepdims=True), 1)
+        weights = torch.from_numpy((shares / np.maximum(counts, 1)).astype(np.float32)).to(device)
+    sizes = _sizes(splits, settings.batch_size, speakers)
+    longest = max(sizes)
+    steps = [settings.epochs * -(-size // settings.batch_size) for size in sizes]
+    heard_by = [] if speakers is None else _heard(splits, tested, speakers, device)
     return _Material(
-        pad_channels(frames, state.network.width).contiguous(),
+        pad_channels(frames, width).contiguous().to(device),
+        sounding,
+        statistics,
         torch.from_numpy(labels).to(device, torch.int64),
+        weights,
         torch.from_numpy(tested).to(device),
         torch.from_numpy(counted).to(device),
+        torch.from_numpy(chosen_by).to(device),
+        heard_by,
+        torch.tensor(steps, device=device),
         torch.tensor([_stream(split, "dropout") for split in splits], device=device),
         torch.zeros(s, longest, dtype=torch.int64, device=device),
         torch.zeros(s, -(-longest // settings.batch_size), device=device),
@@ -254,12 +381,21 @@ def _train_epoch(
     for step, rows, columns in batches:
         index = material.order[rows, columns]
         shape = (network.tabs, 2, network.variant.directions, index.shape[1], network.width)
-        masks = _dropout(material.seeds[rows], state.steps[rows], shape, settings.dropout)
-        logits, _ = network(_gather(material.frames, index), masks, rows)
-        losses, hits = _loss(logits, material.targets[index], settings.label_smoothing)
+        draws = material.seeds[rows], state.steps[rows]
+        masks = streams.dropout(*draws, shape, settings.dropout)
+        frames, share = _gather(material, index, rows, settings), None
+        if settings.augmented:
+            frames, share = augment(frames, *draws, settings, network.channels)
+        logits, _ = network(frames, masks, rows, settings.batch_norm_momentum)
+        targets = material.targets[index]
+        losses, hits = _loss(logits, targets, settings.label_smoothing)
+        if material.weights is not None:
+            losses = losses * material.weights[rows].gather(1, targets)
+        if share is not None:
+            losses = _mixed(losses, logits, material, targets, rows, share, settings)
         network.zero_grad(set_to_none=True)
         losses.mean(1).sum().backward()
-        _adam(state, rows, settings)
+        _adam(state, material, rows, settings)
         material.losses[rows, step] = losses.detach().sum(1)
         material.hits[rows] += hits.sum(1)
 
@@ -280,30 +416,15 @@ def _batches(sizes: list[int], batch: int) -> Iterator[tuple[int, slice, slice]]
                 yield step, rows, slice(start, end)
 
 
-def _gather(frames: Tensor, index: Tensor) -> Tensor:
-    """frames (T, utterances, C), index (S', B) -> (S', T, B, C)"""
-    return torch.stack([frames.index_select(1, row) for row in index])
-
-
-def _dropout(seeds: Tensor, steps: Tensor, shape: tuple[int, ...], rate: float) -> Tensor:
-    """Spatial dropout: whole channels of an utterance; (S', *shape), 0 or 1 / (1 - rate).
-
-    A function of seed (S',), step (S',) and place alone, and so the same in any stack, on any
-    device and inside a CUDA graph. The stream is SplitMix64 (Steele, Lea, Flood, "Fast Splittable
-    Pseudorandom Number Generators", OOPSLA 2014), in 64-bit integers that wrap around.
-    """
-    place = torch.arange(math.prod(shape), device=seeds.device)
-    x = seeds[:, None] + ((steps[:, None] << 32) + place) * -0x61C8864680B583EB
-    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-        x = (x ^ _shift_right(x, shift)) * factor
-    x ^= _shift_right(x, 31)
-    kept = _shift_right(x, 40) >= round(rate * 2**24)
-    return (kept / (1 - rate)).view(-1, *shape)
-
-
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Of unsigned integers, which torch has not."""
-    return (x >> bits) & (2 ** (64 - bits) - 1)
+def _gather(material: _Material, index: Tensor, rows: slice, settings: TrainSettings) -> Tensor:
+    """Frames of a batch: index (S', B) -> (S', T, B, C)"""
+    frames = torch.stack([material.frames.index_select(1, row) for row in index])
+    if material.statistics is None or material.sounding is None:
+        return frames
+    mean, deviation = (values[rows, None, None] for values in material.statistics)
+    sounding = torch.stack([material.sounding.index_select(1, row) for row in index])
+    normal = torch.where(sounding[..., None], (frames - mean) / deviation, 0.0)
+    return normal.to(PRECISIONS[settings.precision])
 
 
 def _loss(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
@@ -314,48 +435,110 @@ def _loss(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Te
     return losses.view(targets.shape), logits.argmax(2) == targets
 
 
+def _mixed(
+    losses: Tensor,
+    logits: Tensor,
+    material: _Material,
+    targets: Tensor,
+    rows: slice,
+    share: Tensor,
+    settings: TrainSettings,
+) -> Tensor:
+    """Under mixup: `losses` against an utterance's label, and those against its partner's."""
+    partners = targets.flip(1)
+    others, _ = _loss(logits, partners, settings.label_smoothing)
+    if material.weights is not None:
+        others = others * material.weights[rows].gather(1, partners)
+    return losses * (1 - share) + others * share
+
+
+def _schedule(progress: Tensor, schedule: str) -> Tensor:
+    """Factor of the learning rate at a share of all steps, (S',) from 0 to 1."""
+    if schedule == "constant":
+        return torch.ones_like(progress)
+    if schedule == "cosine":
+        return (1 + torch.cos(math.pi * progress)) / 2
+    rising = 0.04 + 0.96 * progress / WARM_UP
+    falling = (1 + torch.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
+    return torch.where(progress < WARM_UP, rising, falling)
+
+
 def _trained(network: TIMNet) -> list[Tensor]:
     """The weights that gradients reach: a convolution's bias before batch norm is left out."""
     return [value for name, value in network.named_parameters() if name != "bias"]
 
 
 @torch.no_grad()
-def _adam(state: State, rows: slice, settings: TrainSettings) -> None:
+def _adam(state: State, material: _Material, rows: slice, settings: TrainSettings) -> None:
     """One step of Adam for the networks in `rows`, with Keras' place for epsilon."""
     state.steps[rows] += 1
     steps = state.steps[rows].double()
     rate = settings.learning_rate * (1 - settings.beta2**steps).sqrt() / (1 - settings.beta1**steps)
+    factor = _schedule((steps - 1) / material.total_steps[rows], settings.schedule)
+    rate = rate * factor
     weights = [(value, value.grad) for value in _trained(state.network)]
     gradient = torch.cat([grad[rows].flatten(1) for _, grad in weights if grad is not None], 1)
     first, second = (moment[rows] for moment in state.moments)
     first.lerp_(gradient, 1 - settings.beta1)
     second.mul_(settings.beta2).addcmul_(gradient, gradient, value=1 - settings.beta2)
     change = rate.float()[:, None] * first / (second.sqrt() + settings.epsilon)
+    if settings.weight_decay:
+        decay = (settings.learning_rate * settings.weight_decay * factor).float()
+        network = state.network
+        for kernel in (network.input_kernel, network.kernel, network.dense_kernel):
+            kernel[rows] *= 1 - decay.view(-1, *[1] * (kernel.ndim - 1))
     sizes = [value[0].numel() for value, _ in weights]
     for (value, _), part in zip(weights, change.split(sizes, 1), strict=True):
         value[rows] -= part.view_as(value[rows])
 
 
 @torch.no_grad()
-def _test_epoch(state: State, material: _Material, batch: int) -> None:
+def _test_epoch(state: State, material: _Material, settings: TrainSettings) -> None:
     """Each network on its own test utterances; what was better than before is kept."""
     last, best = state.last, state.best
-    for start in range(0, material.tested.shape[1], batch):
-        part = slice(start, start + batch)
-        frames = _gather(material.frames, material.tested[:, part])
-        last.logits[:, part], last.fused[:, part] = state.network(frames)
+    if material.by_speaker:
+        _test_by_speaker(state, material, settings)
+    else:
+        batch = settings.batch_size
+        for start in range(0, material.tested.shape[1], batch):
+            part = slice(start, start + batch)
+            frames = _gather(material, material.tested[:, part], slice(None), settings)
+            last.logits[:, part], last.fused[:, part] = state.network(frames)
     last.epoch += 1
     losses, hits = _loss(last.logits, material.targets[material.tested], 0.0)
     number = material.counted.sum(1)
     loss = torch.where(material.counted, losses, 0.0).sum(1) / number
-    # 32 bits, as the history keeps it, so that equals are equal
-    accuracy = ((hits & material.counted).sum(1) / number.double()).float()
-    material.figures.copy_(torch.stack((loss, accuracy), 1))
+    material.figures.copy_(torch.stack((loss, _accuracy(hits, material.counted)), 1))
+    accuracy = _accuracy(hits, material.chosen_by)
     better = accuracy > state.best_accuracy  # the first of equals is kept
     state.best_accuracy.copy_(torch.where(better, accuracy, state.best_accuracy))
     best.epoch.copy_(torch.where(better, last.epoch, best.epoch))
     best.logits.copy_(torch.where(better[:, None, None], last.logits, best.logits))
     best.fused.copy_(torch.where(better[:, None, None], last.fused, best.fused))
+
+
+def _test_by_speaker(state: State, material: _Material, settings: TrainSettings) -> None:
+    """Each speaker by the statistics of their own recordings; running ones stay what they were."""
+    network = state.network
+    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    for heard in material.by_speaker:
+        network.adapt(_gather(material, heard.all, heard.rows, settings), heard.rows)
+        index = material.tested[heard.rows].gather(1, heard.tested)
+        frames = _gather(material, index, heard.rows, settings)
+        both = network(frames, rows=heard.rows)
+        for scores, found in zip((state.last.logits, state.last.fused), both, strict=True):
+            place = heard.tested[..., None].expand(-1, -1, found.shape[2])
+            scores[heard.rows].scatter_(1, place, found)
+    for buffer, value in before:
+        buffer.copy_(value)
+
+
+def _accuracy(hits: Tensor, of: Tensor) -> Tensor:
+    """Share of the utterances `of` (S, U) each network that were recognised, (S,).
+
+    32 bits, as the history keeps it, so that equals are equal.
+    """
+    return ((hits & of).sum(1) / of.sum(1).double()).float()
 
 
 def _not_finite(splits: list[Split], losses: Tensor, epoch: int) -> TrainingError:

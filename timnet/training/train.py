@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,15 +23,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
-from timnet import schemas
 from timnet.dataset import features as feature_files
+from timnet.dataset import normalise
 from timnet.errors import ArtifactError, TrainingError, listing
 from timnet.processes import end_with, worker_environment
-from timnet.training import network, stack
+from timnet.training import augment, network, splits, stack, streams
+from timnet.training.outcome import TrainedRun, outcome
+from timnet.training.splits import Split, of_folds
 from timnet.training.stack import (
-    Split,
     State,
     TrainSettings,
     fresh_state,
@@ -41,6 +42,7 @@ from timnet.training.stack import (
     train_stack,
 )
 
+CODE = (augment, network, normalise, splits, stack, streams)  # whose change changes numbers
 CHECKPOINT_SECONDS = 30
 
 
@@ -56,12 +58,52 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class TrainedRun:
-    """What training leaves: tables of `schemas`, and weights by name, a row a network."""
+class Work:
+    """What is to be trained: every fold of a run under every seed."""
 
-    history: pa.Table
-    predictions: pa.Table
-    weights: dict[str, np.ndarray]
+    features: list[Path]  # files of `dataset.features`, with all utterances of the folds
+    folds: pa.Table  # of `schemas.FOLDS`
+    labels: tuple[str, ...]  # the emotions in the order of their indices
+    settings: TrainSettings
+    seeds: list[int]  # the model's, one network each a fold: initial weights, data order, dropout
+    # whether the epoch that was best ON THE TEST FOLD is kept where no validation part chooses it
+    keep_best: bool = False
+
+    def load(self, only: int | None = None) -> Material:
+        """Read and normalise the features, and make the splits; `only`: of this fold.
+
+        Raises:
+            ArtifactError: features and folds do not fit each other.
+        """
+        table = _utterances(self.features, self.folds)
+        splits = of_folds(self.folds, table["utterance"].to_pylist(), self.seeds)
+        mfcc = feature_files.array(table)
+        if self.settings.normalise == "speaker":
+            mfcc = normalise.by_group(mfcc, table["speaker"].to_pylist())
+        elif self.settings.normalise == "utterance":
+            mfcc = normalise.by_group(mfcc, range(len(mfcc)))
+        order = {label: index for index, label in enumerate(self.labels)}
+        targets = np.array([order[emotion] for emotion in table["emotion"].to_pylist()])
+        chosen = [split for split in splits if only in (None, split.fold)]
+        _, speakers = np.unique(table["speaker"].to_pylist(), return_inverse=True)
+        return Material(table, mfcc, targets, speakers, chosen)
+
+    def best(self, splits: list[Split]) -> str | None:
+        """The kind of epoch that is kept beside the last one."""
+        if any(len(split.validation) for split in splits):
+            return "best_on_validation"
+        return "best_on_test" if self.keep_best else None
+
+
+@dataclass(frozen=True)
+class Material:
+    """The utterances of a run, and what each network does with them."""
+
+    table: pa.Table  # utterance, speaker, emotion
+    mfcc: np.ndarray  # (utterances, frames, coefficients)
+    targets: np.ndarray  # (utterances,) label indices
+    speakers: np.ndarray  # (utterances,) numbers of who speaks
+    splits: list[Split]
 
 
 @dataclass(frozen=True)
@@ -70,23 +112,15 @@ class _Part:
 
     number: int
     parts: int
-    features: list[Path]
-    utterances: list[str]
-    labels: tuple[str, ...]
+    work: Work
     splits: list[Split]
-    settings: TrainSettings
     device: str
     checkpoint: Path
     fingerprint: str
 
 
 def train(
-    features: list[Path],
-    folds: pa.Table,
-    labels: tuple[str, ...],
-    settings: TrainSettings,
-    seeds: list[int],
-    keep_best: bool,
+    work: Work,
     checkpoints: Path,
     device: str = "cpu",
     workers: int = 1,
@@ -97,15 +131,9 @@ def train(
     """Train and test every fold of a run under every seed.
 
     Args:
-        features: files of `dataset.features`, (utterances, frames, 39), with all utterances of
-            the folds.
-        folds: table of `schemas.FOLDS`.
-        labels: the emotions in the order of their indices.
-        seeds: the model's, one network each a fold: initial weights, data order, dropout.
-        keep_best: also give the predictions of the epoch that was best ON THE TEST FOLD.
         checkpoints: folder for this run's checkpoints; removing it is the caller's business.
         device: "cpu" (a network a process: measured fastest, for it stays in the cache) or
-            "cuda" (all networks in one stack, or in as few as its memory needs).
+            "cuda" (all networks in one stack in this process, or in as few as its memory needs).
         workers: processes on the CPU, one thread each.
         report: called after every epoch of every part.
         notify: called with a sentence that the user should read.
@@ -116,68 +144,41 @@ def train(
         TrainingError: stopped by a signal (run again to continue), a worker died, or a loss is
             not finite.
     """
-    seeds_of_folds = folds["fold_seed"].to_numpy()
-    assignments = {
-        int(seed): folds["fold"].to_numpy()[seeds_of_folds == seed]
-        for seed in dict.fromkeys(seeds_of_folds)
-    }
-    utterances = folds["utterance"].to_pylist()[: len(folds) // len(assignments)]
-    table = _utterances(features, utterances)
-    splits = [
-        Split(fold_seed, fold, seed, np.flatnonzero(of != fold), np.flatnonzero(of == fold))
-        for fold_seed, of in assignments.items()
-        for seed in seeds
-        for fold in range(of.max() + 1)
-        if only in (None, fold)
-    ]
-    for split in splits:
-        if not len(split.train) or not len(split.test):
-            raise TrainingError(
-                f"fold {split.fold} has {len(split.train)} utterances to train on and "
-                f"{len(split.test)} to test: both parts need some. Choose other folds."
-            )
-    fingerprint = _fingerprint(features, utterances, settings, labels, splits, device)
-
-    def parts(number: int) -> list[_Part]:
-        groups = [
-            [splits[i] for i in group] for group in np.array_split(range(len(splits)), number)
-        ]
-        return [
-            _Part(
-                number,
-                len(groups),
-                features,
-                utterances,
-                labels,
-                group,
-                settings,
-                device,
-                checkpoints / fingerprint[:16] / _checkpoint_name(group),
-                fingerprint,
-            )
-            for number, group in enumerate(groups)
-        ]
-
+    material = work.load(only)
+    splits = material.splits
+    fingerprint = _fingerprint(work, splits, device)
     number = 1 if device == "cuda" else len(splits)
     while True:
+        parts = _parts(work, splits, number, device, checkpoints / fingerprint[:16], fingerprint)
         try:
-            trained = parts(number)
-            _train_parts(trained, min(workers, number), report)
+            if device == "cuda":
+                _train_here(parts, material, report)
+            else:
+                _train_in_processes(parts, min(workers, number), report)
             break
         except torch.OutOfMemoryError:
             if number == len(splits):
                 raise TrainingError(
                     "the GPU has too little free memory for a single network. Free some, lower "
-                    "train.batch_size, or train on the CPU: TIMNET_DEVICE=cpu."
+                    "the recipe's batch_size, or train on the CPU: TIMNET_DEVICE=cpu."
                 ) from None
-            number += 1
-            notify(f"out of GPU memory: training {len(splits)} networks in {number} parts")
-    states = [_finished(part, table) for part in trained]
-    return TrainedRun(
-        _history(splits, states),
-        _predictions(splits, states, table, labels, keep_best),
-        _weights(splits, states),
-    )
+        torch.cuda.empty_cache()  # after the failed stack is let go of
+        number = min(2 * number, len(splits))
+        notify(f"out of GPU memory: training {len(splits)} networks in {number} parts")
+    states = [_finished(part, material) for part in parts]
+    best, normalised = work.best(splits), work.settings.normalise
+    return outcome(splits, states, material.table, material.mfcc, work.labels, best, normalised)
+
+
+def _parts(
+    work: Work, splits: list[Split], number: int, device: str, folder: Path, fingerprint: str
+) -> list[_Part]:
+    """The networks of a run as `number` parts, as equal as can be."""
+    groups = [[splits[i] for i in group] for group in np.array_split(range(len(splits)), number)]
+    return [
+        _Part(place, number, work, group, device, folder / _checkpoint_name(group), fingerprint)
+        for place, group in enumerate(groups)
+    ]
 
 
 def _checkpoint_name(splits: list[Split]) -> str:
@@ -185,58 +186,47 @@ def _checkpoint_name(splits: list[Split]) -> str:
     return f"{first.fold_seed}-{first.seed}-{first.fold}-{len(splits)}.pt"
 
 
-def _utterances(features: list[Path], wanted: list[str]) -> pa.Table:
-    """The wanted rows of several files of features, in that order."""
+def _utterances(features: list[Path], folds: pa.Table) -> pa.Table:
+    """The rows of several files of features that the folds name, in the files' order."""
     table = pa.concat_tables([feature_files.read(path)[0] for path in features])
-    row_of = {utterance: row for row, utterance in enumerate(table["utterance"].to_pylist())}
-    missing = [utterance for utterance in wanted if utterance not in row_of]
-    if missing:
+    wanted = pc.unique(folds["utterance"])
+    missing = wanted.filter(pc.invert(pc.is_in(wanted, table["utterance"])))
+    if len(missing):
         raise ArtifactError(
-            f"{', '.join(map(str, features))}: no features of {listing(missing)}, which the folds "
-            "name. Run `dvc repro`."
+            f"{', '.join(map(str, features))}: no features of {listing(missing.to_pylist())}, "
+            "which the folds name. Run `dvc repro`."
         )
-    return table.take([row_of[utterance] for utterance in wanted])
+    return table.filter(pc.is_in(table["utterance"], wanted))
 
 
-def _fingerprint(
-    features: list[Path],
-    utterances: list[str],
-    settings: TrainSettings,
-    labels: tuple[str, ...],
-    splits: list[Split],
-    device: str,
-) -> str:
+def _fingerprint(work: Work, splits: list[Split], device: str) -> str:
     """Hash of all that a checkpoint's numbers depend on: data, settings, code, torch."""
     networks = [
-        (split.fold_seed, split.fold, split.seed, split.train.tolist(), split.test.tolist())
-        for split in splits
+        (s.fold_seed, s.fold, s.seed, s.train.tolist(), s.test.tolist(), s.validation.tolist())
+        for s in splits
     ]
-    told = [asdict(settings), utterances, labels, networks, device, torch.__version__]
+    told = [asdict(work.settings), work.labels, networks, device, torch.__version__]
     identity = hashlib.sha256(json.dumps(told).encode())
-    for path in (*features, Path(network.__file__), Path(stack.__file__)):
+    code = [Path(module.__file__ or "") for module in CODE]
+    for path in (*work.features, *code):
         identity.update(hashlib.sha256(path.read_bytes()).digest())
     return identity.hexdigest()
 
 
-def write(run: TrainedRun, folder: Path, record: str) -> None:
-    """Write a trained run: history, predictions, weights, and `record` as run.json.
-
-    Equal runs give equal bytes. The folder appears whole or not at all.
-    """
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    partial.mkdir(parents=True)
-    try:
-        schemas.write(run.history, partial / "history.parquet", schemas.HISTORY)
-        schemas.write(run.predictions, partial / "predictions.parquet", run.predictions.schema)
-        np.savez(partial / "weights.npz", allow_pickle=False, **run.weights)
-        (partial / "run.json").write_text(record, encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def _train_here(
+    parts: list[_Part], material: Material, report: Callable[[Progress], None] | None
+) -> None:
+    """Train the parts one after the other in this process, as a GPU wants it."""
+    stop = threading.Event()
+    with worker_environment(), _on_signal(stop.set) as received:
+        torch.use_deterministic_algorithms(True)
+        for part in parts:
+            if not stop.is_set():
+                _train_part(part, material, stop.is_set, report or (lambda _: None))
+    _refuse_stopped(received)
 
 
-def _train_parts(
+def _train_in_processes(
     parts: list[_Part], workers: int, report: Callable[[Progress], None] | None
 ) -> None:
     """Train all parts in processes; on a signal let them write their checkpoints first."""
@@ -247,18 +237,18 @@ def _train_parts(
         _on_signal(stop.set) as received,
         ProcessPoolExecutor(workers, context, _start, (stop, messages, os.getpid())) as pool,
     ):
-        futures: list[Future] = [pool.submit(_train_part, part) for part in parts]
+        futures: list[Future] = [pool.submit(_train_in_worker, part) for part in parts]
         try:
-            while wait(futures, 0.2, FIRST_EXCEPTION).not_done:
-                for future in futures:
-                    if future.done():
-                        future.result()  # a failure ends the others at their next epoch
-                while not messages.empty():
+            going = True
+            while going:
+                going = bool(wait(futures, 0.2, FIRST_EXCEPTION).not_done)
+                while not messages.empty():  # also what came at the very end
                     message = messages.get()
                     if report:
                         report(message)
-            for future in futures:
-                future.result()
+                for future in futures:
+                    if future.done():
+                        future.result()  # a failure ends the others at their next epoch
         except BrokenProcessPool:
             raise TrainingError(
                 "a training process died, for want of memory perhaps. What it had trained is "
@@ -267,6 +257,10 @@ def _train_parts(
         except BaseException:
             stop.set()
             raise
+    _refuse_stopped(received)
+
+
+def _refuse_stopped(received: list[int]) -> None:
     if received:
         raise TrainingError(
             f"stopped by {signal.Signals(received[0]).name}; checkpoints are written. "
@@ -291,15 +285,16 @@ def _on_signal(act: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-# of a worker: what its parent gave it, and whether no part is being trained
+# of a worker: what its parent gave it, whether no part is being trained, why it cannot train
 _stop: Any
 _messages: Any
 _idle = threading.Event()
+_fault = ""
 
 
 def _start(stop: Any, messages: Any, parent: int) -> None:
     """Set up a worker; a stop comes from the parent, or from its death, after the checkpoint."""
-    global _stop, _messages
+    global _stop, _messages, _fault
     _stop, _messages = stop, messages
     _idle.set()
 
@@ -307,14 +302,36 @@ def _start(stop: Any, messages: Any, parent: int) -> None:
         stop.set()
         _idle.wait()
 
-    end_with(parent, finish)
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    try:
+        end_with(parent, finish)
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+    except Exception as error:  # raised here, it would look like a process that died
+        _fault = f"{type(error).__name__}: {error}"
 
 
-def _train_part(part: _Part) -> None:
+def _train_in_worker(part: _Part) -> None:
+    """Train one part in this worker, unless it is to stop."""
+    if _fault:
+        raise TrainingError(f"a training process cannot start: {_fault}")
+    material = part.work.load()
+    if _stop.is_set():
+        return
+    _idle.clear()
+    try:
+        _train_part(part, material, _stop.is_set, _messages.put)
+    finally:
+        _idle.set()
+
+
+def _train_part(
+    part: _Part,
+    material: Material,
+    stopping: Callable[[], bool],
+    report: Callable[[Progress], None],
+) -> None:
     """Train one part from its checkpoint, or from the start, to its last epoch or a stop."""
-    table = _utterances(part.features, part.utterances)
+    settings = part.work.settings
     saved = time.monotonic()
 
     def resume(state: State) -> None:
@@ -324,122 +341,40 @@ def _train_part(part: _Part) -> None:
 
     def tell(state: State) -> None:
         loss, _, _, accuracy = state.history[-1].mean(0)
-        _messages.put(Progress(part.number, part.parts, state.epoch, float(loss), float(accuracy)))
+        report(Progress(part.number, part.parts, state.epoch, float(loss), float(accuracy)))
 
     def checkpoint(state: State) -> None:
         nonlocal saved
-        stopping = _stop.is_set()
-        done = state.epoch == part.settings.epochs
-        if stopping or done or time.monotonic() - saved > CHECKPOINT_SECONDS:
+        done = state.epoch == settings.epochs
+        if stopping() or done or time.monotonic() - saved > CHECKPOINT_SECONDS:
             save_state(state, part.checkpoint, part.fingerprint)
             saved = time.monotonic()
         tell(state)
-        if stopping:
+        if stopping() and not done:
             raise _Stopped
 
-    if _stop.is_set():
-        return
-    _idle.clear()
-    try:
+    with suppress(_Stopped):
         train_stack(
-            feature_files.array(table),
-            _label_indices(table, part.labels),
+            material.mfcc,
+            material.targets,
             part.splits,
-            len(part.labels),
-            part.settings,
+            len(part.work.labels),
+            settings,
             part.device,
             checkpoint,
             resume,
+            material.speakers,
         )
-    except _Stopped:
-        return
-    finally:
-        _idle.set()
 
 
 class _Stopped(Exception):
     """Raised inside a worker after its checkpoint is written."""
 
 
-def _label_indices(table: pa.Table, labels: tuple[str, ...]) -> np.ndarray:
-    order = {label: index for index, label in enumerate(labels)}
-    return np.array([order[emotion] for emotion in table["emotion"].to_pylist()])
-
-
-def _finished(part: _Part, table: pa.Table) -> State:
+def _finished(part: _Part, material: Material) -> State:
     """The final state of a part, from its last checkpoint."""
-    frames = table["frames"][0].as_py()
-    channels = table["mfcc"].type.list_size // frames
-    state = fresh_state(part.splits, len(part.labels), channels, part.settings, "cpu")
+    settings, channels = part.work.settings, material.mfcc.shape[2]
+    state = fresh_state(part.splits, len(part.work.labels), channels, settings, "cpu")
     load_state(state, part.checkpoint, part.fingerprint)
-    assert state.epoch == part.settings.epochs
+    assert state.epoch == settings.epochs
     return state
-
-
-def _history(splits: list[Split], states: list[State]) -> pa.Table:
-    """Rows of `schemas.HISTORY`, by network and epoch."""
-    values = np.concatenate([np.stack(state.history, 1) for state in states])  # networks epochs 4
-    networks, epochs, _ = values.shape
-    networks_of = np.array([(split.fold_seed, split.fold, split.seed) for split in splits])
-    columns = [
-        *np.repeat(networks_of, epochs, 0).T.astype(np.int32),
-        np.tile(np.arange(1, epochs + 1, dtype=np.int32), networks),
-        *values.reshape(-1, 4).T.astype(np.float32),
-    ]
-    return pa.table([pa.array(column) for column in columns], schema=schemas.HISTORY)
-
-
-def _predictions(
-    splits: list[Split],
-    states: list[State],
-    table: pa.Table,
-    labels: tuple[str, ...],
-    keep_best: bool,
-) -> pa.Table:
-    """Rows of `schemas.predictions`, by seeds, kind of epoch and utterance."""
-    rows: list[tuple] = []
-    for kind in ("last", "best_on_test") if keep_best else ("last",):
-        scored = (
-            (int(scores.epoch[row]), scores.logits[row].numpy(), scores.fused[row].numpy())
-            for state in states
-            for scores in (state.last if kind == "last" else state.best,)
-            for row in range(state.network.networks)
-        )
-        for split, (epoch, *vectors) in zip(splits, scored, strict=True):
-            for row, utterance in enumerate(split.test):
-                key = (split.fold_seed, split.seed, kind, int(utterance))
-                rows.append((*key, split.fold, epoch, *(values[row] for values in vectors)))
-    rows.sort(key=lambda row: row[:4])
-    fold_seeds, seeds, kinds, tested, folds, epochs, logits, fused = zip(*rows, strict=True)
-    classes, channels = len(labels), states[0].network.channels
-
-    def lists(values: Sequence[np.ndarray], size: int) -> pa.Array:
-        flat = np.stack(values)[:, :size].ravel()  # without what only pads to the network's width
-        return pa.FixedSizeListArray.from_arrays(pa.array(flat), size)
-
-    columns = {
-        "utterance": table["utterance"].take(tested),
-        "speaker": table["speaker"].take(tested),
-        "fold_seed": pa.array(fold_seeds, pa.int32()),
-        "fold": pa.array(folds, pa.int32()),
-        "seed": pa.array(seeds, pa.int32()),
-        "epoch_kind": pa.array(kinds),
-        "epoch": pa.array(epochs, pa.int32()),
-        "emotion": table["emotion"].take(tested),
-        "logits": lists(logits, classes),
-        "fused": lists(fused, channels),
-    }
-    return pa.table(columns, schema=schemas.predictions(classes, channels))
-
-
-def _weights(splits: list[Split], states: list[State]) -> dict[str, np.ndarray]:
-    """Weights of the last epoch by name, a row a network, with its fold and seed."""
-    networks = [
-        state.network.arrays(row) for state in states for row in range(state.network.networks)
-    ]
-    weights = {
-        name: torch.stack([arrays[name] for arrays in networks]).numpy() for name in networks[0]
-    }
-    for name in ("fold_seed", "fold", "seed"):
-        weights[name] = np.array([getattr(split, name) for split in splits], np.int32)
-    return weights
