@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import small_pipeline
 from archives import laid_out, tree
 from conftest import run
 
 from flows.process_group import ProcessGroup
 from flows.repository import Repository
 from timnet.cli.demo import demo
-from timnet.errors import ParameterError
+from timnet.errors import ParameterError, TimnetError
+from timnet.project import demo as clone
 
 
 @pytest.fixture
@@ -57,3 +59,19 @@ def test_a_demo_s_model_is_an_artifact(reproduced: Path) -> None:
     with ProcessGroup() as processes:
         models = Repository(reproduced, processes, "origin").models("HEAD")
     assert models.keys() == {"demo"}
+
+
+def test_it_says_how_long_each_kind_of_stage_took(tmp_path: Path) -> None:
+    small_pipeline.make(tmp_path)
+    said: list[str] = []
+    seconds = clone.reproduce(tmp_path, said.append)
+    assert [name for name in seconds if name in ("copy", "score", "tables", "report")] == [
+        "copy",
+        "score",
+        "tables",
+        "report",
+    ]
+    assert "Running stage 'report':" in said
+    (tmp_path / "data/one/take.txt").write_text("broken")
+    with pytest.raises(TimnetError, match="dvc repro"):
+        clone.reproduce(tmp_path, said.append)

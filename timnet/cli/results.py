@@ -76,6 +76,7 @@ def tables() -> None:
 @app.command(rich_help_panel=STAGES)
 def figures(run: RunName) -> None:
     """Draw a run: confusion matrices, curves, fused vectors, time scales, speakers."""
+    one_thread_each()  # t-SNE and BLAS on small arrays: more threads only wait for each other
     workspace, params = open_workspace()
     params.run(run)
     _draw(workspace, run)

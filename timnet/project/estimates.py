@@ -158,7 +158,7 @@ def _folds(workspace: Workspace, run: Run, name: str) -> int | None:
 
     if run.folds.number and run.folds.protocol != "speaker-sentence":
         return run.folds.number
-    with suppress(ArtifactError):
+    with suppress(ArtifactError):  # not there yet, or damaged
         table = schemas.read(workspace.folds(name), schemas.FOLDS)
         return len(set(table["fold"].to_pylist()))
     if run.folds.protocol != "speaker":
