@@ -12,8 +12,8 @@ from timnet.errors import ParameterError
 from timnet.project import params
 
 CASES = {
-    "trained_on: dmo": "runs.demo-random: no corpus 'dmo' in corpora. Did you mean 'demo'?",
-    "trained_on: casia": "runs.demo-random: no corpus 'casia' in corpora. Add it there.",
+    "trained_on: dmo": "runs.demo-random: unknown corpus 'dmo' in corpora. Did you mean 'demo'?",
+    "trained_on: casia": "runs.demo-random: unknown corpus 'casia' in corpora. Add it there.",
     "seeds: []": "runs.demo-random.seeds: expected a list of 1 or more, got []",
     "seeds: 1": "runs.demo-random.seeds: expected a list, such as [1, 2], got 1",
     "seeds: [-1]": "runs.demo-random.seeds.0: expected at least 0, got -1",

@@ -49,7 +49,7 @@ def card(model: ModelName) -> None:
 
 @app.command(rich_help_panel=USE)
 def fit(name: ModelOfParams) -> None:
-    """Train one network on a whole corpus, with the settings that the folds vouch for."""
+    """Train one network on a whole corpus, with the settings that were tested in the folds."""
     workspace, params = open_workspace()
     chosen = params.model(name)
     _fit(workspace, chosen, f"{name}-whole")

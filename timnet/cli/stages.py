@@ -174,7 +174,7 @@ def _labels_and_features(
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     """What a run's networks tell apart, and how their features were made.
 
-    Labels are taken from the features and not from the recipe, which for one's own corpora lies
+    Labels are taken from the features and not from the recipe, which for custom corpora is
     among the recordings: machines that train need none of these.
     """
     from timnet.corpora.corpus import SHARED_EMOTIONS

@@ -1,4 +1,4 @@
-"""The manifest of a corpus: what is in its folder, one row an utterance."""
+"""The manifest of a corpus: what is in its folder, one row per utterance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from timnet import schemas
 from timnet.corpora.corpus import Corpus, Utterance, natural_key
 from timnet.errors import AudioError, CorpusError, listing
 
-LONGEST = 3600  # s of a recording that are believed; headers that lie announce years
+LONGEST = 3600  # s, the limit of a recording; wrong headers announce years
 
 # libsndfile reads a file that was cut off without complaint, but notes it: WAV and W64, AIFF, AU
 _CUT = re.compile(

@@ -42,7 +42,7 @@ DESCRIBED = ("title", "language", "licence", "citation", "source")  # of the cor
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a trained run left; of several seeds the first, for a model has one network a fold."""
+    """What a trained run left; of several seeds the first, for a model has one network per fold."""
 
     name: str
     record: dict[str, Any]  # run.json
@@ -285,7 +285,7 @@ def figures(run: TrainedRun) -> list[Figures]:
 
 
 def calibrated(run: TrainedRun) -> Calibration:
-    """The temperature of all that was held out, and what it mends."""
+    """The temperature of all that was held out, and the calibration error before and after."""
     kinds = np.array(run.predictions["epoch_kind"].to_pylist())
     rows = kinds == ("last" if "last" in kinds else "best_on_test")
     truth, logits = (values[rows] for values in score.truth_and_logits(run.predictions, run.labels))

@@ -26,7 +26,7 @@ def name(path: Path) -> str:
 
 
 class TableWriter:
-    """For a terminal: a line a recording, below it what there is to say of it."""
+    """For a terminal: a line per recording, below it what there is to say of it."""
 
     def __init__(self, labels: tuple[str, ...], paths: list[Path]) -> None:
         self.wide = min(max([len("recording"), *(len(name(path)) for path in paths)]), WIDEST)
@@ -60,7 +60,7 @@ class TableWriter:
 
 
 class CsvWriter:
-    """A row a recording, with the probability of each emotion; RFC 4180."""
+    """A row per recording, with the probability of each emotion; RFC 4180."""
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         self.labels = labels

@@ -19,7 +19,7 @@ TIMED = ("manifest", "validate", "features", "train", "model")  # the others tak
 # Where nothing was ever trained: work a second on two cores with compiled kernels, as
 # benchmarks/README.md has it for EMOVO (0.80 and 1.53 fold-epochs a second)
 ELSEWHERE = {"fp32": 0.80 * 588 * 188 * 16, "bf16": 1.53 * 588 * 188 * 16}
-HOP = 512  # samples a frame
+HOP = 512  # samples per frame
 
 
 @dataclass
