@@ -37,6 +37,7 @@ from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project.dvc import repository
 from timnet.project.status import noted, refuse_loss
+from timnet.project.tracked import refuse_left_out, restored
 
 EVERY = 5.0  # s between two reports of progress
 LOGIN = "the mirror's URL contains a login, which Prefect would store: set TIMNET_MIRROR instead."
@@ -86,8 +87,11 @@ def add_data(workspace: Path, brought: list[str]) -> State:
     try:
         with repository(workspace) as repo:
             refuse_loss(repo, brought)
-        with ProcessGroup() as processes:
-            ask(processes, workspace, "add", "data")
+        data = Workspace(workspace).data
+        with restored(workspace / "data.dvc"):
+            with ProcessGroup() as processes:
+                ask(processes, workspace, "add", "data")
+            refuse_left_out(workspace, {name: registry.corpus(name, data) for name in brought})
     except TimnetError as error:
         return Failed(message=str(error))
     return Completed(message=noted(workspace))

@@ -246,6 +246,62 @@ def test_what_lies_there_is_never_touched(tmp_path, data):
         acquire(corpus("savee"), data, source=archive)
 
 
+@pytest.mark.parametrize(
+    ("name", "upper"),
+    [
+        ("savee", True),
+        ("savee", False),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ARCHIVES),
+    ],
+)
+def test_upper_case_endings(tmp_path, data, name, upper):
+    members = {}
+    for number, (path, content) in enumerate(layout(name).items()):
+        stem, dot, ending = path.rpartition(".")
+        odd = ending in ("wav", "txt") and (upper or number % 3 == 0)
+        members[f"{stem}{dot}{ending.upper()}" if odd else path] = content
+    record = corpus(name)
+    got = acquire(record, data, source=laid_out(members, tmp_path / "source"))
+    assert got.utterances == record.utterances
+    plain = laid_out(layout(name), tmp_path / "plain" / "x")
+    ids = {utterance.id for utterance in record.read(data / name)}
+    assert ids == {utterance.id for utterance in record.read(plain)}
+    assert state(record, data).status == "complete"
+
+
+def encrypted(archive: Path) -> bytes:
+    """The archive with the mark of encryption on its members."""
+    body = bytearray(archive.read_bytes())
+    for mark, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        place = body.find(mark)
+        while place >= 0:
+            body[place + flags] |= 1
+            place = body.find(mark, place + 4)
+    return bytes(body)
+
+
+def test_a_download_that_another_program_can_unpack_is_kept(tmp_path, data, server):
+    small = zipped(only("savee", "/a0"), tmp_path / "x.zip")
+    nested = zipped({"all.zip": b"x"}, tmp_path / "y.zip")
+    part = zipped({**only("savee", "/a0"), "rest.rar": b"x"}, tmp_path / "z.zip")
+    kinds = {
+        "/rar": (b"Rar!\x1a\x07\x01\0" + bytes(600), "a RAR archive"),
+        "/7z": (b"7z\xbc\xaf'\x1c" + bytes(600), "a 7z archive"),
+        "/encrypted": (encrypted(small), "is encrypted"),
+        "/nested": (nested.read_bytes(), r"archives: all\.zip"),
+        "/part": (part.read_bytes(), r"archives: rest\.rar"),
+    }
+    server.files = {path: body for path, (body, _) in kinds.items()}
+    for path, (body, message) in kinds.items():
+        for _ in range(2):
+            with pytest.raises(CorpusError, match=message) as caught:
+                acquire(corpus("savee"), data, url=server.url(path))
+            named = scratch(data) / "savee" / "savee.zip"
+            assert str(named) in str(caught.value)
+            assert named.read_bytes() == body
+    assert len(server.requests) == len(kinds)
+
+
 def test_a_bad_archive_is_fetched_anew(tmp_path, data, server):
     good = zipped(layout("savee"), tmp_path / "x.zip").read_bytes()
     part = zipped(without("savee", "/su"), tmp_path / "y.zip").read_bytes()

@@ -78,7 +78,7 @@ def test_from_an_archive_to_a_validated_manifest(folder, tmp_path, name, pack):
 
     validated = run(folder, "timnet", "validate", name).stdout
     # what small sounds cannot have right, and it only warns
-    assert f"{name}: warning: sample rates in Hz: 1000 (" in validated
+    assert f"{name}: warning: sample rates in Hz: 2000 (" in validated
     if record.originals:
         assert f"{name}: 0 of {record.utterances} recordings are the originals\n" in validated
         assert validated.endswith(" checks, 2 warnings\n")
@@ -115,6 +115,24 @@ def test_a_corpus_that_fails_leaves_the_others_under_dvc(folder, tmp_path):
     assert "unknown corpus 'emodbb'" in message
     (out,) = YAML(typ="safe").load(folder / "data.dvc")["outs"]
     assert out["nfiles"] == 480
+
+
+def test_recordings_that_dvc_would_leave_out_are_told(folder, tmp_path):
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
+    import_table(own_table(tmp_path / "one"), "one", folder / "data")
+    run(folder, "dvc", "add", "--quiet", "data")
+    before = (folder / "data.dvc").read_bytes()
+    import_table(own_table(tmp_path / "two"), "two", folder / "data")
+    (folder / "data/two/.dvcignore").write_text("/anna\n")
+    message = failing(folder, "acquire", "two")
+    assert "4 of the recordings in data/: two/anna/0.wav" in message
+    assert "data/two/.dvcignore" in message
+    assert (folder / "data.dvc").read_bytes() == before
+    (folder / "data/two/.dvcignore").unlink()
+    run(folder, "timnet", "acquire", "two")
+    (out,) = YAML(typ="safe").load(folder / "data.dvc")["outs"]
+    assert out["nfiles"] == 20
 
 
 def own_table(folder: Path) -> Path:

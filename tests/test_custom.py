@@ -11,7 +11,7 @@ from timnet.acquire.acquire import state
 from timnet.acquire.table import import_table
 from timnet.corpora import corpus, custom
 from timnet.dataset import manifest
-from timnet.errors import CorpusError
+from timnet.errors import CorpusError, ParameterError
 
 HEADER = "path,speaker,emotion,sex\n"
 ROWS = [
@@ -125,7 +125,29 @@ WRONG = {
     "no column": (change("emotion", "label"), "no column emotion; it has path, speaker, label"),
     "no rows": (HEADER, "no rows"),
     "no speaker": (change(",anna,", ",,"), "line 2: no speaker"),
-    "short row": (TABLE + "anna/1.wav\n", "line 7: no speaker and no emotion"),
+    "short row": (TABLE + "anna/1.wav\n", "line 7: cells 1, expected 4"),
+    "long row": (TABLE + "anna/1.wav,anna,sad,female,x\n", "line 7: cells 5, expected 4 "),
+    "long row, empty at its end": (TABLE + "anna/1.wav,anna,sad,female,\n", "line 7: cells 5"),
+    "a comma that nobody quoted": (
+        TABLE.replace("sex", "sentence").replace("happy,female", "happy,well, you"),
+        "line 2: cells 5",
+    ),
+    "after a blank line and a cell of two lines": (
+        TABLE.replace("sex", "sentence").replace("bert,sad,", 'bert,sad,"a\nb"\n') + "x,y\n",
+        "line 9: cells 2",
+    ),
+    "a column twice": (change("sex", " emotion"), "line 1: more than one column emotion"),
+    "an unknown column twice": (
+        change("sex", "x,x").replace("female", "female,1").replace(",\n", ",,\n"),
+        "line 1: more than one column x",
+    ),
+    "a quote that is not closed": (change("happy", '"happy'), "row that begins in line 2"),
+    "another spelling of a speaker": (
+        change("anna/1.wav,anna", "anna/1.wav,jose\u0301").replace("2.wav,anna", "2.wav,jos\u00e9"),
+        "line 3: speaker 'jos\u00e9' stands before in another Unicode normal form",
+    ),
+    "other capital letters": (change("anna/1.wav", "anna/1.WAV"), "line 2: no file .*'1.wav'"),
+    "a line feed in a speaker": (change(",anna,", ',"an\nna",'), "line 2: speaker 'an.nna'"),
     "missing file": (change("anna/1", "anna/9"), r"line 2: no file .*anna/9\.wav"),
     "above": (change("anna/1.wav", "../x.wav"), r"line 2: path '\.\./x\.wav' is not below"),
     "absolute": (change("anna/1.wav", "/x.wav"), r"line 2: path '/x\.wav' is not below"),
@@ -208,3 +230,91 @@ def test_contract_is_plain(table, data):
     content = json.loads((data / "mine" / "corpus.json").read_text())
     assert content["counts"] == {"happy": 2, "sad": 2, "worried": 1}
     assert content["seconds"] == [0.5, 0.9]
+
+
+# links in data/, which DVC does not follow
+
+
+def test_a_corpus_behind_a_link_is_refused_and_its_originals_stay(table, data):
+    data.mkdir(parents=True)
+    before = tree(table.parent)
+    (data / "mine").symlink_to(table.parent)
+    for given in (data / "mine" / "table.csv", table):
+        with pytest.raises(CorpusError, match=r"data/mine \(leads to a folder\)"):
+            import_table(given, "mine", data)
+    assert tree(table.parent) == before
+
+
+def test_data_that_is_a_link_is_refused(table, data):
+    data.parent.mkdir()
+    data.symlink_to(table.parent.parent)
+    before = tree(table.parent)
+    with pytest.raises(CorpusError, match=r"project/data \(leads to a folder\)"):
+        import_table(data / "mine" / "table.csv", "mine", data)
+    assert tree(table.parent) == before
+
+
+def test_links_within_a_corpus(table, data):
+    folder = laid_out({k: v for k, v in SOUNDS.items() if "anna" not in k}, data / "mine")
+    (folder / "t.csv").write_text(TABLE)
+    (folder / "anna").symlink_to(table.parent / "anna")
+    with pytest.raises(CorpusError, match=r"mine/anna \(leads to a folder\)"):
+        import_table(folder / "t.csv", "mine", data)
+    (folder / "anna").unlink()
+    (folder / "anna").mkdir()
+    (folder / "anna/1.wav").symlink_to(table.parent / "anna/1.wav")
+    (folder / "anna/2.wav").symlink_to(table.parent / "nowhere.wav")
+    with pytest.raises(CorpusError, match=r"anna/2\.wav; a link that leads nowhere"):
+        import_table(folder / "t.csv", "mine", data)
+    (folder / "anna/2.wav").unlink()
+    (folder / "anna/2.wav").symlink_to(table.parent / "anna/2.wav")
+    (table.parent / "original.csv").write_text("not to be written to")
+    (folder / "labels.csv").symlink_to(table.parent / "original.csv")
+    import_table(folder / "t.csv", "mine", data)  # files behind links are added by DVC
+    assert (table.parent / "original.csv").read_text() == "not to be written to"
+
+
+def test_litter_and_upper_case_endings(table, data):
+    folder = laid_out(
+        {**SOUNDS, "anna/._1.wav": b"x", "Thumbs.db": b"x", "__MACOSX/x.wav": b"x"}, data / "mine"
+    )
+    (folder / "labels.csv").write_text(TABLE)
+    import_table(folder / "labels.csv", "mine", data)
+    (folder / "x.WAV").write_bytes(b"x")
+    with pytest.raises(CorpusError, match=r"not in labels.csv: x\.WAV"):
+        custom.read(folder)
+    table.write_text(TABLE + "anna/._1.wav,anna,sad,female\n")
+    (table.parent / "anna/._1.wav").write_bytes(SOUNDS["anna/1.wav"])
+    with pytest.raises(
+        CorpusError, match=r"line 7: path 'anna/\._1\.wav' is of what file managers"
+    ):
+        import_table(table, "other", data)
+
+
+def test_a_name_in_another_normal_form_is_told(table, data):
+    (table.parent / "jose\u0301.wav").write_bytes(SOUNDS["anna/1.wav"])
+    table.write_text(TABLE.replace("anna/1.wav", "jos\u00e9.wav"))
+    with pytest.raises(CorpusError, match=r"line 2: no file .*normal form \(NFD, here NFC\)"):
+        import_table(table, "mine", data)
+
+
+def test_language_and_licence_are_kept_and_may_come_later(table, data):
+    assert import_table(table, "mine", data).language == "unknown"
+    record = import_table(table, "mine", data, language=" Italian ", licence="CC BY-NC-SA 4.0")
+    assert (record.language, record.licence) == ("Italian", "CC BY-NC-SA 4.0")
+    assert import_table(table, "mine", data) == record
+    assert custom.load(data / "mine") == record
+    for words in ({"language": " "}, {"licence": "a\nb"}):
+        with pytest.raises(ParameterError, match=f"--{next(iter(words))}"):
+            import_table(table, "mine", data, **words)
+
+
+def test_a_length_that_no_header_tells(table, data):
+    """What is taken in is what features can be made from."""
+    content = bytearray(SOUNDS["anna/1.wav"])
+    content[4:8] = content[40:44] = bytes(4)
+    (table.parent / "anna/1.wav").write_bytes(content)
+    record = import_table(table, "mine", data)
+    assert record.seconds == (0.5, 0.9)
+    rows = manifest.build(record, data / "mine").to_pylist()
+    assert {row["samples"] for row in rows if row["utterance"] == "anna-1"} == {4000}

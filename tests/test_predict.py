@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -308,3 +309,104 @@ def test_emovo_through_prediction_is_the_paper_s(restored, shared: Path) -> None
     (figures,) = loaded.card.figures
     assert (figures.protocol, figures.uar, figures.war) == ("best-epoch", 92.01, 92.01)
     assert np.mean([not each.out_of_domain for each in found]) > 0.9
+
+
+# formats of phones, which the optional program ffmpeg decodes
+
+PHONE = {  # a file's beginning, by which it is told whatever its name says
+    "memo.m4a": b"\0\0\0\x1cftypM4A ",
+    "call.AMR": b"#!AMR\n",
+    "chat.webm": b"\x1aE\xdf\xa3",
+    "clip.3gp": b"\0\0\0\x1cftyp3gp4",
+    "radio.aac": b"\xff\xf1\x50\x80",
+    "renamed.wav": b"\0\0\0\x1cftypM4A ",
+}
+
+
+def phone(tmp_path: Path, small: model.Model, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of recordings that no program can read, and a path without ffmpeg."""
+    model.save(small, tmp_path / "small.safetensors")
+    (tmp_path / "phone").mkdir()
+    for name, head in PHONE.items():
+        (tmp_path / "phone" / name).write_bytes(head + bytes(3000))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_recordings_of_phones_are_named_where_there_is_no_ffmpeg(
+    small: model.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = phone(tmp_path, small, monkeypatch)
+    soundfile.write(folder / "phone" / "A.WAV", voice(1.2), RATE)
+    done = predict(folder, "phone", check=False)
+    assert done.returncode == 1
+    assert "phone/A.WAV" in done.stdout
+    for name in PHONE:
+        assert f"phone/{name} (" in done.stderr
+    assert done.stderr.count("ffmpeg") == len(PHONE)
+    (folder / "phone" / "A.WAV").unlink()
+    assert "phone/memo.m4a (M4A, " in predict(folder, "phone", check=False).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.m4a", ""),
+        ("b.webm", "-c:a libopus"),
+        ("c.3gp", "-c:a aac -ar 16000"),
+        ("d.aac", ""),
+        ("e.MP4", "-ac 2"),
+        ("-f.mkv", ""),
+    ],
+)
+def test_recordings_of_phones_are_read_with_ffmpeg(
+    small: model.Model, tmp_path: Path, name: str, options: str
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not installed")
+    soundfile.write(tmp_path / "x.wav", voice(9), RATE)
+    path = tmp_path / name
+    run(tmp_path, "ffmpeg", "-v", "error", "-i", "x.wav", *options.split(), f"file:{name}")
+    ((_, found),) = small.predict_files([path])
+    assert isinstance(found, Prediction), found
+    assert abs(found.seconds - 9) < 0.1
+    (plain,) = (each for _, each in small.predict_files([tmp_path / "x.wav"]))
+    assert isinstance(plain, Prediction)
+    assert abs(len(found.windows) - len(plain.windows)) <= 1
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    ((_, cut),) = small.predict_files([path])
+    assert isinstance(cut, str) and cut.startswith("ffmpeg: ")
+
+
+def test_a_corpus_does_not_depend_on_ffmpeg(tmp_path: Path) -> None:
+    (tmp_path / "x.m4a").write_bytes(PHONE["memo.m4a"] + bytes(3000))
+    found = features.of_file(tmp_path / "x.m4a", features.FeatureSettings(22050), None)
+    assert isinstance(found, str) and "M4A" in found and "Convert it" in found
+
+
+def test_long_sound_of_one_emotion_has_a_timeline_too(folder: Path, small: model.Model) -> None:
+    said = Prediction(
+        LABELS, 41.0, [], np.array([(0.0, 30.0), (11.0, 41.0)]),
+        np.tile(np.float32([9, 0, 0]), (2, 1, 1)), 1.0,
+    )  # fmt: skip
+    lines = formats.TableWriter(LABELS, [Path("x")]).line(Path("x"), said).splitlines()
+    assert lines[1].split() == ["0:00", "to", "0:41", "angry", "1.00"]
+
+
+@pytest.mark.parametrize("left", [0.0, 1e-6, 0.01])
+def test_channels_that_cancel_out_are_no_silence(small: model.Model, left: float) -> None:
+    sound = voice(1.1, 170)
+    found = small.predict(np.stack([sound, -sound * (1 - left)], 1), RATE)
+    assert not any("silence" in reason for reason in found.out_of_domain)
+    assert any("channels that cancel out" in reason for reason in found.out_of_domain)
+    same = small.predict(np.stack([sound, sound], 1), RATE)
+    one = small.predict(np.stack([sound, 0 * sound], 1), RATE)
+    for heard in (same, one):
+        assert not any("cancel" in reason for reason in heard.out_of_domain)
+    assert small.predict(np.zeros((RATE, 2)), RATE).out_of_domain == ["silence"]
+
+
+def test_a_name_of_another_normal_form_is_told(folder: Path) -> None:
+    done = predict(folder, "sounds/deeper/two words u\u0308.wav", check=False)
+    assert done.returncode == 1
+    assert "another Unicode normal form (NFC, here NFD)" in done.stderr

@@ -79,7 +79,7 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(ParameterError, match="not empty"):
         template.write(tmp_path)
-    with pytest.raises(ParameterError, match="no project"):
+    with pytest.raises(ParameterError, match="no code"):
         template.update(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

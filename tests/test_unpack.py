@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import random
+import re
 import stat
 import struct
 import tarfile
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 from archives import laid_out, tarred, tree, zipped
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timnet.acquire.unpack import Limits, copy, root, unpack
+from timnet.acquire.unpack import Limits, PackedError, copy, root, unpack
+from timnet.corpora.corpus import LITTER as LITTER_PATTERNS
 from timnet.errors import CorpusError
 
 MEMBERS = {
@@ -30,6 +33,8 @@ LITTER = {
     "top/a/._1.wav": b"\0\5\x16\7",
     "top/.DS_Store": b"x",
     "__MACOSX/top/2.wav": b"x",
+    "top/@eaDir/1.wav": b"x",
+    "top/.~lock.1.wav": b"x",
 }
 KEPT = {name: content for name, content in MEMBERS.items() if name.lower().endswith(".wav")}
 SMALL = Limits(bytes=2_000_000, ratio=20, harmless=100_000, members=50)
@@ -339,3 +344,20 @@ def test_unreadable(tmp_path):
     os.mkfifo(source / "a.wav")
     with pytest.raises(CorpusError, match=r"member 'a\.wav' is a pipe or a device"):
         copy(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("inner", ["Actor_01.zip", "x/casia.RAR", "part.tar.gz"])
+def test_an_archive_in_an_archive_is_to_be_unpacked(tmp_path, inner):
+    source = laid_out({inner: b"x", "readme.txt": b""}, tmp_path / "source")
+    for take in (
+        lambda: copy(source, tmp_path / "a"),
+        lambda: unpack(zipped({inner: b"x"}, tmp_path / "x.zip"), tmp_path / "b"),
+    ):
+        with pytest.raises(PackedError, match=rf"archives: {re.escape(inner)}\. Unpack it"):
+            take()
+
+
+def test_dvc_leaves_out_what_is_never_unpacked():
+    lines = (ROOT / ".dvcignore").read_text().splitlines()
+    start = next(n for n, line in enumerate(lines) if "LITTER" in line) + 1
+    assert tuple(lines[start:]) == LITTER_PATTERNS

@@ -1,1 +1,1 @@
-"""Get a corpus here: download, unpack, import a table of recordings."""
+"""Bring a corpus here: download, unpack, import a table of recordings."""

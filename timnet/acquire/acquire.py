@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timnet.acquire.download import Progress, fetch
-from timnet.acquire.unpack import copy, root, unpack
+from timnet.acquire.unpack import PackedError, copy, root, unpack
 from timnet.corpora import demo
-from timnet.corpora.corpus import Corpus, Utterance
+from timnet.corpora.corpus import Corpus, Utterance, linked, namesake
 from timnet.errors import CorpusError, ParameterError, listing
 
 
@@ -97,6 +97,8 @@ def acquire(
             archive, origin = _download(corpus, url, mirror, work, progress)
             try:
                 _bring(corpus, archive, origin, work / "unpacked", folder, progress)
+            except PackedError:
+                raise  # names it: someone is to unpack it
             except CorpusError:
                 archive.unlink()  # no use keeping it: the next run asks for a better one
                 raise
@@ -167,11 +169,32 @@ def _holds_files(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
+def refuse_links(data: Path, corpus: str) -> None:
+    """Stop where `data/<corpus>` is not in `data`, but behind a link.
+
+    DVC follows no link to a folder: it would have none of the recordings. Links to files it
+    replaces by what they lead to.
+
+    Raises:
+        CorpusError: with each link.
+    """
+    links = [path for path in (data, data / corpus) if path.is_symlink()] or linked(data / corpus)
+    told = [f"{path} (leads {'to a folder' if path.exists() else 'nowhere'})" for path in links]
+    if links:
+        raise CorpusError(
+            f"{listing(told)}: DVC follows no link to a folder, so it would keep none of the "
+            "recordings behind it. Put the recordings themselves there, or take them in from where "
+            "they are, with --from or --csv. If data/ is to be on another disk, have the whole "
+            "project there."
+        )
+
+
 @contextlib.contextmanager
 def workplace(corpus: str, data: Path, scratch: Path | None) -> Iterator[Path]:
     """The scratch folder of one corpus, for one process at a time, without earlier leavings."""
     scratch = scratch or data.resolve().parent / "build" / "acquire"
     work = scratch / corpus
+    refuse_links(data, corpus)
     try:
         data.mkdir(parents=True, exist_ok=True)
         work.mkdir(parents=True, exist_ok=True)
@@ -223,15 +246,25 @@ def _bring(
     progress: Progress | None,
 ) -> None:
     """Unpack or copy `source` to `partial`, check it, and move it to `folder`."""
+    packed: list[str] = []
     try:
         if source.is_dir():
-            paths = copy(source, partial, corpus.keep, progress)
+            paths = copy(source, partial, corpus.keep, progress, packed)
         elif source.is_file():
-            paths = unpack(source, partial, corpus.keep, progress=progress)
+            paths = unpack(source, partial, corpus.keep, progress=progress, packed=packed)
         else:
-            raise CorpusError(f"{source}: no such file or folder. Expected an archive or a folder.")
+            near = f" ({found})" if (found := namesake(source)) else ""
+            raise CorpusError(
+                f"{source}: no such file or folder{near}. Expected an archive or a folder."
+            )
         ready = partial / root(paths, corpus.top)
         faults = [fault.replace(str(ready), origin) for fault in problems(corpus, ready)]
+        if faults and packed:
+            raise PackedError(
+                f"{source} is not the whole of {corpus.id}:\n{_bullets(faults)}It holds archives: "
+                f"{listing(packed)}. Unpack it and them with another program, and pass the folder "
+                "with --from."
+            )
         if faults:
             raise CorpusError(
                 f"{origin} does not contain all of {corpus.id}:\n{_bullets(faults)}Nothing was "

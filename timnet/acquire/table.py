@@ -19,9 +19,10 @@ from timnet.acquire.acquire import workplace
 from timnet.acquire.download import Progress, refuse_space, write_json
 from timnet.corpora import CORPORA
 from timnet.corpora.corpus import Corpus
-from timnet.corpora.custom import CONTRACT, LABELS, load, read, read_table
-from timnet.dataset import manifest
-from timnet.errors import CorpusError, counted, listing
+from timnet.corpora.custom import CONTRACT, LABELS, load, read, read_contract, read_table
+from timnet.dataset import audio
+from timnet.errors import AudioError, CorpusError, ParameterError, counted, listing
+from timnet.paths import replacing
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST_NAME = 60  # characters; names of feature sets, runs and files are made from it
@@ -33,6 +34,8 @@ def import_table(
     data: Path,
     scratch: Path | None = None,
     progress: Progress | None = None,
+    language: str | None = None,
+    licence: str | None = None,
 ) -> Corpus:
     """Make the recordings that `table` lists the corpus `name`, in `data/<name>`.
 
@@ -40,8 +43,10 @@ def import_table(
 
     Args:
         scratch, progress: as in `timnet.acquire.acquire.acquire`.
+        language, licence: of the recordings; they may also be given later, with the same table.
 
     Raises:
+        ParameterError: a language or licence that is empty, or of several lines.
         CorpusError: a table without its columns, rows that are wrong, recordings that are missing
             or not sound, or another corpus of that name.
     """
@@ -52,15 +57,24 @@ def import_table(
         )
     if name in CORPORA:
         raise CorpusError(f"{name!r} is the name of a recipe. Choose another one.")
+    told = {"language": language, "licence": licence}
+    told = {key: text.strip() for key, text in told.items() if text is not None}
+    for key, text in told.items():
+        if not text or not text.isprintable():
+            raise ParameterError(f"--{key} is {text!r}; expected words on one line.")
     rows = read_table(table)
     folder = data / name
     with workplace(name, data, scratch) as work:
         if (folder / CONTRACT).exists():
-            return _refuse_change(table, rows, folder)
-        contract = _contract(name, table.parent, rows)
+            frozen = _refuse_change(table, rows, folder)
+            if told:
+                write_json(folder / CONTRACT, read_contract(folder) | told)
+            return load(folder) if told else frozen
+        contract = _contract(name, table.parent, rows) | told
         if table.resolve().parent == folder.resolve():
             if table.name != LABELS:
-                shutil.copyfile(table, folder / LABELS)
+                with replacing(folder / LABELS) as partial:  # never through a link to an original
+                    shutil.copyfile(table, partial)
             read(folder)  # recordings that the table forgets
             write_json(folder / CONTRACT, contract)
             return load(folder)
@@ -110,10 +124,11 @@ def _headers(folder: Path, paths: Iterable[str]) -> list[tuple[int, int, float]]
     """(sample rate, channels, seconds) of each recording."""
 
     def header(path: str) -> tuple[int, int, float] | str:
-        info = manifest.header(folder / path)
-        if isinstance(info, str):
-            return f"{path} ({info})"
-        return info.samplerate, info.channels, info.frames / info.samplerate
+        try:
+            found = audio.examine(folder / path)
+        except AudioError as error:
+            return f"{path} ({error})"
+        return found.sample_rate, found.channels, found.samples / found.sample_rate
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(header, paths))

@@ -26,8 +26,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from timnet.acquire.download import HEAD, Progress, archive_kind, refuse_space
-from timnet.corpora.corpus import is_text
-from timnet.errors import CorpusError
+from timnet.corpora.corpus import is_litter, is_text
+from timnet.errors import CorpusError, listing
 
 CHUNK = 1 << 18  # bytes
 LONGEST = 500  # characters of a member's name, folders included
@@ -43,7 +43,11 @@ BROKEN = (  # what the readers raise at bytes that make no sense
     OverflowError,
 )
 SOUNDS = (".aac", ".aif", ".aiff", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wma")
-LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+PACKED = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz", ".bz2", ".xz")
+
+
+class PackedError(CorpusError):
+    """An archive that another program may well unpack: it is worth keeping."""
 
 
 @dataclass(frozen=True)
@@ -62,18 +66,21 @@ def unpack(
     keep: tuple[str, ...] = ("*.wav",),
     limits: Limits = Limits(),
     progress: Progress | None = None,
+    packed: list[str] | None = None,
 ) -> list[str]:
     """Unpack what `keep` names from `archive` (zip or tar) into the new folder `folder`.
 
     Args:
         keep: globs of the ends of paths, `*` within one part; case does not matter.
+        packed: is told the archives within this one, which are not unpacked.
 
     Returns:
         Paths written, below `folder`.
 
     Raises:
-        CorpusError: not an archive that can be read, encrypted, damaged, unsafe, a bomb, or
-            without anything to keep. `folder` may hold a part then.
+        PackedError: RAR, 7z, encrypted, of a compression that is not known here, or with nothing
+            but archives within. `folder` may hold a part then.
+        CorpusError: not an archive, damaged, unsafe, a bomb, or without anything to keep; likewise.
         OSError: no space, or another trouble of the disk.
     """
     with archive.open("rb") as file:
@@ -81,8 +88,9 @@ def unpack(
     if kind is None:
         raise CorpusError(f"{archive}: not an archive. Expected zip or tar, or a folder.")
     if kind in ("RAR", "7z"):
-        raise CorpusError(
-            f"{archive}: a {kind} archive, which is not supported. Unpack it and pass the folder."
+        raise PackedError(
+            f"{archive}: a {kind} archive, which is not read here. Unpack it and pass the folder "
+            "with --from."
         )
     folder.mkdir(parents=True)
     sieve = _Sieve(archive, keep, limits)
@@ -96,14 +104,16 @@ def unpack(
     except BROKEN as error:
         raise _damaged(archive, error) from None
     except NotImplementedError as error:  # a compression that zipfile does not know
-        raise CorpusError(
-            f"{archive}: {error}. Unpack it with another program and pass the folder."
+        raise PackedError(
+            f"{archive}: {error}. Unpack it with another program and pass the folder with --from."
         ) from None
     except OSError as error:
         if error.errno is None:  # from gzip and bz2, not from the system
             raise _damaged(archive, error) from None
         raise
     sieve.refuse_empty()
+    if packed is not None:
+        packed += sieve.packed
     return sieve.kept
 
 
@@ -112,12 +122,17 @@ def copy(
     folder: Path,
     keep: tuple[str, ...] = ("*.wav",),
     progress: Progress | None = None,
+    packed: list[str] | None = None,
 ) -> list[str]:
     """Copy what `keep` names from the folder `source` into the new folder `folder`.
 
     Files are copied, never linked: what is later done to `folder` does not reach the originals.
 
+    Args:
+        packed: as of `unpack`.
+
     Raises:
+        PackedError: nothing but archives.
         CorpusError: nothing to keep.
         OSError: no space, or another trouble of the disk.
     """
@@ -140,6 +155,8 @@ def copy(
         done += size
         if progress:
             progress("copy", done, sum(sizes.values()))
+    if packed is not None:
+        packed += sieve.packed
     return sieve.kept
 
 
@@ -171,6 +188,7 @@ class _Sieve:
         self.kept: list[str] = []
         self.seen: set[str] = set()
         self.left: Counter[str] = Counter()
+        self.packed: list[str] = []  # archives within, which are left as they are
 
     def refusal(self, name: str, reason: str) -> CorpusError:
         return CorpusError(
@@ -181,7 +199,7 @@ class _Sieve:
     def admit(self, name: str) -> str | None:
         """The path below the folder at which to write a file, None if it is not kept."""
         path = self.safe(name)
-        if path.name in LITTER or path.name.startswith("._") or "__MACOSX" in path.parts:
+        if is_litter(path):
             return None
         text = path.as_posix()
         parts = text.lower().split("/")
@@ -191,6 +209,8 @@ class _Sieve:
         )
         if not wanted:
             self.left[path.suffix.lower() or "no suffix"] += 1
+            if path.suffix.lower() in PACKED:
+                self.packed.append(text)
             return None
         if text in self.seen:
             raise self.refusal(name, "is there twice")
@@ -225,6 +245,11 @@ class _Sieve:
             )
 
     def refuse_empty(self) -> None:
+        if not self.kept and self.packed:
+            raise PackedError(
+                f"{self.origin}: holds no recordings, but archives: {listing(self.packed)}. Unpack "
+                "it and them with another program, and pass the folder with --from."
+            )
         if not self.kept:
             found = ", ".join(f"{count} {suffix}" for suffix, count in self.left.most_common(5))
             needed = (
@@ -249,9 +274,9 @@ def _unzip(archive: Path, folder: Path, sieve: _Sieve, progress: Progress | None
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise sieve.refusal(info.filename, "is a link or a device")
             if info.flag_bits & 1:
-                raise CorpusError(
+                raise PackedError(
                     f"{archive}: {info.filename} is encrypted. Unpack it with its password and "
-                    "pass the folder."
+                    "pass the folder with --from."
                 )
             if info.filename.endswith("/"):
                 sieve.safe(info.filename)

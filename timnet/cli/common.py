@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import typer
 
 from timnet.errors import ArtifactError, ParameterError, listing
 from timnet.paths import Workspace, write_text
+from timnet.processes import cores
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
@@ -82,8 +84,7 @@ def workers(device: str = "cpu") -> int:
         return 1
     given = os.environ.get("TIMNET_WORKERS")
     if given is None:
-        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return cores()
     if not given.isdecimal() or int(given) < 1:
         raise ParameterError(f"TIMNET_WORKERS is {given!r}; give a whole number of processes.")
     return int(given)
@@ -101,10 +102,12 @@ def timed(workspace: Workspace, stage: str) -> Iterator[dict[str, Any]]:
 def open_workspace() -> tuple[Workspace, Params]:
     """The workspace in the current folder and its parameters."""
     from timnet.project import params, template
+    from timnet.project.git import refuse_conflicts
 
     workspace = Workspace(Path())
     _refuse_other_code(workspace)
     template.refuse_other_code(workspace.root)
+    refuse_conflicts(workspace.root)
     return workspace, params.read(workspace.params)
 
 
@@ -155,6 +158,28 @@ def need_compiler(place: str) -> None:
             "Install torch's own build for your CUDA, which brings it, or set train.compiled to "
             "false."
         )
+    place_kernels(Path("build/kernels"))
+
+
+def place_kernels(folder: Path) -> None:
+    """Have torch compile in `folder` where its own place, temporary files, may run no programs.
+
+    Raises:
+        ParameterError: neither place may.
+    """
+    from timnet.project.machine import may_run_programs
+
+    usual = os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir()
+    if may_run_programs(Path(usual)):
+        return
+    if not may_run_programs(folder.absolute()):
+        raise ParameterError(
+            f"train.compiled is true, but neither {usual} nor {folder} may run programs (mounted "
+            "noexec). Name a folder that may in TORCHINDUCTOR_CACHE_DIR, or set train.compiled to "
+            "false."
+        )
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder.absolute())
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder.absolute() / "triton"))
 
 
 def device() -> str:

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from timnet.cli.common import app, bars, say
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.paths import Workspace
+
+if TYPE_CHECKING:
+    from timnet.corpora.corpus import Corpus
 
 
 @app.command()
@@ -28,6 +31,10 @@ def acquire(
     csv: Annotated[
         Path | None, typer.Option(help="Table of a custom corpus: path, speaker, emotion.")
     ] = None,
+    language: Annotated[str | None, typer.Option(help="With --csv: the language spoken.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="With --csv: the licence of the recordings.")
+    ] = None,
     add: Annotated[bool, typer.Option(help="Run `dvc add data` at the end.")] = True,
 ) -> None:
     """Bring corpora to data/, whole or not at all, and put them under DVC.
@@ -39,6 +46,7 @@ def acquire(
     from timnet.acquire import table
     from timnet.project.dvc import ask_dvc, repository
     from timnet.project.status import noted, refuse_loss
+    from timnet.project.tracked import refuse_left_out, restored
 
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
@@ -48,14 +56,32 @@ def acquire(
             "--csv finds the recordings beside the table; it cannot be combined with --from or "
             "--url."
         )
+    if (language or licence) and not csv:
+        raise ParameterError("--language and --licence are for recordings of --csv.")
     mirror = os.environ.get("TIMNET_MIRROR")
-    brought, failures = list[str](), list[str]()
+    brought: dict[str, Corpus] = {}
+    failures: list[str] = []
     for name in names:
         try:
             with _transfer(name) as progress:
                 if csv is not None:
-                    recipe = table.import_table(csv, name, workspace.data, progress=progress)
+                    recipe = table.import_table(
+                        csv,
+                        name,
+                        workspace.data,
+                        progress=progress,
+                        language=language,
+                        licence=licence,
+                    )
                     say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
+                    missing = [
+                        key for key in ("language", "licence") if vars(recipe)[key] == "unknown"
+                    ]
+                    if missing:
+                        say(
+                            f"{name}: {' and '.join(missing)} unknown. Cards of models tell them: "
+                            f"run this again with {' and '.join(f'--{key}' for key in missing)}."
+                        )
                 else:
                     recipe = corpora.corpus(name, workspace.data)
                     got = stage.acquire(
@@ -66,7 +92,7 @@ def acquire(
         except CorpusError as error:  # the others go on
             failures.append(str(error) if repr(name) in str(error) else f"{name}: {error}")
         else:
-            brought.append(name)
+            brought[name] = recipe
     if add and brought:
         try:
             if not (workspace.root / ".dvc").is_dir():
@@ -75,8 +101,10 @@ def acquire(
                     "the project, or with --no-add."
                 )
             with repository(workspace.root) as repo:
-                refuse_loss(repo, brought)
-            ask_dvc(workspace.root, "add", "data")
+                refuse_loss(repo, list(brought))
+            with restored(workspace.root / "data.dvc"):
+                ask_dvc(workspace.root, "add", "data")
+                refuse_left_out(workspace.root, brought)
             say(noted(workspace.root))
         except TimnetError as error:
             failures.append(str(error))

@@ -15,8 +15,8 @@ from timnet.cli.models import USE, Single, load_model, one_thread_each
 from timnet.errors import AudioError, counted
 
 # endings of what libsndfile reads and people record
-ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg"))
-ENDINGS |= {".opus", ".rf64", ".snd", ".w64", ".wav"}
+ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga"))
+ENDINGS |= {".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav", ".wave"}
 
 
 class Format(StrEnum):
@@ -83,8 +83,11 @@ def predict(
 
 def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
     """Files as given and those in folders, in natural order; and what of it is not there."""
-    from timnet.corpora.corpus import natural_key
+    from timnet.corpora.corpus import is_litter, namesake, natural_key
+    from timnet.dataset.foreign import FOREIGN
     from timnet.models.formats import name
+
+    endings = ENDINGS | FOREIGN.keys()
 
     found: dict[Path, None] = {}
     missing = []
@@ -95,7 +98,10 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
             files = [
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in ENDINGS and file.is_file() and file.name[0] != "."
+                if file.suffix.lower() in endings
+                and file.is_file()
+                and file.name[0] != "."
+                and not is_litter(file.relative_to(path))
             ]
             if not files:
                 missing.append(f"{name(path)} (no recordings in this folder)")
@@ -103,5 +109,6 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
         elif path.is_file():
             found[path] = None
         else:
-            missing.append(f"{name(path)} (no such file)")
+            near = f"; {similar}" if (similar := namesake(path)) else ""
+            missing.append(f"{name(path)} (no such file{near})")
     return list(found), missing

@@ -1,4 +1,4 @@
-"""The registry of corpora: one recipe a file, one line here."""
+"""What a corpus is: one recipe per corpus, and custom corpora without one."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _parse(path: Path) -> Utterance | None:
 
 def read(folder: Path) -> list[Utterance]:
     """The 1200 utterances, in folders or all files flat, names and endings of any case."""
-    return read_names(folder, "**/*.[wW][aA][vV]", _parse, GRAMMAR)
+    return read_names(folder, "*.wav", _parse, GRAMMAR)
 
 
 CORPUS = Corpus(

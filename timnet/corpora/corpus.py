@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from timnet.errors import CorpusError, counted, listing
@@ -23,6 +26,27 @@ EMOTIONS = (
     "neutral",
     "sad",
     "surprise",
+)
+
+# What file managers, backups and office programs leave in folders: patterns of names of files and
+# folders. They belong to no corpus and are never unpacked; `.dvcignore` holds the same lines.
+LITTER = (
+    ".DS_Store",
+    "._*",
+    "__MACOSX",
+    ".Spotlight-V100",
+    ".Trash*",
+    ".fseventsd",
+    ".TemporaryItems",
+    "[Tt]humbs.db",
+    "[Ee]hthumbs.db",
+    "[Dd]esktop.ini",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    ".directory",
+    "@eaDir",
+    ".~lock.*",
+    "*~",
 )
 
 # what networks tell apart that are tested on another corpus than they were trained on (Table 2)
@@ -121,6 +145,78 @@ def natural_key(name: str) -> list[str | int]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
+def is_litter(path: PurePath) -> bool:
+    """Whether a file, or a folder around it, is what a file manager left behind."""
+    return any(fnmatch.fnmatchcase(part, pattern) for part in path.parts for pattern in LITTER)
+
+
+def find(folder: Path, pattern: str) -> list[Path]:
+    """Paths below `folder` that fit a glob, sorted, relative to it.
+
+    Case does not matter: recorders write `.WAV`. Litter is left out; links to folders are not
+    followed, since DVC does not follow them.
+
+    Args:
+        pattern: of the end of the path, `*` within one part: `*.wav`, `wav/*.wav`.
+    """
+    wanted = pattern.lower().split("/")
+    found = []
+    for parent, folders, names in os.walk(folder):
+        above = Path(parent).relative_to(folder)
+        folders[:] = [name for name in folders if not is_litter(PurePath(name))]
+        found += [
+            above / name
+            for name in (*names, *folders)
+            if not is_litter(PurePath(name)) and _ends(above / name, wanted)
+        ]
+    return sorted(found)
+
+
+def _ends(path: PurePath, wanted: list[str]) -> bool:
+    parts = [part.lower() for part in path.parts[-len(wanted) :]]
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
+
+
+def linked(folder: Path) -> list[Path]:
+    """Links below `folder` that lead to folders or nowhere."""
+    return [
+        path
+        for parent, folders, names in os.walk(folder)
+        for name in (*folders, *names)
+        if (path := Path(parent, name)).is_symlink() and not path.is_file()
+    ]
+
+
+def namesake(path: Path) -> str | None:
+    """In words, why a file is not there although its name seems to be.
+
+    It is a link that leads nowhere, or there is a name in another Unicode normal form (macOS and
+    old archives take letters and accents apart) or with other capital letters.
+    """
+    if path.is_symlink():
+        return "a link that leads nowhere"
+    try:
+        names = sorted(each.name for each in path.parent.iterdir())
+    except OSError:
+        return None
+    normal = unicodedata.normalize("NFC", path.name)
+    for name in names:
+        if unicodedata.normalize("NFC", name) == normal:
+            return (
+                f"{path.parent} has this name in another Unicode normal form "
+                f"({_form(name)}, here {_form(path.name)})"
+            )
+    for name in names:
+        if unicodedata.normalize("NFC", name).casefold() == normal.casefold():
+            return f"{path.parent} has {name!r}, with other capital letters"
+    return None
+
+
+def _form(name: str) -> str:
+    forms = [form for form in ("NFC", "NFD") if unicodedata.is_normalized(form, name)]
+    return forms[0] if forms else "neither NFC nor NFD"
+
+
 def read_names(
     folder: Path, pattern: str, parse: Callable[[Path], Utterance | None], grammar: str
 ) -> list[Utterance]:
@@ -128,7 +224,7 @@ def read_names(
 
     Args:
         folder: where the corpus lies.
-        pattern: glob of its recordings below `folder`.
+        pattern: of the ends of its recordings' paths, as of `find`.
         parse: gives the utterance of a path relative to `folder`, None if no rule fits.
         grammar: the rule in words, for the error message.
 
@@ -136,7 +232,7 @@ def read_names(
         CorpusError: no recording at all; names that fit no rule; two files with one id;
             Git LFS pointers in place of recordings.
     """
-    paths = sorted(path.relative_to(folder) for path in folder.glob(pattern))
+    paths = find(folder, pattern)
     if not paths:
         raise CorpusError(f"{folder}: no recordings match {pattern}. Expected names: {grammar}.")
     refuse_unreadable(folder, paths)

@@ -16,12 +16,21 @@ from __future__ import annotations
 import csv
 import os
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from timnet import records
-from timnet.corpora.corpus import EMOTIONS, Corpus, Utterance, refuse_unreadable
+from timnet.corpora.corpus import (
+    EMOTIONS,
+    Corpus,
+    Utterance,
+    find,
+    is_litter,
+    namesake,
+    refuse_unreadable,
+)
 from timnet.errors import CorpusError, counted, listing
 
 CONTRACT = "corpus.json"
@@ -37,7 +46,7 @@ def load(folder: Path) -> Corpus:
     Raises:
         CorpusError: no contract there, or not one that `timnet.acquire.table` wrote.
     """
-    contract = _frozen(folder)
+    contract = read_contract(folder)
     return Corpus(
         **{key: contract[key] for key in ("id", "title", "language", "licence", "citation")},
         source=contract["source"],
@@ -51,7 +60,7 @@ def load(folder: Path) -> Corpus:
     )
 
 
-def _frozen(folder: Path) -> dict[str, Any]:
+def read_contract(folder: Path) -> dict[str, Any]:
     """The contract in `folder`, of `records.Contract`."""
     path = folder / CONTRACT
     try:
@@ -79,16 +88,16 @@ def read(folder: Path) -> list[Utterance]:
     rows = read_table(table)
     listed = {row["path"] for row in rows}
     described = {*listed, LABELS, CONTRACT}
-    suffixes = {PurePosixPath(path).suffix for path in listed}
-    found = (path for path in folder.rglob("*") if path.suffix in suffixes and path.is_file())
-    names = (path.relative_to(folder).as_posix() for path in found)
+    suffixes = {PurePosixPath(path).suffix.lower() for path in listed}
+    found = (path for path in find(folder, "*") if path.suffix.lower() in suffixes)
+    names = (path.as_posix() for path in found if (folder / path).is_file())
     extra = sorted(name for name in names if name not in described)
     if extra:
         raise CorpusError(
             f"{folder}: {counted(len(extra), 'recording')} not in {LABELS}: {listing(extra)}. The "
             f"corpus is fixed: remove them, or delete {CONTRACT}, list them and import it again."
         )
-    if (folder / CONTRACT).exists() and (faults := _disagreements(rows, _frozen(folder))):
+    if (folder / CONTRACT).exists() and (faults := _disagreements(rows, read_contract(folder))):
         raise CorpusError(
             f"{table} differs from {CONTRACT}, which is fixed: {listing(faults)}. Restore the "
             "table, or import the new one with its recordings under another name."
@@ -127,30 +136,38 @@ def _id(path: str) -> str:
 
 def read_table(table: Path) -> list[dict[str, Any]]:
     """The rows of a table, every one of them checked."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = [column.strip() for column in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            raw = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(
-            f"{table}: cannot be read as a table ({error}). Expected CSV in UTF-8."
-        ) from None
+    columns, raw = _cells(table)
     lacking = [column for column in REQUIRED if column not in columns]
     if lacking:
         raise CorpusError(
             f"{table}: no column {', '.join(lacking)}; it has {', '.join(columns) or 'none'}. "
             f"Expected a first line {','.join(REQUIRED)}, separated by commas."
         )
+    twice = [name for name, times in Counter(filter(None, columns)).items() if times > 1]
+    if twice:
+        raise CorpusError(
+            f"{table}, line 1: more than one column {listing(twice)}. Which one counts? Rename or "
+            "delete the others."
+        )
     if not raw:
         raise CorpusError(f"{table}: no rows. Expected one per recording.")
-    rows, faults, seen = [], [], dict[str, int]()
-    for number, line in enumerate(raw, 2):
-        row = {key: (line.get(key) or "").strip() or None for key in (*REQUIRED, *OPTIONAL)}
+    rows, faults, seen, spelt = [], [], dict[str, int](), dict[str, str]()
+    for number, cells in raw:
+        if len(cells) != len(columns):
+            more = " (a comma within a cell needs quotes)" if len(cells) > len(columns) else ""
+            faults.append(f"line {number}: cells {len(cells)}, expected {len(columns)}{more}")
+            continue
+        line = dict(zip(columns, cells, strict=True))
+        row = {key: line.get(key, "").strip() or None for key in (*REQUIRED, *OPTIONAL)}
         fault = _fault(row, table.parent)
-        if not fault and (first := seen.setdefault(_id(row["path"] or ""), number)) != number:
-            fault = f"{row['path']} gives the same utterance as line {first}"
+        if not fault:
+            first = seen.setdefault(_normal(_id(row["path"] or "")), number)
+            speaker = str(row["speaker"])
+            same = spelt.setdefault(_normal(speaker), speaker)
+            if first != number:
+                fault = f"{row['path']} gives the same utterance as line {first}"
+            elif same != speaker:
+                fault = f"speaker {speaker!r} stands before in another Unicode normal form"
         if fault:
             faults.append(f"line {number}: {fault}")
         rows.append(row)
@@ -161,6 +178,35 @@ def read_table(table: Path) -> list[dict[str, Any]]:
         )
     refuse_unreadable(table.parent, (Path(str(row["path"])) for row in rows))
     return rows
+
+
+def _cells(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Names of the columns, and the cells of each row with the line where it begins."""
+    number = 0
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            rows = []
+            for cells in reader:
+                if cells:  # no blank line
+                    rows.append((number + 1, cells))
+                number = reader.line_num
+    except csv.Error as error:
+        raise CorpusError(
+            f"{table}: cannot be read as a table: the row that begins in line {number + 1}: "
+            f'{error}. A cell with a quote in it is written "so: "" and so".'
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(
+            f"{table}: cannot be read as a table ({error}). Expected CSV in UTF-8."
+        ) from None
+    if not rows:
+        return [], []
+    return [column.strip() for column in rows[0][1]], rows[1:]
+
+
+def _normal(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _fault(row: dict[str, str | None], folder: Path) -> str | None:
@@ -174,11 +220,16 @@ def _fault(row: dict[str, str | None], folder: Path) -> str | None:
     if path != "/".join(parts):
         return f"path {path!r} is written as {'/'.join(parts)!r}"
     if any(len(os.fsencode(part)) > 255 for part in parts) or not (folder / path).is_file():
-        return f"no file {folder / path}"
+        near = f"; {found}" if len(path) < 256 and (found := namesake(folder / path)) else ""
+        return f"no file {folder / path}{near}"
+    if is_litter(PurePosixPath(path)):
+        return f"path {path!r} is of what file managers leave behind, which DVC leaves out"
     if path in (LABELS, CONTRACT):
         return f"path {path!r} is reserved for the description of the corpus: rename it"
     if not re.fullmatch(r"[a-z][a-z-]*", emotion):
         return f"emotion {emotion!r} is not a lower-case word such as {', '.join(EMOTIONS)}"
+    if not str(row["speaker"]).isprintable():
+        return f"speaker {row['speaker']!r} has characters that cannot be printed"
     if row["sex"] not in (None, *SEXES):
         return f"sex {row['sex']!r} is not one of {', '.join(SEXES)}"
     return None

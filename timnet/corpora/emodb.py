@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from timnet.corpora.corpus import Corpus, Download, Utterance, read_names, same_length
+from timnet.corpora.corpus import Corpus, Download, Utterance, find, read_names, same_length
 from timnet.errors import CorpusError
 
 EMOTION_CODES = {
@@ -63,12 +63,12 @@ def read(folder: Path) -> list[Utterance]:
     Raises:
         CorpusError: EMODB 2.0, or names that fit no rule.
     """
-    if sum(1 for _ in folder.glob("**/*.wav")) == SECOND_EDITION:
+    if len(find(folder, "*.wav")) == SECOND_EDITION:
         raise CorpusError(
             f"{folder}: {SECOND_EDITION} recordings: this is EMODB 2.0 (Zenodo 17651657), not the "
             f"535 utterances that the paper uses. Get {URL}."
         )
-    return read_names(folder, "**/*.wav", _parse, GRAMMAR)
+    return read_names(folder, "*.wav", _parse, GRAMMAR)
 
 
 def tampered(sample_rates: Sequence[int], samples: Sequence[int]) -> str | None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from timnet.corpora.corpus import Corpus, Utterance, refuse_unreadable
+from timnet.corpora.corpus import Corpus, Utterance, find, refuse_unreadable
 from timnet.errors import CorpusError, counted, listing
 
 EMOTION_CODES = {
@@ -63,21 +63,36 @@ def read(folder: Path) -> list[Utterance]:
     """The 5531 utterances of the four classes.
 
     Raises:
-        CorpusError: no label files, a line that is none of theirs, a turn that is labelled twice
-            or has no recording.
+        CorpusError: no label files, one without a turn, a line that is none of theirs, a turn that
+            is labelled twice or has no recording.
     """
-    files = sorted(folder.glob(f"**/{LABELS}"))
+    files = [folder / path for path in find(folder, LABELS)]
     if not files:
         raise CorpusError(
             f"{folder}: no label files {LABELS}. The emotions of IEMOCAP are not in the names of "
             "the recordings: use the whole IEMOCAP_full_release, with its folders."
         )
     refuse_unreadable(folder, (file.relative_to(folder) for file in files))
+    turns = {file: _labels(file) for file in files}
+    silent = [file.relative_to(folder).as_posix() for file, found in turns.items() if not found]
+    if silent:
+        raise CorpusError(
+            f"{folder}: {counted(len(silent), 'label file')} without a turn: {listing(silent)}. "
+            "Expected lines `[start - end]<tab>turn<tab>emotion<tab>[v, a, d]`, in ASCII. Restore "
+            "these files from the original release."
+        )
+    recordings: dict[Path, Path] = {}
+    for path in find(folder, "sentences/wav/*/*.wav"):
+        if (first := recordings.setdefault(path.with_suffix(""), path)) != path:
+            raise CorpusError(
+                f"{folder}: {first} and {path} are both turn {path.stem}. Keep one copy of each "
+                "recording."
+            )
     utterances: dict[str, Utterance] = {}
     missing = []
-    for file in files:
-        wav = file.parents[2] / "sentences" / "wav"
-        for match in _labels(file):
+    for file, found in turns.items():
+        wav = file.parents[2].relative_to(folder) / "sentences" / "wav"
+        for match in found:
             if match["code"] not in EMOTION_CODES:
                 continue
             turn = match["turn"]
@@ -85,8 +100,9 @@ def read(folder: Path) -> list[Utterance]:
                 raise CorpusError(
                     f"{file}: turn {turn} is labelled twice. Keep one copy of the release."
                 )
-            path = (wav / match["dialogue"] / f"{turn}.wav").relative_to(folder)
-            if not (folder / path).is_file():
+            named = wav / match["dialogue"] / turn
+            path = recordings.get(named, named.with_suffix(".wav"))
+            if named not in recordings:
                 missing.append(path.as_posix())
             speaker = match["session"] + match["letter"]
             utterances[turn] = Utterance(

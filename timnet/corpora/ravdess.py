@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from timnet.corpora.corpus import Corpus, Download, Utterance, read_names, same_length
+from timnet.corpora.corpus import Corpus, Download, Utterance, find, read_names, same_length
 from timnet.errors import CorpusError, counted, listing
 
 EMOTION_CODES = {
@@ -63,19 +63,18 @@ def read(folder: Path) -> list[Utterance]:
     Raises:
         CorpusError: songs among the speech, or names that fit no rule.
     """
-    paths = (path.relative_to(folder) for path in folder.glob("**/*.wav"))
-    others = sorted(
+    others = [
         path.as_posix()
-        for path in paths
+        for path in find(folder, "*.wav")
         if _OTHER.fullmatch(path.stem) and not path.stem.startswith("03-01-")
-    )
+    ]
     if others:
         raise CorpusError(
             f"{folder}: {counted(len(others), 'file')} of songs or videos: {listing(others)}. "
             "The corpus is only speech (names that begin with 03-01): keep the rest of RAVDESS "
             "elsewhere."
         )
-    return read_names(folder, "**/*.wav", _parse, GRAMMAR)
+    return read_names(folder, "*.wav", _parse, GRAMMAR)
 
 
 def tampered(sample_rates: Sequence[int], samples: Sequence[int]) -> str | None:

@@ -48,8 +48,8 @@ def _parse(path: Path) -> Utterance | None:
 
 
 def read(folder: Path) -> list[Utterance]:
-    """The 480 utterances, whether `folder` holds one folder per speaker or all files flat."""
-    return read_names(folder, "**/*.wav", _parse, GRAMMAR)
+    """The 480 utterances, whether `folder` holds one folder a speaker or all files flat."""
+    return read_names(folder, "*.wav", _parse, GRAMMAR)
 
 
 CORPUS = Corpus(

@@ -10,12 +10,10 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +24,6 @@ from timnet.dataset import resample as resampling
 from timnet.dataset.resample import resample
 from timnet.errors import ArtifactError, AudioError, ParameterError, listing
 from timnet.processes import end_with, worker_environment
-
-if TYPE_CHECKING:
-    import soundfile
 
 SAMPLE_RATE = 22050
 COEFFICIENTS = 39
@@ -41,9 +36,6 @@ SOXR_RESAMPLERS = ("soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq")
 LIBRARIES = ("librosa", "numpy", "scipy", "soundfile", "soxr")  # those that touch the numbers
 FINGERPRINT = b"timnet"  # key of the schema's metadata
 SHARD = 128  # utterances that a process computes at a time
-MAX_CHANNELS = 16
-LOWEST_RATE, HIGHEST_RATE = 2000, 384_000  # Hz
-LOUDEST = 1e9  # of full scale 1, or 32768 where someone forgot to divide; its power is finite
 # how the values of `mfcc` are stored smallest and fastest
 PARQUET = {"use_dictionary": False, "use_byte_stream_split": ["mfcc.list.element"]}
 
@@ -261,53 +253,15 @@ def _write_shard(
 
 def of_file(path: Path, settings: FeatureSettings, filters: np.ndarray) -> np.ndarray | str:
     """Features of a recording, (frames, coefficients), or in words why there are none."""
+    from timnet.dataset import audio
+
     try:
-        with opened(path) as file:
-            announced, rate = file.frames, file.samplerate
-            recording = file.read(dtype="float32")
-        check_samples(recording)
+        with audio.opened(path) as recording:
+            samples = recording.whole()
+        audio.check_samples(samples)
     except AudioError as error:
         return str(error)
-    if len(recording) != announced:
-        return f"truncated: {len(recording)} samples, but the header announces {announced}"
-    return mfcc(recording, rate, settings, filters)
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """A recording, open to be read.
-
-    Raises:
-        AudioError: why it cannot be read, without its name; also of what is read meanwhile.
-    """
-    import soundfile
-
-    try:
-        path.open("rb").close()  # says what libsndfile calls a system error
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            check_form(file.channels, file.samplerate)
-            yield file
-    except (OSError, soundfile.SoundFileError) as error:
-        reason = getattr(error, "error_string", None) or getattr(error, "strerror", "") or error
-        raise AudioError(str(reason)) from None
-
-
-def check_form(channels: int, rate: int) -> None:
-    """Refuse what no recording has, with an AudioError."""
-    if channels > MAX_CHANNELS:
-        raise AudioError(f"{channels} channels; the limit is {MAX_CHANNELS}")
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise AudioError(f"{rate} Hz; expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
-
-
-def check_samples(recording: np.ndarray) -> None:
-    """Refuse samples that hold no signal, with an AudioError."""
-    if not len(recording):
-        raise AudioError("no samples")
-    if not np.isfinite(recording).all():
-        raise AudioError("samples that are not finite numbers")
-    if (most := np.abs(recording).max()) > LOUDEST:
-        raise AudioError(f"samples of up to {most:.0e}, where full scale is 1")
+    return mfcc(samples, recording.sample_rate, settings, filters)
 
 
 def read(path: Path, settings: FeatureSettings | None = None) -> tuple[pa.Table, dict]:

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import soundfile
 
 from timnet import schemas
 from timnet.corpora.corpus import Corpus, Utterance, natural_key
+from timnet.dataset import audio
 from timnet.errors import AudioError, CorpusError, listing
-
-LONGEST = 3600  # s, the limit of a recording; wrong headers announce years
-
-# libsndfile reads a file that was cut off without complaint, but notes it: WAV and W64, AIFF, AU
-_CUT = re.compile(
-    r"^ *(?:data|riff|Riff size|SSND|Data Size) *: (\d+) \(should be (\d+)\)"
-    r"|^Ogg: Last page lacks an end-of-stream bit",
-    re.MULTILINE,
-)
 
 
 def build(corpus: Corpus, folder: Path, progress: Callable[[int], None] | None = None) -> pa.Table:
-    """Read names, headers and bytes of a corpus' recordings.
+    """Read names and bytes of a corpus' recordings.
 
     Args:
         corpus: the recipe.
@@ -69,12 +58,12 @@ def build(corpus: Corpus, folder: Path, progress: Callable[[int], None] | None =
 def _row(folder: Path, utterance: Utterance) -> dict | str:
     """The manifest's row of one utterance, or in words why there is none."""
     path = folder / utterance.path
-    info = header(path)
-    if isinstance(info, str):
-        return f"{utterance.path} ({info})"
     try:
+        found = audio.examine(path)
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256")
+    except AudioError as error:
+        return f"{utterance.path} ({error})"
     except OSError as error:
         return f"{utterance.path} ({error.strerror})"
     return {
@@ -83,40 +72,8 @@ def _row(folder: Path, utterance: Utterance) -> dict | str:
         "emotion": utterance.emotion,
         "sentence": utterance.sentence,
         "path": utterance.path,
-        "sample_rate": info.samplerate,
-        "channels": info.channels,
-        "samples": info.frames,
+        "sample_rate": found.sample_rate,
+        "channels": found.channels,
+        "samples": found.samples,
         "sha256": content.hexdigest(),
     }
-
-
-def header(path: Path) -> Any:
-    """What a recording's header says, as of `soundfile.info`, or in words why it is none."""
-    try:
-        path.open("rb").close()  # says what libsndfile calls a system error
-        info = soundfile.info(path, verbose=True)
-    except soundfile.LibsndfileError as error:
-        return f"{path.stat().st_size} bytes, not sound: {error.error_string}"
-    except OSError as error:
-        return str(error.strerror)
-    if info.frames == 0 or info.samplerate == 0:
-        return f"{info.frames} samples at {info.samplerate} Hz"
-    if fault := cut_off(info.extra_info):
-        return fault
-    if info.frames > LONGEST * info.samplerate:
-        return f"{info.frames / info.samplerate:.0f} s; longer than the {LONGEST} s limit"
-    return info
-
-
-def cut_off(told: str) -> str | None:
-    """A message if the header shows that a recording is truncated, otherwise None.
-
-    Args:
-        told: what libsndfile notes of it, `soundfile.SoundFile.extra_info`.
-    """
-    cut = _CUT.search(told)
-    if cut is None:
-        return None
-    announced, held = cut.groups()
-    sizes = f": {held} bytes of sound, but the header announces {announced}" if announced else ""
-    return f"truncated{sizes}"

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import torch
 
 from timnet import schemas
-from timnet.dataset import features
+from timnet.dataset import audio, features
 from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, AudioError, listing
 from timnet.evaluation import calibration, metrics, score
@@ -129,9 +129,9 @@ def read_recordings(
 
     def read(name: str) -> tuple[np.ndarray, Measurement] | str:
         try:
-            with features.opened(folder / name) as file:
-                samples, rate = file.read(dtype="float32"), file.samplerate
-            features.check_samples(samples)
+            with audio.opened(folder / name) as recording:
+                samples, rate = recording.whole(), recording.sample_rate
+            audio.check_samples(samples)
         except AudioError as error:
             return f"{name} ({error})"
         mfcc = features.mfcc(samples, rate, run.settings, filters)

@@ -50,7 +50,7 @@ class TableWriter:
         ]
         if found.out_of_domain:
             lines.append(f"  out of domain: {', '.join(found.out_of_domain)}")
-        if len(found.timeline) > 1:
+        if len(found.windows) > 1:
             lines += [
                 f"  {_clock(part.start)} to {_clock(part.end)}  "
                 f"{part.emotion:{self.label}}  {part.probability:.2f}"

@@ -16,6 +16,7 @@ from timnet.dataset.features import FeatureSettings, mean_of_channels
 
 FEW = 0.02  # share of the training recordings that lies outside of each range
 ENVELOPE = 13  # coefficients compared; in the finer ones strange sound drowns
+CANCELLED = 20.0  # dB that the mean of the channels lies below the loudest if they cancel out
 SILENCE = -150.0  # dB below full scale: fainter than the last of 24 bits
 
 
@@ -24,9 +25,10 @@ class Measurement:
     """What is compared of a recording."""
 
     seconds: float
-    level: float  # dB below full scale, root mean square over the mean of the channels
+    level: float  # dB below full scale, root mean square of the mean of the channels
     sample_rate: int  # Hz
     mfcc: np.ndarray  # (ENVELOPE,) mean over the frames that hold sound
+    loudest: float = SILENCE  # dB, of the loudest channel, before the mean
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,16 @@ class Reference:
 
     def out_of_domain(self, found: Measurement, settings: FeatureSettings) -> list[str]:
         """In what a recording is unlike these, in words; nothing if it is like them."""
-        if found.level < SILENCE + 1:
+        cancelled = found.loudest - found.level > CANCELLED
+        if found.level < SILENCE + 1 and not cancelled:
             return ["silence"]
         reasons = []
+        if cancelled:
+            reasons.append(
+                f"channels that cancel out: the mean of the channels, which is heard, is at "
+                f"{found.level:.0f} dB, the loudest channel at {found.loudest:.0f}; give one "
+                "channel alone"
+            )
         low, high = self.seconds
         if found.seconds < low:  # what is too long is split into windows
             reasons.append(f"{found.seconds:.1f} s (training: {low:.1f} to {high:.1f})")
@@ -73,21 +82,33 @@ def measure(
         mfcc: (frames, coefficients), its features under `settings`.
     """
     mono = mean_of_channels(samples)
-    square = float(mono @ mono) / len(mono)
-    level = max(10 * math.log10(square), SILENCE) if square else SILENCE
+    level = _decibels(mono)
+    channels = [samples] if samples.ndim == 1 else samples.T
     # the mean is over frames whose middle lies in the sound, not in the padding around it
     length = min(-(-len(mono) * settings.sample_rate // rate), settings.signal_length)
     padding = (settings.signal_length - length) // 2
     first, last = -(-padding // settings.hop), (padding + length) // settings.hop
     mean = mfcc[min(first, last) : last + 1, :ENVELOPE].mean(0)
-    return Measurement(len(mono) / rate, level, rate, mean)
+    return Measurement(len(mono) / rate, level, rate, mean, max(map(_decibels, channels)))
+
+
+def _decibels(signal: np.ndarray) -> float:
+    """Root mean square in dB below full scale, at least SILENCE."""
+    square = float(signal @ signal) / len(signal)
+    return max(10 * math.log10(square), SILENCE) if square else SILENCE
 
 
 def together(windows: list[Measurement], seconds: float) -> Measurement:
     """A recording's measurement from those of its windows."""
-    square = np.mean([10 ** (each.level / 10) for each in windows])
     mfcc = np.mean([each.mfcc for each in windows], 0)
-    return Measurement(seconds, 10 * math.log10(square), windows[0].sample_rate, mfcc)
+    level = _mean([each.level for each in windows])
+    loudest = _mean([each.loudest for each in windows])
+    return Measurement(seconds, level, windows[0].sample_rate, mfcc, loudest)
+
+
+def _mean(levels: list[float]) -> float:
+    """Mean of the power, dB."""
+    return 10 * math.log10(np.mean([10 ** (level / 10) for level in levels]))
 
 
 def reference(measured: list[Measurement], speakers: list[str]) -> Reference:

@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from timnet.dataset import features, manifest
+from timnet.dataset import audio, features
 from timnet.dataset.features import FeatureSettings
 from timnet.errors import AudioError
 from timnet.evaluation import calibration
@@ -181,7 +181,7 @@ def of_signal(model: Model, signal: np.ndarray, sample_rate: int, single: bool) 
             f"a signal of shape {signal.shape} and type {signal.dtype}; expected (samples,) or "
             "(samples, channels) of floats or signed integers"
         )
-    features.check_form(1 if signal.ndim == 1 else signal.shape[1], sample_rate)
+    audio.check_form(1 if signal.ndim == 1 else signal.shape[1], sample_rate)
     rest = signal.astype(np.float32, copy=False)
 
     def read(samples: int) -> np.ndarray:
@@ -230,17 +230,9 @@ def _of_chunk(model: Model, paths: list[Path], single: bool) -> list[Prediction 
     def all_windows() -> Iterator[tuple[_Analysis, np.ndarray]]:
         for path, analysis in zip(paths, analyses, strict=True):
             try:
-                with features.opened(path) as file:
-                    if fault := manifest.cut_off(file.extra_info):
-                        raise AudioError(fault)
-                    read = partial(file.read, dtype="float32")
-                    for mfcc in _features_of_windows(model, read, file.samplerate, analysis):
+                with audio.opened(path, ffmpeg=True) as file:
+                    for mfcc in _features_of_windows(model, file.read, file.sample_rate, analysis):
                         yield analysis, mfcc
-                    samples = round(analysis.seconds * file.samplerate)
-                    if samples != file.frames:  # told by no header, but by an end too early
-                        raise AudioError(
-                            f"truncated: {samples} samples, but the header announces {file.frames}"
-                        )
             except AudioError as error:
                 analysis.refused = str(error)
 
@@ -255,7 +247,7 @@ def _features_of_windows(
     longest = math.ceil(model.reference.longest * rate)
     window = min(round(model.window * rate), longest)
     for start, samples in windows(read, longest, window):
-        features.check_samples(samples)
+        audio.check_samples(samples)
         analysis.seconds = (start + len(samples)) / rate
         mfcc = features.mfcc(samples, rate, model.settings)
         analysis.measured.append(out_of_domain.measure(samples, rate, mfcc, model.settings))

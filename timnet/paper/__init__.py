@@ -1,4 +1,4 @@
-"""What the paper says: its figures, and the runs that each of its tables needs."""
+"""What the paper says: its results, and the runs that each of its tables needs."""
 
 from __future__ import annotations
 

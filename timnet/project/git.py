@@ -5,6 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from timnet.errors import ArtifactError
+
+WRITTEN = ("params.yaml", "dvc.yaml")  # by people, whose conflicts they settle
+NOTED = ("dvc.lock", "data.dvc")  # by DVC, for which either side will do
+MARK = b"<<<<<<< "  # begins a line where two versions differ
+
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """A git command that has ended, with all that it printed."""
@@ -18,3 +24,31 @@ def ask(root: Path, *arguments: str) -> str | None:
     except OSError:
         return None
     return None if done.returncode else done.stdout.decode().strip()
+
+
+def refuse_conflicts(root: Path) -> None:
+    """Stop where a merge has left its marks in a file that stages and parameters are read from.
+
+    Raises:
+        ArtifactError: with the commands that mend it.
+    """
+    for name in (*WRITTEN, *NOTED):
+        try:
+            lines = (root / name).read_bytes().splitlines()
+        except OSError:
+            continue
+        if not any(line.startswith(MARK) for line in lines):
+            continue
+        told = f"{root / name}: conflicts of a merge stand in it."
+        if name in WRITTEN:
+            raise ArtifactError(
+                f"{told} Keep the lines that are meant, delete those that begin with <<<<<<<, "
+                f"======= and >>>>>>>, then `git add {name}`."
+            )
+        unmerged = ask(root, "ls-files", "--unmerged", "--", name)
+        taken = f"git checkout --ours {name}" if unmerged else f"git checkout HEAD^ -- {name}"
+        after = {
+            "dvc.lock": "let `dvc repro` make what is not of that side",
+            "data.dvc": "let `timnet status` say whether data/ holds its recordings",
+        }[name]
+        raise ArtifactError(f"{told} Take one side, `{taken}`, {after}, then `git add {name}`.")

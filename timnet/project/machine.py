@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import getpass
 import os
+from pathlib import Path
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -26,6 +27,17 @@ def avoid_proxies_on_loopback() -> None:
     hosts = [host for host in known.split(",") if host.strip()]
     hosts += [host for host in LOOPBACK if host not in hosts]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
+
+
+def may_run_programs(folder: Path) -> bool:
+    """Whether files in a folder may be executed or loaded as libraries: not so if mounted noexec.
+
+    Args:
+        folder: which need not be there yet.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    return not os.statvfs(folder).f_flag & os.ST_NOEXEC
 
 
 def has_gpu() -> bool:

@@ -50,6 +50,9 @@ STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "timnet",  # equal figures, equal bytes
 }
+# In all of this process, since matplotlib asks when a text is made, often by itself: names of
+# speakers and corpora are no formulas, whatever `$` there is in them.
+mpl.rcParams.update({"text.parse_math": False, "svg.fonttype": STYLE["svg.fonttype"]})
 
 
 def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
@@ -195,20 +198,23 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
         (upper, "emotion", labels),
         (lower, "speaker", sorted(own["speaker"].unique())),
     ):
+        handles = []
         for number, group in enumerate(groups):
             rows = (own[column] == group).to_numpy()
-            axes.scatter(
+            handle = axes.scatter(
                 *points[rows].T,
                 s=9,
                 lw=0,
                 alpha=0.8,
                 color=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-                label=group,
             )
+            handles.append(handle)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         axes.legend(
+            handles,  # with labels given here, since those of artists must not begin with `_`
+            groups,
             frameon=False,
             fontsize=SMALL,
             ncols=4,

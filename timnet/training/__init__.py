@@ -1,1 +1,1 @@
-"""Train TIM-Net: the network, the stack of networks, runs in processes with checkpoints."""
+"""Train TIM-Net: its definition, the fast network, recipes, runs in processes with checkpoints."""

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from timnet.training import streams
-
-if TYPE_CHECKING:
-    from timnet.training.stack import TrainSettings
 
 MEL_BANDS = 128  # of the features
 WARPS = 33  # steps of the table of warps
@@ -44,9 +41,11 @@ _SHIFT, _SPEED, _TRACT, _MASKS, _MIXUP, _CHANNEL, _NOISE = (k << 26 for k in ran
 
 
 def augment(
-    x: Tensor, seeds: Tensor, steps: Tensor, settings: TrainSettings, coefficients: int
+    x: Tensor, seeds: Tensor, steps: Tensor, settings: Any, coefficients: int
 ) -> tuple[Tensor, Tensor | None]:
     """A batch (S, T, B, C) changed, and each utterance's share of mixup (S, B), None without.
+
+    `settings` has what AUGMENTATIONS names, as `stack.TrainSettings`.
 
     Under mixup an utterance is mixed with the one that stands as far from the batch's other end.
     """
