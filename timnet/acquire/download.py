@@ -118,27 +118,37 @@ def fetch(
             except _TransientError as error:
                 failures = 0 if part.bytes() > furthest else failures + 1
                 furthest = max(furthest, part.bytes())
-                if isinstance(error, _NoHostError) and not furthest and failures >= TRIES_OF_A_NAME:
-                    raise CorpusError(
-                        f"{url}: {error}. Check the network. Without one, pass a local archive or "
-                        "folder with --from PATH, or give a reachable URL with --url, or "
-                        "TIMNET_MIRROR for an institute's copies."
-                    ) from None
-                if failures >= TRIES:
-                    kept = (
-                        f"with {furthest:,} bytes kept. Run again later to continue."
-                        if furthest
-                        else "no data received. Run again later, or get it elsewhere and pass it "
-                        "with --from PATH."
-                    )
-                    raise CorpusError(
-                        f"{url}: {error}; gave up after {TRIES} attempts, {kept}"
-                    ) from None
+                _refuse_to_go_on(url, error, failures, furthest)
                 wait = error.wait or min(60.0, 2.0**failures) * random.uniform(0.5, 1.0)
                 log.info("%s: %s; trying again in %.1f s", url, error, wait)
                 sleep(wait)
     part.finish()
     return _record(target, url, part.state)
+
+
+def _refuse_to_go_on(url: str, error: _TransientError, failures: int, kept: int) -> None:
+    """Stop after so many attempts in a row that brought nothing.
+
+    Args:
+        kept: bytes that came so far.
+
+    Raises:
+        CorpusError: what to do instead.
+    """
+    if isinstance(error, _NoHostError) and not kept and failures >= TRIES_OF_A_NAME:
+        raise CorpusError(
+            f"{url}: {error}. Check the network. Without one, pass a local archive or folder with "
+            "--from PATH, or give a reachable URL with --url, or TIMNET_MIRROR for an institute's "
+            "copies."
+        ) from None
+    if failures >= TRIES:
+        told = (
+            f"with {kept:,} bytes kept. Run again later to continue."
+            if kept
+            else "no data received. Run again later, or get it elsewhere and pass it with --from "
+            "PATH."
+        )
+        raise CorpusError(f"{url}: {error}; gave up after {TRIES} tries in vain, {told}") from None
 
 
 def without_login(url: str) -> tuple[str, tuple[str, str] | None]:

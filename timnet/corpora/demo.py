@@ -10,7 +10,6 @@ first speaker, third sentence.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timnet.corpora.corpus import Corpus, Utterance, read_names
+from timnet.paths import replacing
 
 Array = NDArray[np.float64]
 
@@ -186,14 +186,10 @@ def generate(folder: Path, seed: int = 0, progress: Callable[[int], None] | None
 
 
 def _write(path: Path, signal: Array) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # no .wav: never read as a take
-    try:
-        import soundfile
+    import soundfile
 
+    with replacing(path) as partial:
         soundfile.write(partial, signal, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def synthesise(emotion: str, speaker: str, sentence: str, seed: int = 0) -> Array:

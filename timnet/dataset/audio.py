@@ -129,6 +129,8 @@ class Recording:
             blocks.append(block)
             samples += len(block)
             refuse_length(samples, self.sample_rate)
+        if not blocks:
+            raise AudioError("no samples")
         return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
 
     @property

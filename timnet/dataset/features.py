@@ -173,10 +173,6 @@ def extract(
     Raises:
         AudioError: recordings that cannot be read or hold no usable signal; all are named.
     """
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
     metadata = {FINGERPRINT: json.dumps(fingerprint(manifest, settings), sort_keys=True)}
     schema = schemas.features(settings.frames * settings.coefficients).with_metadata(metadata)
     identity = hashlib.sha256(metadata[FINGERPRINT].encode())
@@ -187,16 +183,40 @@ def extract(
         (manifest.slice(first, SHARD), shards / f"{first:08}.parquet")
         for first in range(0, len(manifest), SHARD)
     ]
+    compute = partial(_write_shard, folder, settings, schema, mel_filters())
+    broken = _spread(compute, work, workers, folder, progress)
+    if broken:
+        raise AudioError(
+            f"{folder}: {len(broken)} of {len(manifest)} recordings cannot be used: "
+            f"{listing(sorted(broken), 20)}. Restore them from the original archive."
+        )
+    with schemas.writing(target, schema, **PARQUET) as writer:
+        for _, shard in work:
+            writer.write_table(pq.read_table(shard))
+    shutil.rmtree(shards.parent)
+
+
+def _spread(
+    compute: Callable[[pa.Table, Path], list[str]],
+    work: list[tuple[pa.Table, Path]],
+    workers: int,
+    folder: Path,
+    progress: Callable[[int], None] | None,
+) -> list[str]:
+    """Compute the shards that are not there yet, in processes; what is wrong with recordings."""
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
     broken: list[str] = []
     workers = min(workers, len(work))
     pool = ProcessPoolExecutor(workers, get_context("spawn"), end_with, (os.getpid(),))
     try:
         futures = {}
-        run = partial(_write_shard, folder, settings, schema, mel_filters())
         with worker_environment():
             for rows, shard in work:
                 if not shard.exists():
-                    futures[pool.submit(run, rows, shard)] = rows
+                    futures[pool.submit(compute, rows, shard)] = rows
                 elif progress:
                     progress(len(rows))
         for future in as_completed(futures):
@@ -211,15 +231,7 @@ def extract(
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
-    if broken:
-        raise AudioError(
-            f"{folder}: {len(broken)} of {len(manifest)} recordings cannot be used: "
-            f"{listing(sorted(broken), 20)}. Restore them from the original archive."
-        )
-    with schemas.writing(target, schema, **PARQUET) as writer:
-        for _, shard in work:
-            writer.write_table(pq.read_table(shard))
-    shutil.rmtree(shards.parent)
+    return broken
 
 
 def _write_shard(

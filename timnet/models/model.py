@@ -7,7 +7,6 @@ holds the settings of the features, so a model cannot be fed with others than it
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from timnet.errors import ArtifactError, listing
 from timnet.models.card import Card, Typical
 from timnet.models.out_of_domain import ENVELOPE, Reference
 from timnet.models.predict import Model
+from timnet.paths import replacing
 from timnet.training.network import VARIANTS, TIMNet
 
 ENDING = ".safetensors"
@@ -44,13 +44,8 @@ def save(model: Model, path: Path) -> None:
     # one entry alone: the order of several is not fixed
     metadata = {FORMAT: json.dumps(model.card.model_dump(mode="json"), sort_keys=True)}
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as partial:
         partial.write_bytes(as_bytes(contiguous, metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Model:
