@@ -114,6 +114,21 @@ def test_its_predictions_are_a_run_s(normalise: str) -> None:
     assert scores["uar"]["seed_sd"] == 0
 
 
+def test_across_corpora_speakers_of_one_name_are_not_one_speaker() -> None:
+    mfcc, table = corpus()
+    moved = mfcc.copy()
+    moved[baseline.speech_frames(mfcc)] += 100
+    both = np.concatenate([mfcc, moved])
+    names = ["one"] * len(mfcc) + ["two"] * len(mfcc)
+    utterances = pa.concat_tables([table, table]).append_column("corpus", [names])
+    split = Split(0, 0, 0, np.arange(len(mfcc)), len(mfcc) + np.arange(len(mfcc)))
+    told = baseline.predictions(both, utterances, LABELS, [split], "speaker")
+    assert "fused" not in told.column_names
+    assert set(told["corpus"].to_pylist()) == {"two"}
+    scores = score.scores(told, LABELS, "cross-corpus")["cross-corpus"]
+    assert scores["corpora"]["two"]["war"]["value"] > 90
+
+
 def test_two_emotions_have_two_logits() -> None:
     mfcc, table = corpus()
     two = [row for row, emotion in enumerate(table["emotion"].to_pylist()) if emotion != "sad"]

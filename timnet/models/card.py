@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from timnet.dataset import features
 from timnet.dataset.features import FeatureSettings
+from timnet.evaluation.intervals import FEW_CLUSTERS
 
 Range = tuple[float, float]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -44,7 +45,7 @@ class Figures(_Section):
     utterances: int
     uar: float
     war: float
-    uar_interval: Range  # 95 %, bootstrap over utterances
+    uar_interval: Range  # 95 %, as of `timnet.evaluation.intervals`
     war_interval: Range
     uar_by_speaker: dict[str, float]
 
@@ -263,8 +264,9 @@ def _figures(card: Card) -> str:
     notes = "\n".join(f"- `{each.protocol}`: {each.meaning}." for each in card.figures)
     chance = 100 / len(card.labels)
     return (
-        f"{_table(head, rows)}\n\n{notes}\n- In brackets: 95 % CI by bootstrap over utterances. "
-        f"Chance is {chance:.1f} %."
+        f"{_table(head, rows)}\n\n{notes}\n- In brackets 95 % intervals, by bootstrap over "
+        "utterances, and over speakers where these are unseen; with fewer than "
+        f"{FEW_CLUSTERS} speakers such an interval is rough. Chance is {chance:.1f} %."
     )
 
 

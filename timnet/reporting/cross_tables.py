@@ -36,7 +36,7 @@ def _methods(runs: list[ScoredRun]) -> dict[str, Tested]:
     for run in sorted(compared_methods(runs), key=lambda run: run.is_baseline):
         if CROSS not in run.scores:
             continue
-        method = run.method
+        method = run.beside_the_paper
         known = {run.corpus, *run.tested_on} <= set(CROSS_CORPORA)
         if method == OURS and known and not run.is_the_paper_s:
             method = f"{OURS}, other settings"

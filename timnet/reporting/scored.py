@@ -15,6 +15,7 @@ from timnet.reporting.render import NO_FIGURE, Cell, print_figure, signed
 
 PAPER_S = "TIM-Net, the paper's"
 OURS = "TIM-Net, ours"
+TIM_NET = "TIM-Net"  # with the paper's recipe
 PAPER_RECIPE = "paper"  # its name in params.yaml
 NETWORK = "tim-net"  # the variant that is the whole network
 ABLATION_NAMES = {
@@ -74,7 +75,12 @@ class ScoredRun:
             return svm(self.normalise)
         if self.variant != NETWORK:
             return {v: k for k, v in ABLATION_NAMES.items()}.get(self.variant, self.variant)
-        return OURS if self.recipe == PAPER_RECIPE else f"TIM-Net, recipe {self.recipe}"
+        return TIM_NET if self.recipe == PAPER_RECIPE else f"TIM-Net, recipe {self.recipe}"
+
+    @property
+    def beside_the_paper(self) -> str:
+        """The same in a table that has the paper's TIM-Net too."""
+        return OURS if self.method == TIM_NET else self.method
 
     def by_protocol(self) -> Iterator[tuple[str, dict]]:
         """Its scores in the order of the protocols, from optimistic to strict."""
@@ -112,7 +118,8 @@ class ScoredRun:
         pairs += [
             ("tabs", train.get("tabs"), tabs),
             ("resampler", features["resampler"], "kaiser_best_0_2_2"),
-            ("signal length", features["signal_length"], length),
+            # of other corpora the paper has none
+            ("signal length", features["signal_length"], length or features["signal_length"]),
         ]
         if self.record["folds"]["protocol"] == "random":
             pairs.append(("folds", self.record["folds"].get("number", 10), 10))
@@ -133,7 +140,8 @@ class ScoredRun:
     @property
     def is_the_paper_s(self) -> bool:
         """Whether all settings but seeds and precision are the paper's, so that they compare."""
-        return not self.is_baseline and not self.differences
+        known = self.corpus in paper()["fold_seed"]
+        return known and not self.is_baseline and not self.differences
 
 
 # the change of pairs of runs under a protocol, mean over the corpora that they test, if known

@@ -155,13 +155,26 @@ def overview(runs: list[ScoredRun]) -> Table:
             SEEDS,
             *rough(seen),
             *_chances(seen),
-            "`step`: points of UAR at the same settings of "
-            + ", ".join(f"`{strict}` against `{loose}`" for strict, loose in LESS_STRICT.items())
-            + "; differences below half the CI width may be noise.",
+            *_steps(shown),
             *other_settings(_each_once(seen)),
             *departures(run for run in _each_once(seen) if run.is_the_paper_s),
         ],
     )
+
+
+def _steps(shown: set[str]) -> list[str]:
+    """What the steps between the protocols that are shown are."""
+    told = [
+        f"`{strict}` against `{loose}`"
+        for strict, loose in LESS_STRICT.items()
+        if {strict, loose} <= shown
+    ]
+    if not told:
+        return []
+    return [
+        f"`step`: points of UAR at the same settings, {', '.join(told)}; those below half the "
+        "CI width may be noise."
+    ]
 
 
 def _groups(runs: list[ScoredRun]) -> Iterable[tuple[str, str]]:
@@ -281,11 +294,11 @@ def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
             if other.corpus == corpus and _own(other, protocol) in other.scores and other is not run
         ]
         ours = [run] if run else []
-        if not any(other.method == OURS for other in (*ours, *others)):
+        if not any(other.beside_the_paper == OURS for other in (*ours, *others)):
             rows.append(row_of(corpus, OURS, NOT_HERE, "", NOT_HERE, "", "", ""))
         for each in (*ours, *sorted(others, key=lambda other: other.is_baseline)):
-            apart = each is not run and each.method == OURS
-            method = f"{OURS}, {OTHER}" if apart else each.method
+            apart = each is not run and each.beside_the_paper == OURS
+            method = f"{OURS}, {OTHER}" if apart else each.beside_the_paper
             own = _own(each, protocol)
             spread = Cell(seeds(each.scores[own]), each.name)
             rows.append([Cell(corpus), Cell(method), *cells(each, own), spread, Cell("")])

@@ -11,9 +11,9 @@ from timnet.paper import paper
 from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, signed
 from timnet.reporting.scored import (
     INTERVALS,
-    OURS,
     PAPER_RECIPE,
     SEEDS,
+    TIM_NET,
     Paired,
     ScoredRun,
     brackets,
@@ -94,6 +94,7 @@ def controlled(runs: Sequence[ScoredRun], paired: Paired) -> Table:
             "includes 0.",
             INTERVALS,
             SEEDS,
+            TIM_NET,
             *rough(own),
         ],
     )
@@ -105,7 +106,7 @@ def judged(runs: Sequence[ScoredRun], paired: Paired) -> Table:
     tuned = tuned_on(runs) if recipe else None
     name = f"recipe {recipe}" if recipe else "chosen recipe"
     wanted: dict[str, dict[str, object]] = {
-        "paper's recipe": {"method": OURS},
+        "paper's recipe": {"method": TIM_NET},
         "SVM": {"method": svm()},
         SPEAKER_SVM: {"method": SPEAKER_SVM},
         name: {"is_network": True, "recipe": recipe},

@@ -116,7 +116,8 @@ def predictions(
 
     Args:
         mfcc: (utterances, frames, coefficients), as extracted.
-        utterances: table with `utterance`, `speaker` and `emotion` of each of them.
+        utterances: table with `utterance`, `speaker` and `emotion` of each of them, and across
+            corpora with `corpus`, which the predictions then have in place of `fused`.
         labels: the emotions in the order of their indices.
         splits: one machine is trained and tested on each.
         normalise: as of `inputs`.
@@ -128,6 +129,10 @@ def predictions(
     order = {label: index for index, label in enumerate(labels)}
     truth = np.array([order.get(emotion, -1) for emotion in utterances["emotion"].to_pylist()])
     speakers = np.array(utterances["speaker"].to_pylist())
+    across = "corpus" in utterances.column_names
+    if across:  # two corpora may have speakers of one name
+        corpora = utterances["corpus"].to_pylist()
+        speakers = np.array([f"{c}/{s}" for c, s in zip(corpora, speakers, strict=True)])
     seen = inputs(mfcc, speech_frames(mfcc), speakers, normalise)
     channels = mfcc.shape[2]
     parts = []
@@ -148,10 +153,16 @@ def predictions(
             "fused": _lists(told[:, :channels]),
             "row": split.test,
         }
+        if across:
+            columns["corpus"] = tested["corpus"]
         parts.append(pa.table(columns))
     order_of = [("fold_seed", "ascending"), ("seed", "ascending"), ("row", "ascending")]
     table = pa.concat_tables(parts).sort_by(order_of).drop_columns("row")
-    return table.cast(schemas.predictions(len(labels), channels))
+    schema = schemas.predictions(len(labels), channels)
+    if across:
+        fused = schema.get_field_index("fused")
+        schema = schema.remove(fused).append(pa.field("corpus", pa.string()))
+    return table.select(schema.names).cast(schema)
 
 
 def _decide(
