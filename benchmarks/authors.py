@@ -37,13 +37,13 @@ def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: i
         "versions": {},
     }
     nothing = schemas.predictions(networks.classes, networks.channels).empty_table()
-    heard = build.read_recordings(
+    recordings = build.read_recordings(
         rows, folder, build.TrainedRun("authors", record, nothing, networks), workers
     )
     fold_of = folds.random_folds(len(rows), networks.networks, printed["fold_seed"][corpus])
     said = []
     for row, fold in enumerate(fold_of.tolist()):
-        values = pad_channels(torch.from_numpy(heard.mfcc[row]), networks.width)
+        values = pad_channels(torch.from_numpy(recordings.mfcc[row]), networks.width)
         logits, fused = networks(values[None, :, None], rows=slice(fold, fold + 1))
         said.append(
             {
@@ -59,4 +59,4 @@ def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: i
         )
     table = pa.Table.from_pylist(said, schema=nothing.schema)
     run = build.TrainedRun("the authors' weights", record, table, networks)
-    return build.of_run(f"{corpus}-authors", run, heard, recipe)
+    return build.of_run(f"{corpus}-authors", run, recordings, recipe)

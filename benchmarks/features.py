@@ -1,4 +1,4 @@
-"""Milliseconds an utterance, from WAV to cached features: ours beside what one would run instead.
+"""Milliseconds per utterance, from WAV to cached features: ours beside what one would run instead.
 
     python benchmarks/features.py data/emovo [--utterances 96]
 
@@ -9,7 +9,7 @@ Three ways over the same recordings, in one run, on one process and on two:
                 of a file written as text and read back
     soxr        plain librosa: its default resampler, the same MFCC, a NumPy file written
 
-Times are without start-up and first calls, which are paid once a run and shown apart.
+Times are without start-up and first calls, which are paid once per run and shown apart.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
     paths = sorted(arguments.folder.rglob("*.wav"))
     paths = paths[:: max(1, len(paths) // arguments.utterances)][: arguments.utterances]
     print(f"{len(paths)} utterances of {arguments.folder}\n")
-    print("| way     | cores | ms an utterance | ratio | first call, s | peak memory, MB |")
+    print("| way     | cores | ms per utterance | ratio | first call, s | peak memory, MB |")
     print("| ------- | ----: | --------------: | ----: | ------------: | --------------: |")
     for cores in (1, 2):
         base = 0.0

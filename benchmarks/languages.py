@@ -3,9 +3,9 @@
     python benchmarks/languages.py --model emovo emodb=data/emodb ravdess=data/ravdess
     python benchmarks/languages.py --weights EMOVO_1.zip --trained-on data/emovo emodb=...
 
-Recordings of emotions that the model does not know are left out. `unlike` is the share of which the
-model says itself that they are unlike its training set; `claimed` the mean probability of its
-answers, to be held against WAR, the share that is right.
+Recordings of emotions that the model does not know are left out. `out of domain` is the share that
+prediction flags as unlike the training set; `confidence` the mean probability of the predicted
+emotion, to be compared with WAR (accuracy).
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ def main() -> None:
         print(f"{card.data.title} itself, `{each.protocol}`: UAR {each.uar:.2f} %")
     print()
     tables = [_table(model, *pair.split("=", 1)) for pair in arguments.corpora]
-    print("| corpus  | language | utterances | chance | UAR, % | WAR, % | claimed, % | unlike, % |")
+    print(
+        "| corpus  | language | utterances | chance | UAR, % | WAR, % | confidence, % | out of "
+        "domain, % |"
+    )
     print("| ------- | -------- | ---------: | -----: | -----: | -----: | ---------: | --------: |")
     for line, _ in tables:
         print(line)
@@ -61,12 +64,12 @@ def _table(model: Model, corpus: str, folder: str) -> tuple[str, str]:
         sys.exit(f"{corpus}: recordings that cannot be read: {broken[0]}")
     given = np.stack([each.probabilities for each in found])
     confusion = metrics.confusion_matrix(truth, given.argmax(1), len(labels))
-    unlike = np.mean([bool(each.out_of_domain) for each in found])
+    flagged = np.mean([bool(each.out_of_domain) for each in found])
     figures = (
         f"| {recipe.title:7} | {recipe.language:8} | {len(known):10} "
         f"| {100 / len(set(truth)):6.1f} | {100 * metrics.uar(confusion):6.1f} "
         f"| {100 * metrics.war(confusion):6.1f} | {100 * given.max(1).mean():10.1f} "
-        f"| {100 * unlike:9.0f} |"
+        f"| {100 * flagged:16.0f} |"
     )
     error = calibration.expected_error(given, truth)
     rows = [f"{recipe.title}, row percents (expected calibration error {100 * error:.1f} %):\n"]

@@ -3,7 +3,7 @@
     python benchmarks/scale.py [1000 10000 100000]
 
 The recordings are generated sound; a few hundred files stand for all, read again and again.
-Peak memory is that of all processes together, sampled ten times a second, shared pages counted
+Peak memory is that of all processes together, sampled ten times per second, shared pages counted
 in each.
 """
 
@@ -69,7 +69,7 @@ class Memory(threading.Thread):
 def main() -> None:
     sizes = [int(size) for size in sys.argv[1:]] or [1000, 10_000, 100_000]
     rng = np.random.default_rng(0)
-    print("| utterances | seconds | ms an utterance | peak memory, MB | file, MB |")
+    print("| utterances | seconds | ms per utterance | peak memory, MB | file, MB |")
     print("| ---------: | ------: | --------------: | --------------: | -------: |")
     with TemporaryDirectory(dir=os.environ.get("TMPDIR")) as scratch:
         folder = Path(scratch)

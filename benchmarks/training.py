@@ -10,10 +10,10 @@ On the CPU, all on the cores that there are:
 
     plain       one fold: PyTorch's own layers (timnet/training/definition.py), torch.optim.Adam,
                 batches of 64, all cores on one product
-    timnet      the project's: a network a process, a core each
+    timnet      the project's: a network per process, a core each
 
 On a GPU `plain` trains one fold likewise and `timnet` all ten in one stack. First calls, which
-compile and are paid once a run, are left out of the rates and shown apart.
+compile and are paid once per run, are left out of the rates and shown apart.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def show(root: Path, done: Collection[str]) -> None:
 
 
 def metrics(workspace: Workspace) -> list[dict[str, Any]]:
-    """One row a run and protocol, of the runs that are scored: what fits on a page."""
+    """One row per run and protocol, of the runs that are scored: what fits on a page."""
     if not workspace.params.is_file():
         return []
     rows = []
@@ -78,7 +78,7 @@ def metrics(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def validation(workspace: Workspace, corpora: list[str]) -> str:
-    """One row a corpus: checks, and what they found; Markdown."""
+    """One row per corpus: checks, and what they found; Markdown."""
     rows = ["# Validation", "", "| corpus | checks | warnings |", "| --- | ---: | --- |"]
     for corpus in corpora:
         path = workspace.validation(corpus)

@@ -1,4 +1,4 @@
-"""Retraining as a Prefect flow: bring a branch up to date, judge the outcome, let it in or not.
+"""Retraining as a Prefect flow: update a branch, compare the results, publish them or not.
 
     python -m flows.retrain [--branch BRANCH] [--pool POOL]
 

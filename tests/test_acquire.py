@@ -193,7 +193,7 @@ MISTAKES = {
     ),
     "another corpus": (
         "emodb", lambda tmp: zipped(layout("savee"), tmp / "x.zip"),
-        r"  - .*x\.zip: 480 file name\(s\) fit no rule: DC/a01\.wav",
+        r"  - .*x\.zip: 480 file names fitting no rule: DC/a01\.wav",
     ),
     "converted recordings": (
         "savee", lambda tmp: laid_out({"DC_a01.flac": b"x"}, tmp / "x"),
@@ -368,7 +368,7 @@ def test_state(tmp_path, data):
     laid_out({"x.wav": b"x"}, data / "savee")
     found = state(corpus("savee"), data)
     assert (found.status, found.utterances) == ("incomplete", 0)
-    assert "fit no rule: x.wav" in found.detail
+    assert "fitting no rule: x.wav" in found.detail
 
 
 KILLED = """

@@ -21,7 +21,7 @@ def trained(workspace: Path, name: str = "demo-speaker") -> build.TrainedRun:
     return build.read_run(name, folder, json.loads((folder / "run.json").read_text()))
 
 
-def heard(workspace: Path, of: build.TrainedRun) -> build.Recordings:
+def recordings_of(workspace: Path, of: build.TrainedRun) -> build.Recordings:
     table = schemas.read(workspace / "build/manifest/demo.parquet", schemas.MANIFEST)
     return build.read_recordings(table, workspace / "data/demo", of, 2)
 
@@ -115,7 +115,7 @@ def test_other_recordings_than_the_run_s_are_refused(workspace: Path) -> None:
     of = trained(workspace)
     of.record["features"]["source"] = "another"
     with pytest.raises(ArtifactError, match="demo-speaker was trained on another source of the fe"):
-        heard(workspace, of)
+        recordings_of(workspace, of)
 
 
 def test_damaged_weights_are_named(workspace: Path) -> None:

@@ -182,19 +182,19 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     # names
     "casia: emotion's folder translated": (
         renamed("liuchanhg/angry", "liuchanhg/shengqi"),
-        ("50 file name(s) fit no rule: liuchanhg/shengqi/201.wav", "restore the original names"),
+        ("50 file names fitting no rule: liuchanhg/shengqi/201.wav", "restore the original names"),
     ),
     "casia: speaker's folder corrected": (
         renamed("liuchanhg", "liuchanghong"),
-        ("300 file name(s) fit no rule: liuchanghong/angry/201.wav", "Expected names: SPEAKER/"),
+        ("300 file names fitting no rule: liuchanghong/angry/201.wav", "Expected names: SPEAKER/"),
     ),
     "casia: text of the larger corpus": (
         sound("wangzhe/Sad/251.wav", 0.5),
-        ("1 file name(s) fit no rule: wangzhe/Sad/251.wav", "texts 201 to 250"),
+        ("1 file name fitting no rule: wangzhe/Sad/251.wav", "texts 201 to 250"),
     ),
     "casia: texts counted from 1": (
         renamed("wangzhe/Sad/201.wav", "wangzhe/Sad/1.wav"),
-        ("1 file name(s) fit no rule: wangzhe/Sad/1.wav",),
+        ("1 file name fitting no rule: wangzhe/Sad/1.wav",),
     ),
     "casia: one file in its other form as well": (
         copied("liuchanhg/sad/201.wav", "liuchanhg-sad-201.wav"),
@@ -213,31 +213,31 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
         ("wav/03a01Wa_anger.wav",),
     ),
     "emodb: unknown speaker": (
-        sound("wav/17a01Wa.wav", 1.3), ("1 file name(s) fit no rule: wav/17a01Wa.wav",),
+        sound("wav/17a01Wa.wav", 1.3), ("1 file name fitting no rule: wav/17a01Wa.wav",),
     ),
     "emodb: unknown sentence": (
-        sound("wav/03a03Wa.wav", 1.3), ("1 file name(s) fit no rule: wav/03a03Wa.wav",),
+        sound("wav/03a03Wa.wav", 1.3), ("1 file name fitting no rule: wav/03a03Wa.wav",),
     ),
     "emodb: English letter": (
         renamed(E1, "wav/03a01Ha.wav"),
-        ("1 file name(s) fit no rule: wav/03a01Ha.wav. Expected names: SSTTTEV.wav",),
+        ("1 file name fitting no rule: wav/03a01Ha.wav. Expected names: SSTTTEV.wav",),
     ),
     "emodb: second edition": (
         second_edition, ("816 recordings: this is EMODB 2.0 (Zenodo 17651657), not the 535",),
     ),
     "emovo: English word for the code": (
         renamed("f1/dis-f1-b1.wav", "f1/disgust-f1-b1.wav"),
-        ("1 file name(s) fit no rule: f1/disgust-f1-b1.wav",),
+        ("1 file name fitting no rule: f1/disgust-f1-b1.wav",),
     ),
     "emovo: one speaker more": (
-        sound("m4/dis-m4-b1.wav", 1.3), ("1 file name(s) fit no rule: m4/dis-m4-b1.wav",),
+        sound("m4/dis-m4-b1.wav", 1.3), ("1 file name fitting no rule: m4/dis-m4-b1.wav",),
     ),
     "emovo: one sentence more": (
-        sound("f1/dis-f1-b4.wav", 1.3), ("1 file name(s) fit no rule: f1/dis-f1-b4.wav",),
+        sound("f1/dis-f1-b4.wav", 1.3), ("1 file name fitting no rule: f1/dis-f1-b4.wav",),
     ),
     "emovo: copy of a browser": (
         copied("f1/dis-f1-b1.wav", "f1/dis-f1-b1 (1).wav"),
-        ("1 file name(s) fit no rule: f1/dis-f1-b1 (1).wav",),
+        ("1 file name fitting no rule: f1/dis-f1-b1 (1).wav",),
     ),
     "emovo: the corpus in two folders": (
         corpus_twice,
@@ -257,31 +257,31 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     ),
     "ravdess: strong neutral": (
         sound("Actor_01/03-01-01-02-01-01-01.wav", 3.0),
-        ("1 file name(s) fit no rule: Actor_01/03-01-01-02-01-01-01.wav",),
+        ("1 file name fitting no rule: Actor_01/03-01-01-02-01-01-01.wav",),
     ),
     "ravdess: other actor's folder": (
         renamed("Actor_03/03-01-01-01-01-01-03.wav", "Actor_04/03-01-01-01-01-01-03.wav"),
-        ("1 file name(s) fit no rule: Actor_04/03-01-01-01-01-01-03.wav",),
+        ("1 file name fitting no rule: Actor_04/03-01-01-01-01-01-03.wav",),
     ),
     "ravdess: actor 25": (
         sound("Actor_25/03-01-01-01-01-01-25.wav", 3.0),
-        ("1 file name(s) fit no rule: Actor_25/03-01-01-01-01-01-25.wav",),
+        ("1 file name fitting no rule: Actor_25/03-01-01-01-01-01-25.wav",),
     ),
     "ravdess: named by emotion": (
         renamed(f"Actor_07/{R1}.wav", "Actor_07/happy_01.wav"),
-        ("1 file name(s) fit no rule: Actor_07/happy_01.wav",),
+        ("1 file name fitting no rule: Actor_07/happy_01.wav",),
     ),
     "savee: both forms at once": (
         flat, ("ALL/DC_a01.wav and DC/a01.wav are both utterance DC_a01. Keep one copy",),
     ),
     "savee: a number too high": (
-        sound("JK/su16.wav", 1.3), ("1 file name(s) fit no rule: JK/su16.wav",),
+        sound("JK/su16.wav", 1.3), ("1 file name fitting no rule: JK/su16.wav",),
     ),
     "savee: nobody's folder": (
-        renamed("KL/n30.wav", "all/n30.wav"), ("1 file name(s) fit no rule: all/n30.wav",),
+        renamed("KL/n30.wav", "all/n30.wav"), ("1 file name fitting no rule: all/n30.wav",),
     ),
     "savee: other speaker's folder": (
-        renamed("DC/a01.wav", "JE/DC_a01.wav"), ("1 file name(s) fit no rule: JE/DC_a01.wav",),
+        renamed("DC/a01.wav", "JE/DC_a01.wav"), ("1 file name fitting no rule: JE/DC_a01.wav",),
     ),
     # labels
     "iemocap: recordings without labels": (
@@ -444,7 +444,7 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     ),
     # archives
     "savee: archive of another corpus": (
-        archive(zipped, "emovo", dict), ("588 file name(s) fit no rule: f1/dis-f1-b1.wav",),
+        archive(zipped, "emovo", dict), ("588 file names fitting no rule: f1/dis-f1-b1.wav",),
     ),
     "emovo: archive of features": (
         archive(zipped, "emovo", lambda members: {

@@ -112,7 +112,7 @@ def test_a_corpus_that_fails_leaves_the_others_under_dvc(folder, tmp_path):
     (folder / "data" / "savee" / "AudioData").rename(tmp_path / "not part of it")
     message = failing(folder, "acquire", "casia", "savee", "emodbb")
     assert "casia --from PATH" in message
-    assert "no corpus 'emodbb'" in message
+    assert "unknown corpus 'emodbb'" in message
     (out,) = YAML(typ="safe").load(folder / "data.dvc")["outs"]
     assert out["nfiles"] == 480
 
@@ -159,7 +159,7 @@ def test_a_corpus_that_fails_does_not_excuse_its_own_loss(folder, tmp_path):
 
 
 def test_mistakes_on_the_command_line(folder, tmp_path):
-    assert "no corpus 'emodbb'; known are casia, demo" in failing(folder, "acquire", "emodbb")
+    assert "unknown corpus 'emodbb'; known are casia, demo" in failing(folder, "acquire", "emodbb")
     assert "one corpus at a time" in failing(folder, "acquire", "savee", "casia", "--from", "x")
     assert "--csv" in failing(
         folder, "acquire", "mine", "--csv", "x.csv", "--url", "http://127.0.0.1/x.zip"

@@ -73,7 +73,7 @@ def test_who_must_be_asked_and_what_fails_stops_no_other(prefect_api, folder):
     assert casia.startswith("casia: CASIA cannot be downloaded freely. The Chinese Linguistic")
     assert "Ask at http://www.chineseldc.org" in casia and "acquire casia --from PATH" in casia
     assert emovo.startswith("emovo: ") and "does not contain all of emovo" in emovo
-    assert others[-1].startswith("emodbb: no corpus 'emodbb'")
+    assert others[-1].startswith("unknown corpus 'emodbb'")
     assert not any(line.startswith("savee") for line in others)
     assert files_under_dvc(folder) == 482
 
@@ -113,7 +113,7 @@ def test_command_line_tries_again_and_shows_it(prefect_api, server, tmp_path, fo
     with launch_flow("acquire", folder, "savee", "emvo") as process:
         _, said = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert said.startswith("acquire: no corpus 'emvo'; known are")  # and no server was started
+    assert said.startswith("acquire: unknown corpus 'emvo'; known are")  # and no server was started
     assert said.endswith("Did you mean 'emovo'?\n")
 
 

@@ -140,7 +140,7 @@ def test_worse_then_better(first, tmp_path):
 
         (event,) = until(events)
     assert event["payload"]["branch"] == name and why in event["payload"]["why"]
-    # again: the same verdict, nothing trained anew
+    # again: the same verdict, nothing trained again
     assert retrain(root, return_state=True).message == state.message
     assert "train" not in newest(root).tasks
     # a person takes it nevertheless

@@ -429,7 +429,7 @@ def test_a_folder_is_no_table_and_adds_no_column(folder, table):
         schemas.read(inside.parent, schemas.MANIFEST)
 
 
-# one's own recordings
+# custom corpora
 
 CELLS = st.one_of(
     st.sampled_from(("a.wav", "b/c.wav", "./a.wav", "b//c.wav", "b/../a.wav", "labels.csv", "")),

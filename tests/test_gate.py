@@ -109,18 +109,18 @@ def test_validation_must_have_passed():
     warned = {"check": "y", "severity": "warning", "passed": False, "message": "odd"}
     found = {"demo": {"passed": False, "checks": [broken, warned]}}
     rule = judge(here, here, validations=found)[-1]
-    assert not rule.passed and rule.said.endswith("recipe describes: 3 files are missing.")
+    assert not rule.passed and "3 files are missing" in rule.said
     rule = judge(here, here, validations={"demo": {"passed": True, "checks": [warned]}})[-1]
     assert rule.passed and rule.said == "Passed, with warnings: odd."
     rule = judge(here, here, validations={"other": {}})[-1]
-    assert not rule.passed and "results/validation/demo.json is not there" in rule.said
+    assert not rule.passed and "results/validation/demo.json" in rule.said
 
 
 def test_parity():
     held = gate.parity("emovo", 92.00, 92.00, 541, 588, True)
     assert held.passed and "541 of 588" in held.said
     lost = gate.parity("emovo", 91.5, 92.00, 538, 588, False)
-    assert not lost.passed and "NOT the paper's figures" in lost.said
+    assert not lost.passed and "NOT the paper's" in lost.said
     assert gate.unchecked_parity("emovo", "no file x").passed
 
 

@@ -206,9 +206,9 @@ def test_the_command_prints_a_table(folder: Path) -> None:
 
 
 def test_emotions_of_long_sound_are_listed(folder: Path) -> None:
-    heard = np.array([[0, 3], [2, 5.4]])
+    windows = np.array([[0, 3], [2, 5.4]])
     logits = np.array([[[9, 0]], [[0, 5]]], np.float32)
-    found = Prediction(("calm", "happy"), 5.4, [], heard, logits, 1.0)
+    found = Prediction(("calm", "happy"), 5.4, [], windows, logits, 1.0)
     said = formats.TableWriter(found.labels, [folder]).line(folder, found).splitlines()
     assert said[0].endswith("5 s in 2 windows")
     assert [line.split() for line in said[1:]] == [

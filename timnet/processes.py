@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-# One thread a process: small products only wait for each other's threads. And the few megabytes
+# One thread per process: small products only wait for each other's threads. And the few megabytes
 # that are allocated and freed over and over are kept by the process, where they cost no page
 # faults, which otherwise take up to half of the time.
 WORKER_ENVIRONMENT = {

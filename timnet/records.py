@@ -186,7 +186,7 @@ class Description(TypedDict):
 
 
 class Contract(TypedDict):
-    """corpus.json of one's own recordings: see `timnet.corpora.custom`."""
+    """corpus.json of a custom corpus: see `timnet.corpora.custom`."""
 
     id: str
     title: str

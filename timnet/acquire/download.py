@@ -1,6 +1,6 @@
 """Fetch one file over HTTP so that a cut costs nothing: ranges, retries, checks, one rename.
 
-The transfer is httpx's. Pooch, which checks and moves files as well, begins anew after every cut,
+The transfer is httpx's. Pooch, which checks and moves files as well, starts over when interrupted,
 and a corpus is 40 MB to 18 GB.
 
 Beside the target lie, while it is fetched, `X.part` (the bytes so far) and `X.part.json` (which
@@ -161,7 +161,7 @@ def without_login(url: str) -> tuple[str, tuple[str, str] | None]:
 
 
 class _TransientError(Exception):
-    """Trouble that another try may mend; `wait` seconds if the server asks for them."""
+    """Trouble that another attempt may fix; `wait` seconds if the server asks for them."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)

@@ -1,4 +1,4 @@
-"""Take the files of a corpus out of an archive or a folder that nobody vouches for.
+"""Take the files of a corpus out of an archive or a folder that is not trusted.
 
 Names that leave the folder, links, devices and bombs are refused before anything of them is
 written; `__MACOSX`, `._*` and the like are left behind, and so is all that a recipe does not keep.
@@ -52,7 +52,7 @@ class PackedError(CorpusError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What an honest archive stays below; IEMOCAP's full release has some 10^5 members, 25 GB."""
+    """Limits of a genuine archive; IEMOCAP's full release has some 10^5 members, 25 GB."""
 
     bytes: int = 100_000_000_000  # unpacked, kept or not
     ratio: float = 100.0  # unpacked to packed; speech gives 1.2 to 3

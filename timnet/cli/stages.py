@@ -225,7 +225,7 @@ def _labels_and_features(
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     """The emotions of a corpus, and how its features were made.
 
-    Labels are taken from the features and not from the recipe, which for one's own corpora lies
+    Labels are taken from the features and not from the recipe, which for custom corpora is
     among the recordings: machines that train need none of these.
     """
     from timnet.dataset import features

@@ -89,7 +89,7 @@ class Corpus:
     read: Callable[[Path], list[Utterance]]
     sample_rates: tuple[int, ...]
     channels: tuple[int, ...]
-    seconds: tuple[float, float]  # shortest and longest utterance that is believed
+    seconds: tuple[float, float]  # shortest and longest utterance that is accepted
     # who is tested together when speakers are left out; empty: each speaker alone
     speaker_groups: tuple[tuple[str, ...], ...] = ()
     # sentence about a known fault of the originals -> the utterances that have it
@@ -241,15 +241,15 @@ def read_names(
     renamed = [name for name in unknown if _appended(Path(name), parse)]
     if renamed:
         raise CorpusError(
-            f"{folder}: {len(renamed)} with a word appended to the name: {listing(renamed)}. This "
-            f"is a renamed copy; expected names: {grammar}. Folds follow the original names: get "
-            "the original archive, or remove the word."
+            f"{folder}: {counted(len(renamed), 'file name')} with a word appended: "
+            f"{listing(renamed)}. This is a renamed copy; expected names: {grammar}. Folds follow "
+            "the original names: get the original archive, or remove the word."
         )
     if unknown:
         raise CorpusError(
-            f"{folder}: {len(unknown)} with names that fit no rule: {listing(unknown)}. Expected "
-            f"names: {grammar}. Remove files that do not belong to the corpus, or restore the "
-            "original names."
+            f"{folder}: {counted(len(unknown), 'file name')} fitting no rule: {listing(unknown)}. "
+            f"Expected names: {grammar}. Remove files that do not belong to the corpus, or restore "
+            "the original names."
         )
     utterances = [utterance for utterance in parsed.values() if utterance is not None]
     seen: dict[str, str] = {}

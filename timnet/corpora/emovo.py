@@ -3,7 +3,7 @@
 Provenance: G. Costantini, I. Iadarola, A. Paoloni, M. Todisco, "EMOVO Corpus: an Italian
 Emotional Speech Database", LREC 2014; Fondazione Ugo Bordoni.
 Licence: CC BY-NC-SA 4.0.
-Names: EMOTION-SPEAKER-SENTENCE.wav in a folder a speaker, e.g. `f1/dis-f1-b1.wav`: disgust,
+Names: EMOTION-SPEAKER-SENTENCE.wav in a folder per speaker, e.g. `f1/dis-f1-b1.wav`: disgust,
 first woman, sentence b1.
 """
 

@@ -77,9 +77,9 @@ def read(folder: Path) -> list[Utterance]:
     silent = [file.relative_to(folder).as_posix() for file, found in turns.items() if not found]
     if silent:
         raise CorpusError(
-            f"{folder}: {len(silent)} label file(s) name no turn: {listing(silent)}. Expected "
-            "lines `[start - end]<tab>turn<tab>emotion<tab>[v, a, d]`, in ASCII. Restore these "
-            "files from the original release."
+            f"{folder}: {counted(len(silent), 'label file')} without a turn: {listing(silent)}. "
+            "Expected lines `[start - end]<tab>turn<tab>emotion<tab>[v, a, d]`, in ASCII. Restore "
+            "these files from the original release."
         )
     recordings: dict[Path, Path] = {}
     for path in find(folder, "sentences/wav/*/*.wav"):

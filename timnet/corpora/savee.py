@@ -3,7 +3,7 @@
 Provenance: S. Haq, P. J. B. Jackson, "Multimodal Emotion Recognition", in W. Wang (ed.), Machine
 Audition, 2010; University of Surrey.
 Licence: free for research, after registration with the university.
-Names: CODE and number in a folder a speaker, `AudioData/DC/sa01.wav`: the first sad sentence of
+Names: CODE and number in a folder per speaker, `AudioData/DC/sa01.wav`: the first sad sentence of
 DC. Numbers run from 01 to 15, to 30 for neutral. The same names come in every folder, so the
 canonical id is that of the flat form: `DC_sa01`.
 """

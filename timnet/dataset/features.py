@@ -69,7 +69,7 @@ def mfcc(
 
     Args:
         recording: (samples,) or (samples, channels) float32.
-        rate: its samples a second.
+        rate: its samples per second.
         filters: `mel_filters()`, for a process that is not to import librosa.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The manifest of a corpus: what is in its folder, one row an utterance."""
+"""The manifest of a corpus: what is in its folder, one row per utterance."""
 
 from __future__ import annotations
 

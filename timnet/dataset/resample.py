@@ -1,7 +1,7 @@
 """Resampling with a windowed sinc, exact to the filter that the paper's features were made with.
 
 The paper's features come from resampy 0.2.2 and its filter `kaiser_best`: a sinc under a Kaiser
-window, 64 zero crossings, 512 table entries a crossing, read by linear interpolation (J. O.
+window, 64 zero crossings, 512 table entries per crossing, read by linear interpolation (J. O.
 Smith, "Digital Audio Resampling"). The network reads raw log energies, so another filter, however
 good, costs it up to a quarter of its accuracy.
 
@@ -87,8 +87,8 @@ def resample(signal: np.ndarray, rate: int, target: int) -> np.ndarray:
 
     Args:
         signal: (samples,) float32.
-        rate: its samples a second.
-        target: samples a second wanted.
+        rate: its samples per second.
+        target: samples per second wanted.
 
     Returns:
         (ceil(samples * target / rate),) float32; within 1e-5 of the signal's peak of what

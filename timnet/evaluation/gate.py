@@ -1,4 +1,4 @@
-"""Whether what was trained anew may take the place of what is in use: rules, each with a reason.
+"""Whether a new training may replace what is in use: rules, each with a reason.
 
 The gate closes only for what the figures show. A UAR that fell within what chance does to a test
 set of this size leaves it open: the interval of the change tells the two apart.
@@ -75,7 +75,7 @@ def uar(name: str, change: Change | None, tolerance: float) -> Rule:
     elif high < 0:
         said = "Fell; CI not entirely beyond the tolerance."
     else:
-        said = "Not significant ({CONFIDENCE} % CI includes 0)."
+        said = f"Not significant ({CONFIDENCE} % CI includes 0)."
     if change.left_out:
         said += f" On the {change.utterances} utterances that both tested."
     passed = high >= -tolerance
@@ -83,7 +83,7 @@ def uar(name: str, change: Change | None, tolerance: float) -> Rule:
 
 
 def validation(corpus: str, summary: Mapping[str, Any] | None) -> Rule:
-    """Closes if a corpus is not what its recipe describes, or nobody looked."""
+    """Closes if a corpus is not what its recipe describes, or was not validated."""
     name = f"validation of {corpus}"
     if summary is None:
         return Rule(name, False, f"results/validation/{corpus}.json is missing.")

@@ -70,7 +70,7 @@ def settings(corpus: Corpus) -> FeatureSettings:
 
 
 def read_networks(corpus: Corpus, weights: Path) -> TIMNet:
-    """The authors' networks for a corpus, one a fold.
+    """The authors' networks for a corpus, one per fold.
 
     Args:
         weights: the authors' archive.

@@ -35,7 +35,7 @@ DESCRIBED = ("title", "language", "licence", "citation", "source")  # of the cor
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What a trained run left; of several seeds the first, for a model has one network a fold."""
+    """What a trained run left; of several seeds the first, for a model has one network per fold."""
 
     name: str
     record: dict[str, Any]  # run.json
@@ -229,7 +229,7 @@ def coverages(run: TrainedRun, temperature: float) -> list[Coverage]:
 
 
 def calibrated(run: TrainedRun) -> Calibration:
-    """The temperature of all that was held out, and what it mends."""
+    """The temperature of all that was held out, and the calibration error before and after."""
     truth, logits, fold_of = held_out(run)
     temperature, before, after = calibration.held_out(logits, truth, fold_of)
     return Calibration(

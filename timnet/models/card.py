@@ -103,14 +103,14 @@ class Card(_Section):
     """All that there is to say of a model but its weights."""
 
     name: str
-    networks: Literal["folds", "whole"]  # one a fold; or one, trained on the whole corpus
+    networks: Literal["folds", "whole"]  # one per fold; or one, trained on the whole corpus
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     variant: str
     data: Source
     features: FeatureRecord
     training: dict[str, bool | int | float | str]
     seeds: list[int]
-    run: str  # of params.yaml; its folds vouch for the settings
+    run: str  # of params.yaml; its folds tested the settings
     figures: list[Figures]
     calibration: Calibration
     coverage: list[Coverage] = []  # older models have none
@@ -243,7 +243,7 @@ def _coverage(card: Card) -> str:
 
 def _probabilities(card: Card) -> str:
     """What the temperature was fitted on, and what its error is worth."""
-    mended = card.calibration
+    fitted = card.calibration
     if _across(card):
         heard = f"utterances of the other corpus by the network of run {card.run}"
         worth = "on the predictions that it was fitted on; expect more on others"
@@ -251,10 +251,10 @@ def _probabilities(card: Card) -> str:
         heard = f"utterances that a network of run {card.run} was not trained on"
         worth = "each fold with the temperature of the other folds"
     sentences = [
-        f"All logits are divided by {mended.temperature:.3f}, fitted on {mended.utterances} "
+        f"All logits are divided by {fitted.temperature:.3f}, fitted on {fitted.utterances} "
         f"predictions for {heard}.",
         "Expected calibration error of single networks of that run: "
-        f"{100 * mended.error_before:.1f} % before, {100 * mended.error_after:.1f} % after "
+        f"{100 * fitted.error_before:.1f} % before, {100 * fitted.error_after:.1f} % after "
         f"({worth}).",
     ]
     if card.networks == "whole":
@@ -277,7 +277,7 @@ def _typical(card: Card) -> str:
 
 
 def _figures(card: Card) -> str:
-    """A row a protocol, and what each of them means."""
+    """A row per protocol, and what each of them means."""
     rows = [
         (
             f"`{each.protocol}`",

@@ -55,7 +55,7 @@ class Vote(nn.Module):
         self.networks, self.channels = networks, stack.channels
         self.groups = networks * self.variant.directions
 
-        def each(name: str) -> Tensor:  # a row a network
+        def each(name: str) -> Tensor:  # a row per network
             return torch.stack([own[name].detach() for own in arrays])
 
         def by_layer(values: Tensor) -> Tensor:  # (S, L, 2, D, ...) to (2 L, S D, ...)

@@ -31,7 +31,7 @@ def answer(found: Prediction, abstain_below: float) -> str | None:
 
 
 class TableWriter:
-    """For a terminal: a line a recording, below it what there is to say of it."""
+    """For a terminal: a line per recording, below it what there is to say of it."""
 
     def __init__(
         self, labels: tuple[str, ...], paths: list[Path], abstain_below: float = 0.0
@@ -69,7 +69,7 @@ class TableWriter:
 
 
 class CsvWriter:
-    """A row a recording, with the probability of each emotion; RFC 4180."""
+    """A row per recording, with the probability of each emotion; RFC 4180."""
 
     def __init__(self, labels: tuple[str, ...], abstain_below: float = 0.0) -> None:
         self.labels = labels

@@ -1,6 +1,6 @@
-"""Whether a recording is like those that a model was trained on.
+"""Whether a recording is out of domain: unlike those that a model was trained on.
 
-A network answers whatever it is fed, and on sound unlike its training set the answer says little.
+A network predicts an emotion for any input; for out-of-domain input the prediction is unreliable.
 What is compared: length, level, the band that the sample rate leaves, and the MFCC's mean over the
 recording, which microphone, room, noise and language move.
 """
@@ -56,7 +56,7 @@ class Reference:
                 "channel alone"
             )
         low, high = self.seconds
-        if found.seconds < low:  # what is too long is heard in windows
+        if found.seconds < low:  # what is too long is split into windows
             reasons.append(f"{found.seconds:.1f} s (training: {low:.1f} to {high:.1f})")
         low, high = self.level
         if not low <= found.level <= high:
@@ -78,7 +78,7 @@ def measure(
 
     Args:
         samples: (samples,) or (samples, channels)
-        rate: samples a second.
+        rate: samples per second.
         mfcc: (frames, coefficients), its features under `settings`.
     """
     mono = mean_of_channels(samples)

@@ -1,7 +1,7 @@
 """From recordings to emotions with a trained model.
 
-What is no longer than the longest recording of the training set is heard as training heard it:
-once, its middle where it is longer than the networks' window. Anything longer is heard in windows
+A recording no longer than the longest of the training set is processed as in training: once, and
+only its middle if it is longer than the networks' window. Longer ones are processed in windows
 that overlap by half, each as a recording of its own.
 """
 
@@ -48,7 +48,7 @@ class Prediction:
 
     labels: tuple[str, ...]
     seconds: float
-    out_of_domain: list[str]  # in what the recording is unlike the training set, in words
+    out_of_domain: list[str]  # in what it is unlike the training set, in words
     windows: np.ndarray  # (windows, 2) start and end, s
     logits: np.ndarray  # (windows, networks, K) float32
     temperature: float
@@ -119,7 +119,7 @@ class Model:
 
     @cached_property
     def window(self) -> float:
-        """Seconds that the networks hear at a time."""
+        """Seconds that the networks process at a time."""
         return self.settings.signal_length / self.settings.sample_rate
 
     def predict(self, signal: np.ndarray, sample_rate: int, *, single: bool = False) -> Prediction:
@@ -127,11 +127,11 @@ class Model:
 
         Args:
             signal: (samples,) or (samples, channels), floats of full scale 1 or integers.
-            sample_rate: samples a second.
+            sample_rate: samples per second.
             single: ask the first network alone; otherwise all of them vote.
 
         Raises:
-            AudioError: no samples, samples that are not finite, a rate that is not believed.
+            AudioError: no samples, samples that are not finite, a rate out of range.
         """
         return of_signal(self, signal, sample_rate, single)
 
@@ -142,7 +142,7 @@ class Model:
 
         Args:
             single: ask the first network alone; otherwise all of them vote.
-            workers: threads; more than one a core gains nothing.
+            workers: threads; more than one per core gains nothing.
         """
         return of_files(self, [Path(path) for path in paths], single, workers)
 
@@ -251,7 +251,7 @@ def _features_of_windows(
         analysis.seconds = (start + len(samples)) / rate
         mfcc = features.mfcc(samples, rate, model.settings)
         analysis.measured.append(out_of_domain.measure(samples, rate, mfcc, model.settings))
-        outside = max(len(samples) - window, 0) / 2  # of the middle, of a recording heard once
+        outside = max(len(samples) - window, 0) / 2  # of the middle, of a recording processed once
         analysis.windows.append(((start + outside) / rate, analysis.seconds - outside / rate))
         yield mfcc
 

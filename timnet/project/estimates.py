@@ -21,7 +21,7 @@ TIMED = ("manifest", "validate", "features", "train", "source", "model")  # the 
 # benchmarks/README.md has it for EMOVO (0.80 and 1.53 fold-epochs a second)
 # tf32 is of a GPU, of which a CPU's speed says nothing
 ELSEWHERE = {"fp32": 0.80 * 588 * 188 * 16, "bf16": 1.53 * 588 * 188 * 16}
-HOP = 512  # samples a frame
+HOP = 512  # samples per frame
 
 
 @dataclass

@@ -334,7 +334,7 @@ def _named(kind: str, name: str, known: dict):
     if name in known:
         return known[name]
     raise ParameterError(
-        f"no {kind} {name!r} in params.yaml; it has {', '.join(known) or 'none'}."
+        f"unknown {kind} {name!r} in params.yaml; it has {', '.join(known) or 'none'}."
         f"{suggestion(name, known)}"
     )
 

@@ -2,7 +2,7 @@
 
 Recordings, features and all else that the pipeline computes utterance by utterance go to the remote
 named `private` and to no other: dvc.yaml and data.dvc say so of each output, and DVC holds to it.
-Whom that remote lets in is up to those who set it up. What may go elsewhere are models, whose cards
+Who can read that remote is up to those who set it up. What may go elsewhere are models, whose cards
 name the terms, and the outputs of corpora that anyone may pass on, once they are not marked.
 """
 

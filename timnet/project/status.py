@@ -124,7 +124,7 @@ def _ways_back(repo: Any, changes: Iterable[DataChange]) -> str:
 
 
 def refuse_loss(repo: Any, brought: list[str]) -> None:
-    """Stop where `dvc add data` would drop or change corpora that nobody brought anew.
+    """Stop where `dvc add data` would drop or change corpora that were not acquired again.
 
     Raises:
         ArtifactError: with each of them.

@@ -83,7 +83,7 @@ def compare_table(
 
 
 def _compared(run: str, ours: Result, theirs: Result) -> list[list[Cell]]:
-    """A row a protocol and figure of a run that both have."""
+    """A row per protocol and figure of a run that both have."""
     found, rows = compare(ours, theirs), []
     new, old = (_pooled(result) for result in (ours, theirs))
     for protocol in (each for each in protocols.MEANING if each in new):

@@ -10,7 +10,7 @@ Axes, in every shape of this file:
 
     S  networks in the stack (folds x seeds); each has its own weights and sees its own batch
     D  directions: 0 reads the utterance forwards, 1 (where there is one) backwards
-    G  S x D, one row a network and direction
+    G  S x D, one row per network and direction
     B  utterances of a batch
     T  frames
     C  channels: 39, zero-padded to WIDTH_MULTIPLE for the matrix products

@@ -25,7 +25,7 @@ NETWORKS = ("fold_seed", "fold", "seed")  # beside the weights: which network ea
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """What training leaves: tables of `schemas`, and weights by name, a row a network."""
+    """What training leaves: tables of `schemas`, and weights by name, a row per network."""
 
     history: pa.Table
     predictions: pa.Table
@@ -172,7 +172,7 @@ def _predictions(
 def _weights(
     splits: list[Split], states: list[State], mfcc: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Weights of the last epoch by name, a row a network, with its fold and seed.
+    """Weights of the last epoch by name, a row per network, with its fold and seed.
 
     Of mfcc, where given, mean and deviation of each training part, to normalise others by.
     """

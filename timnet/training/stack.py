@@ -1,4 +1,4 @@
-"""Training of a stack of networks, one a fold and seed, together and independently.
+"""Training of a stack of networks, one per fold and seed, together and independently.
 
 Each network has its own data order, dropout, batch statistics and optimiser state, drawn from
 streams of its own: what it learns does not depend on who stands beside it in the stack.
@@ -285,7 +285,7 @@ def fresh_state(
 
 
 def _stream(split: Split, purpose: str) -> int:
-    """Seed of a random stream, one a fold and seed, whatever the stack."""
+    """Seed of a random stream, one per fold and seed, whatever the stack."""
     words = np.random.SeedSequence((split.seed, split.fold)).generate_state(2, np.uint64)
     return int(words[("weights", "dropout").index(purpose)] >> 1)
 

@@ -133,7 +133,7 @@ def train(
 
     Args:
         checkpoints: folder for this run's checkpoints; removing it is the caller's business.
-        device: "cpu" (a network a process: measured fastest, for it stays in the cache) or
+        device: "cpu" (a network per process: measured fastest, for it stays in the cache) or
             "cuda" (all networks in one stack in this process, or in as few as its memory needs).
         workers: processes on the CPU, one thread each.
         report: called after every epoch of every part.
