@@ -214,15 +214,14 @@ def test_a_corpus_in_full(folder):
     assert shown["cite"] == "Burkhardt et al., Interspeech 2005"
     assert shown["known fault"].endswith("before the data: 14a07Fd, 14a07Na, 14a07Wc")
     assert "Did you mean 'emodb'?" in failing(folder, "corpora", "emodbb")
-    assert said.stdout.startswith(
-        "mine: 8 utterances in data/mine\nmine: language and licence unknown"
-    )
 
 
 def test_ones_own_corpus(folder, tmp_path):
     table = own_table(tmp_path / "recordings")
     said = run(folder, "timnet", "acquire", "mine", "--csv", table, "--no-add")
-    assert said.stdout == "mine: 8 utterances in data/mine\n"
+    assert said.stdout.startswith(
+        "mine: 8 utterances in data/mine\nmine: language and licence unknown"
+    )
     name_in_params(folder, "mine")
     assert run(folder, "timnet", "manifest", "mine").stdout == "mine: 8 utterances, 2 speakers\n"
     assert run(folder, "timnet", "validate", "mine").stdout.endswith(" checks, 0 warnings\n")
