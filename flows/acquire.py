@@ -37,7 +37,7 @@ from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project.dvc import repository
 from timnet.project.status import noted, refuse_loss
-from timnet.project.tracked import refuse_left_out, restored
+from timnet.project.tracked import refuse_ignore_files, refuse_left_out, restored
 
 EVERY = 5.0  # s between two reports of progress
 LOGIN = "the mirror's URL contains a login, which Prefect would store: set TIMNET_MIRROR instead."
@@ -85,6 +85,7 @@ def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
 @task(task_run_name="dvc add data", cache_policy=NO_CACHE)
 def add_data(workspace: Path, brought: list[str]) -> State:
     try:
+        refuse_ignore_files(workspace)
         with repository(workspace) as repo:
             refuse_loss(repo, brought)
         data = Workspace(workspace).data

@@ -46,7 +46,7 @@ def acquire(
     from timnet.acquire import table
     from timnet.project.dvc import ask_dvc, repository
     from timnet.project.status import noted, refuse_loss
-    from timnet.project.tracked import refuse_left_out, restored
+    from timnet.project.tracked import refuse_ignore_files, refuse_left_out, restored
 
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
@@ -100,6 +100,7 @@ def acquire(
                     "no DVC repository here, so data/ is not under DVC. Run this in the root of "
                     "the project, or with --no-add."
                 )
+            refuse_ignore_files(workspace.root)
             with repository(workspace.root) as repo:
                 refuse_loss(repo, list(brought))
             with restored(workspace.root / "data.dvc"):

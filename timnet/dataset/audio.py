@@ -124,14 +124,13 @@ class Recording:
 
     def whole(self) -> np.ndarray:
         """All samples that are left; no more than LONGEST is read."""
-        blocks, samples = [], 0
+        blocks = [self.read(BLOCK)]
+        samples = len(blocks[0])
         for block in self.blocks():
             blocks.append(block)
             samples += len(block)
             refuse_length(samples, self.sample_rate)
-        if not blocks:
-            raise AudioError("no samples")
-        return np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
+        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
     @property
     def announced(self) -> int:

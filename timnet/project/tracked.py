@@ -26,10 +26,24 @@ def restored(path: Path) -> Iterator[None]:
         raise
 
 
+def refuse_ignore_files(root: Path) -> None:
+    """Stop where a `.dvcignore` lies within data/: DVC takes no folder that holds one.
+
+    Raises:
+        ArtifactError: with each of them.
+    """
+    found = sorted(path.relative_to(root) for path in Workspace(root).data.rglob(".dvcignore"))
+    if found:
+        raise ArtifactError(
+            f"{listing(found)}: DVC allows no such file within data/. Move its lines to "
+            ".dvcignore in the root of the project."
+        )
+
+
 def refuse_left_out(root: Path, brought: Mapping[str, Corpus]) -> None:
     """Stop where data.dvc, which was just written, lacks recordings of these corpora.
 
-    DVC leaves out what is behind links to folders, and what a `.dvcignore` anywhere in data/ names.
+    DVC leaves out what is behind links to folders, and what .dvcignore names.
 
     Raises:
         ArtifactError: with some of the recordings.
@@ -43,11 +57,9 @@ def refuse_left_out(root: Path, brought: Mapping[str, Corpus]) -> None:
         if f"{name}/{utterance.path}" not in kept
     ]
     if lost:
-        ignoring = [path.relative_to(root).as_posix() for path in data.rglob(".dvcignore")]
-        cause = listing(ignoring) if ignoring else "a link, or a line of .dvcignore,"
         raise ArtifactError(
-            f"DVC does not keep {len(lost)} of the recordings in data/: {listing(lost)}. Is it "
-            f"{cause} that leaves them out? Take it away, then run this again."
+            f"DVC does not keep {len(lost)} of the recordings in data/: {listing(lost)}. A link or "
+            "a line of .dvcignore leaves them out: take it away, then run this again."
         )
 
 
