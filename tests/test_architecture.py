@@ -164,11 +164,11 @@ def test_a_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
         assert sorted(each.replace("${item}", recipe) for each in stated) == sorted(work)
 
 
-def test_tables_and_report_follow_the_lists_of_corpora_and_runs() -> None:
-    """A corpus or run that params.yaml drops is dropped from them."""
+def test_tables_and_report_follow_the_lists_of_corpora_runs_and_transfers() -> None:
+    """A corpus, run or transfer that params.yaml drops is dropped from them."""
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     assert {name: stages[name]["params"] for name in ("tables", "report")} == {
-        name: ["corpora", "runs"] for name in ("tables", "report")
+        name: ["corpora", "runs", "transfers"] for name in ("tables", "report")
     }
 
 

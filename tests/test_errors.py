@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "misspelt setting": (
         params("epochs: 1", "epoch: 1"),
         "folds demo-random",
-        ("recipes.paper.epoch: not a setting. Did you mean 'epochs'?",),
+        ("recipes.paper.epoch: unknown setting. Did you mean 'epochs'?",),
     ),
     "wrong type": (
         params("epochs: 1", "epochs: many"),
