@@ -47,7 +47,15 @@ def workspace(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     params["corpora"] = dict.fromkeys(corpora, "custom")
     sets = {f"{name}-{LENGTH}": {"corpus": name, "signal_length": LENGTH} for name in corpora}
     params["features"]["sets"] = sets
-    params["runs"] = {}
+    params["runs"] = {
+        "two-svm": {
+            "trained_on": "two",
+            "signal_length": LENGTH,
+            "folds": {"protocol": "random", "number": 4, "seeds": [1]},
+            "recipe": "paper",
+            "baseline": "svm",
+        }
+    }
     source = {"trained_on": "one", "signal_length": LENGTH, "emotions": "shared"}
     params["sources"] = {
         "one-shared": {**source, **NETWORK, "seeds": [0, 1, 2]},
@@ -64,7 +72,7 @@ def workspace(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     take(folder, "one", (*SHARED_EMOTIONS, "disgust"), 3)
     take(folder, "two", (*SHARED_EMOTIONS, "surprise"), 2)
     take(folder, "three", SHARED_EMOTIONS, 2)
-    run(folder, "dvc", "repro", "tables")
+    run(folder, "dvc", "repro", "report")
     return folder
 
 
@@ -94,6 +102,17 @@ def test_a_baseline_stands_beside_it(workspace: Path) -> None:
     assert pair.count("[") >= 2  # its scores and the network's
 
 
+def test_a_baseline_has_folds_of_a_corpus_too(workspace: Path) -> None:
+    results = workspace / "results" / "runs" / "two-svm"
+    record = json.loads((results / "run.json").read_text())
+    assert (record["baseline"], record["device"], record["seeds"]) == ("svm", "cpu", [0])
+    assert list(json.loads((results / "scores.json").read_text())) == ["last-epoch"]
+    said = run(workspace, "timnet", "verify", "two-svm", "--fold", "2").stdout
+    assert "two-svm, fold 2: the same bits" in said
+    run(workspace, "dvc", "plots", "show", "--out", "plots")  # though it has no curves
+    assert "SVM" in (workspace / "results" / "report.html").read_text()
+
+
 def test_its_scores_stand_below_the_paper_s_pairs(workspace: Path) -> None:
     tables = workspace / "results" / "tables"
     with (tables / "table-s4.csv").open() as file:
@@ -109,7 +128,8 @@ def test_its_scores_stand_below_the_paper_s_pairs(workspace: Path) -> None:
     with (tables / "table-2.csv").open() as file:
         *_, average = csv.DictReader(file)
     assert (average["method"], average["pairs"]) == ("TIM-Net, ours", "0")  # of the paper's
-    assert not list(csv.DictReader((tables / "single-corpus.csv").open()))
+    (row,) = csv.DictReader((tables / "single-corpus.csv").open())
+    assert row["corpus"] == "two"  # the baseline's, within a corpus
 
 
 def test_another_target_trains_nothing(workspace: Path) -> None:

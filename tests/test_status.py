@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from conftest import ROOT, edit, run
+from ruamel.yaml import YAML
 from small_pipeline import dvc, make, until, write_recording
 
 from timnet.errors import ArtifactError
@@ -24,8 +25,8 @@ from timnet.project import params
 from timnet.project.dvc import locked, repository
 from timnet.project.estimates import estimate
 from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
+from timnet.project.status import groups, stale_stages, training_stages
 from timnet.project.status import refuse_data_changes as refuse
-from timnet.project.status import stale_stages
 
 LOCK = (ROOT / "dvc.lock").read_bytes()
 PART = LOCK[:8192]  # what DVC has written at first when it writes the file anew
@@ -92,6 +93,28 @@ def test_a_run_that_never_ran_is_estimated_from_those_that_did(tmp_path: Path) -
     assert told("train@demo-random", "manifest@demo").endswith("; not known yet: manifest@demo")
     write_text(workspace.times("manifest@demo"), '{"seconds": 6, "work": 240}')
     assert told("manifest@demo") == "about 6 s"
+
+
+def test_what_a_source_costs_and_that_others_take_seconds(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    content = YAML(typ="safe").load(ROOT / "timnet" / "demo.yaml")
+    run_ = content["runs"]["demo-random"]
+    source = {name: value for name, value in run_.items() if name != "folds"}
+    content["sources"] = {"demo-whole": {**source, "emotions": "all", "seeds": [0, 1]}}
+    plain = {name: run_[name] for name in ("trained_on", "signal_length", "folds", "recipe")}
+    content["runs"]["demo-svm"] = {**plain, "baseline": "svm"}
+    YAML().dump(content, workspace.params)
+    known = params.read(workspace.params)
+    write_text(workspace.times("train@x"), '{"seconds": 60, "kind": "train fp32", "work": 1000}')
+    of_run, of_source = (
+        estimate(workspace, known, [stage]).seconds
+        for stage in ("train@demo-random", "source@demo-whole")
+    )
+    assert of_source == pytest.approx(of_run * 2 / 5)  # 2 networks, not one a fold
+    assert str(estimate(workspace, known, ["train@demo-svm", "transfer@any"])) == "seconds"
+    every = groups(known)
+    assert every["demo-whole"] == ["source@demo-whole"]
+    assert training_stages(workspace) >= {"source@demo-whole", "train@demo-random"}
 
 
 def test_stages_leave_what_estimates_need(reproduced: Path) -> None:

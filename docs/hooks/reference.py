@@ -172,8 +172,10 @@ def _comment(model: type[BaseModel], name: str) -> str:
     """What the source says beside a field, where it says something."""
     import inspect
 
-    found = re.search(rf"^    {name}: [^\n]*?  # (.+)$", inspect.getsource(model), re.MULTILINE)
-    return found[1] if found and not found[1].startswith("type:") else ""
+    of = next(each for each in model.__mro__ if name in inspect.get_annotations(each))
+    source = re.sub("  # type: ignore.*", "", inspect.getsource(of))
+    found = re.search(rf"^    {name}: [^\n]*?  # (.+)$", source, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

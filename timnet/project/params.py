@@ -69,41 +69,41 @@ class Features(_Section):
 
 
 class Recipe(_Section):
-    """How networks are trained; what a recipe leaves out has the paper's value, or is off.
+    """How networks are trained; what a recipe leaves out has the paper's value, or is off."""
 
-    Names and defaults are those of `timnet.training.stack.TrainSettings`, which says what each is.
-    """
+    # names and defaults of `timnet.training.stack.TrainSettings`, which torch has to be there for
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 500
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3  # at its highest
     beta1: Share = 0.93
     beta2: Share = 0.98
     epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
-    label_smoothing: Share = 0.1
-    dropout: Share = 0.1
-    compiled: bool = True
+    label_smoothing: Share = 0.1  # in training alone
+    dropout: Share = 0.1  # share of channels
+    compiled: bool = True  # kernels, at the start
     normalise: Literal[NORMALISATIONS] = "none"  # type: ignore[valid-type]
-    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0
-    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
-    balance: bool = False
-    by_speaker: bool = False
-    standardised: bool = False
-    shift: Annotated[int, Field(ge=0, le=10_000)] = 0
-    speed: Share = 0.0
-    vocal_tract: Share = 0.0
-    channel: Annotated[float, Field(ge=0, le=100)] = 0.0
-    noise: Annotated[float, Field(ge=0, le=100)] = 0.0
-    time_mask: Annotated[int, Field(ge=0, le=10_000)] = 0
-    coefficient_mask: Annotated[int, Field(ge=0, le=COEFFICIENTS)] = 0
-    mixup: Annotated[float, Field(ge=0, le=1)] = 0.0
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"  # of the learning rate
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0  # of kernels
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = (
+        0.01  # share of a batch in running statistics
+    )
+    balance: bool = False  # every emotion counts alike
+    by_speaker: bool = False  # batches and tests by one speaker each
+    standardised: bool = False  # the fused vector
+    shift: Annotated[int, Field(ge=0, le=10_000)] = 0  # frames, to either side
+    speed: Share = 0.0  # share by which time is stretched, either way
+    vocal_tract: Share = 0.0  # share by which the mel axis is, either way
+    channel: Annotated[float, Field(ge=0, le=100)] = 0.0  # deviation of an offset per coefficient
+    noise: Annotated[float, Field(ge=0, le=100)] = 0.0  # deviation
+    time_mask: Annotated[int, Field(ge=0, le=10_000)] = 0  # frames at most
+    coefficient_mask: Annotated[int, Field(ge=0, le=COEFFICIENTS)] = 0  # coefficients at most
+    mixup: Annotated[float, Field(ge=0, le=1)] = 0.0  # share at most
 
 
 class Folds(_Section):
     protocol: Literal["random", "speaker", "sentence", "speaker-sentence"]
-    # of random folds, of groups of speakers, of groups of sentences
-    number: Annotated[int, Field(ge=2, le=1000)] | None = None
+    number: Annotated[int, Field(ge=2, le=1000)] | None = None  # of folds or groups
     seeds: Seeds | None = None
     validation: Annotated[int, Field(ge=0, le=1000)] = 0  # groups that choose the epoch
 
