@@ -105,10 +105,9 @@ def test_every_command_and_every_setting_has_its_place(site: Path) -> None:
 
 def settings(model: type[BaseModel]) -> set[str]:
     """Names of all settings below a model."""
-    text = str(model.model_json_schema())
-    found = re.findall(r"'properties': \{(.*?)\}, 'required'", text)
-    names = {name for each in found for name in re.findall(r"'(\w+)': \{", each)}
-    return names - {"items", "additionalProperties", "propertyNames"}
+    schema = model.model_json_schema()
+    models = [schema, *schema["$defs"].values()]
+    return {name for each in models for name in each.get("properties", ())}
 
 
 @pytest.mark.slow
