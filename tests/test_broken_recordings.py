@@ -178,7 +178,7 @@ def test_a_header_that_announces_years(tmp_path: Path) -> None:
     for announced in (2**36 - 1, 2**34, 3601 * RATE, drawn.randrange(2**30, 2**36)):
         field = int.from_bytes(content[18:26], "big") >> 36 << 36 | announced  # of STREAMINFO
         path.write_bytes(content[:18] + field.to_bytes(8, "big") + content[26:])
-        with pytest.raises(AudioError, match="at most 3600 are believed"):
+        with pytest.raises(AudioError, match="3600"):
             audio.examine(path)
 
 

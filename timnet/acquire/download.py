@@ -148,7 +148,7 @@ def _refuse_to_go_on(url: str, error: _TransientError, failures: int, kept: int)
             else "no data received. Run again later, or get it elsewhere and pass it with --from "
             "PATH."
         )
-        raise CorpusError(f"{url}: {error}; gave up after {TRIES} tries in vain, {told}") from None
+        raise CorpusError(f"{url}: {error}; gave up after {TRIES} attempts, {told}") from None
 
 
 def without_login(url: str) -> tuple[str, tuple[str, str] | None]:

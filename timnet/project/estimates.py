@@ -152,7 +152,7 @@ def _folds(workspace: Workspace, run: Run, name: str) -> int | None:
     from timnet import corpora, schemas
     from timnet.errors import CorpusError
 
-    if run.folds.protocol == "cross":
+    if run.folds.protocol == "cross-corpus":
         return 1
     if run.folds.number:
         return run.folds.number
