@@ -54,8 +54,9 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
         driver.execute_script("arguments[0].click()", cell)
         told = driver.find_element(By.ID, "told")
         assert told.is_displayed()
-        for word in ("commit ", "data demo: md5 ", "features demo-44100: md5 ", "device: "):
+        for word in ("commit ", "recordings of demo: SHA-256 ", "features: revision ", "device: "):
             assert word in told.text
+        assert "demo: no hashes of its original recordings are known" in told.text
 
         images = driver.find_elements(By.CSS_SELECTOR, "figure img")
         assert (
