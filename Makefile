@@ -5,6 +5,8 @@
 # make check   style and types
 # make docs    the documentation, in build/site/;  make docs-serve  the same at an address on loopback
 # make lock    resolve pyproject.toml into uv.lock, and constraints.txt from it
+# make readme  the tables of README and of the results' page, from results/
+# make pictures  README's drawings
 # make template  dvc.yaml and params.yaml of `timnet init`, from this repository's own
 # make clean   what tools left behind;       make clean-all  and the environment, demo and build/
 
@@ -35,7 +37,7 @@ export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 WANTED := --quiet --constraint constraints.txt --editable ".[dev]"
 
-.PHONY: venv demo ui test test-slow test-long check docs docs-serve lock template clean clean-all
+.PHONY: venv demo ui test test-slow test-long check docs docs-serve lock readme pictures template clean clean-all
 
 venv: .venv/installed
 
@@ -80,6 +82,12 @@ lock: venv
 	env -u UV_FIND_LINKS -u UV_CONSTRAINT uv lock
 	uv export --frozen --all-extras --no-hashes --no-emit-project --no-annotate --no-header \
 		--quiet --output-file constraints.txt
+
+readme: venv
+	python docs/hooks/readme.py
+
+pictures: venv
+	python docs/images/draw.py
 
 template: venv
 	python -m timnet.project.template

@@ -90,7 +90,7 @@ FLOW = Target(
 def miniature(root: Path) -> None:
     """The demo brought up to date, with one epoch of small networks."""
     set_up(ROOT, root)
-    shorten(root, {"epochs: 22": "epochs: 1", "tabs: 5": "tabs: 2", "size: 8": "size: 64"})
+    shorten(root, {"epochs: 22": "epochs: 1", "tabs: 3": "tabs: 2", "size: 8": "size: 64"})
     run(root, "dvc", "repro")
 
 

@@ -125,7 +125,7 @@ def reproduce_demo(folder: Path) -> None:
 
     set_up(ROOT, folder)
     edit(folder / "params.yaml", "epochs: 22", "epochs: 1")
-    edit(folder / "params.yaml", "tabs: 5", "tabs: 2")
+    edit(folder / "params.yaml", "tabs: 3", "tabs: 2")
     edit(folder / "params.yaml", "batch_size: 8", "batch_size: 64")
     run(folder, "dvc", "repro")
     run(folder, "git", "config", "user.name", "test")

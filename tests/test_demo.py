@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import small_pipeline
 from archives import laid_out, tree
 from conftest import run
 
 from timnet.cli.demo import demo
-from timnet.errors import ParameterError
+from timnet.errors import ParameterError, TimnetError
+from timnet.project import demo as clone
 
 
 @pytest.fixture
@@ -41,3 +43,19 @@ def test_without_code_to_take_nothing_is_deleted(
     with pytest.raises(ParameterError, match="the folder of the project itself"):
         demo(Path())
     assert tree(checkout) == before
+
+
+def test_it_says_how_long_each_kind_of_stage_took(tmp_path: Path) -> None:
+    small_pipeline.make(tmp_path)
+    said: list[str] = []
+    seconds = clone.reproduce(tmp_path, said.append)
+    assert [name for name in seconds if name in ("copy", "score", "tables", "report")] == [
+        "copy",
+        "score",
+        "tables",
+        "report",
+    ]
+    assert "Running stage 'report':" in said
+    (tmp_path / "data/one/take.txt").write_text("broken")
+    with pytest.raises(TimnetError, match="dvc repro"):
+        clone.reproduce(tmp_path, said.append)

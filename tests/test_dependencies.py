@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 
 _TOML = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT, PACKAGES = _TOML["project"], _TOML["tool"]["setuptools"]["packages"]
+BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE")
 LOCKED = (ROOT / "uv.lock").read_text()
 LOCK = tomllib.loads(LOCKED)
 # what Prefect itself allows and does not work with, see /docs/explanation/reliability.md
@@ -161,7 +162,7 @@ def test_a_script_beside_the_clone_finds_the_package(tmp_path: Path) -> None:
         package = Path(name.replace(".", "/"))
         (clone / package).mkdir(parents=True)
         shutil.copy(ROOT / package / "__init__.py", clone / package)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in BUILT_FROM:
         shutil.copy(ROOT / name, clone)
     build = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
     run(clone, sys.executable, "-c", build)
@@ -174,3 +175,16 @@ def test_a_script_beside_the_clone_finds_the_package(tmp_path: Path) -> None:
     isolated = "import sys; sys.path.insert(0, ''); "
     said = run(tmp_path, sys.executable, "-I", "-S", "-c", isolated + installed).stdout
     assert said == f"{clone / 'timnet' / '__init__.py'}\n"
+
+
+def test_the_wheel_holds_all_that_the_program_reads(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    listed = run(ROOT, "git", "ls-files", "timnet", "flows", *BUILT_FROM).stdout.split()
+    for name in listed:
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, clone / name)
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
+    run(clone, sys.executable, "-c", build)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    assert sorted({*listed} - {*BUILT_FROM} - packed) == []

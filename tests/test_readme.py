@@ -1,44 +1,50 @@
-"""What README says of results is what the commit says."""
+"""What README says is what is committed: results, pictures, pages; and it stays short."""
 
 from __future__ import annotations
 
-import csv
 import re
-from itertools import takewhile
+from pathlib import Path
 
+import draw
+import pytest
+import readme
 from conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.stem)
+def test_its_blocks_are_those_of_the_commit(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- results -->" in text
+    assert readme.filled(text) == text, "run `make readme`"
 
 
-def shown(first: str) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the table of README whose first columns are those."""
-    lines = iter(README.splitlines())
-    head = next(cells(line) for line in lines if line.startswith(first) and "UAR" in line)
-    next(lines)
-    plain = (line.replace("`", "").replace("**", "") for line in lines)
-    return head, [cells(line) for line in takewhile(lambda line: line.startswith("|"), plain)]
-
-
-def committed(table: str) -> list[dict[str, str]]:
-    with (ROOT / f"results/tables/{table}.csv").open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def test_its_tables_are_those_of_the_commit() -> None:
-    head, rows = shown("| corpus")
-    whole = [row for row in committed("single-corpus") if row["network"] == "tim-net"]
-    assert rows == [[row[name] for name in head] for row in whole]
-    head, rows = shown("| network")
-    here = [row for row in committed("table-s3") if row["corpus"] == "emovo" and row["precision"]]
-    assert rows == [[row[name] for name in head] for row in here]
+def test_a_block_that_is_out_of_date_is_filled_anew() -> None:
+    stale = README.replace("<!-- results -->\n", "<!-- results -->\n| old |\n", 1)
+    assert readme.filled(stale) == README
 
 
 def test_its_pictures_and_pages_are_there() -> None:
-    places = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert places
-    assert [place for place in places if not (ROOT / place).exists()] == []
+    places = re.findall(r"\]\(([^)#:]+)\)|(?:src|srcset)=\"([^\":]+)\"", README)
+    named = [first or second for first, second in places]
+    assert len(named) > 20
+    assert [name for name in named if not (name.startswith("../") or (ROOT / name).exists())] == []
+
+
+@pytest.mark.parametrize("name", draw.pictures())
+def test_a_picture_is_what_the_project_draws(name: str) -> None:
+    drawn = (draw.HERE / name).read_text(encoding="utf-8")
+    assert drawn == draw.pictures()[name], "run `make pictures`"
+
+
+def test_it_is_read_in_some_minutes() -> None:
+    text = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", "", README, flags=re.DOTALL)  # tables
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(re.sub(r"\]\([^)]*\)|<[^>]+>", "", text).split()) < 900
+    for word, meaning in {
+        "UAR": "unweighted average recall",
+        "WAR": "weighted average",
+        "MFCC": "mel-frequency cepstral coefficients",
+    }.items():
+        assert meaning in README, word

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import mini
 import pytest
+import small_pipeline
 from conftest import ROOT
 from ruamel.yaml import YAML
 
@@ -96,7 +96,7 @@ def api(
         )
     url = f"http://127.0.0.1:{port}/api"
     try:
-        mini.until(lambda: answers(url), 300)
+        small_pipeline.until(lambda: answers(url), 300)
         yield url
     finally:
         server.terminate()
@@ -112,9 +112,9 @@ def answers(url: str) -> bool:
 
 @pytest.mark.slow
 def test_a_flow_runs_on_postgres_with_a_login(api: str, tmp_path: Path) -> None:
-    root = mini.make(tmp_path)
+    root = small_pipeline.make(tmp_path)
     assert httpx.post(f"{api}/flow_runs/filter", json={}).status_code == 401
-    flow = mini.launch(root, PREFECT_API_URL=api, PREFECT_API_AUTH_STRING=LOGIN)
+    flow = small_pipeline.launch(root, PREFECT_API_URL=api, PREFECT_API_AUTH_STRING=LOGIN)
     _, said = flow.communicate(timeout=300)
     assert flow.returncode == 0, said
     known = httpx.post(f"{api}/flow_runs/filter", json={}, auth=tuple(LOGIN.split(":"))).json()
@@ -124,8 +124,8 @@ def test_a_flow_runs_on_postgres_with_a_login(api: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_wrong_login_is_refused(api: str, tmp_path: Path) -> None:
-    root = mini.make(tmp_path)
-    flow = mini.launch(root, PREFECT_API_URL=api, PREFECT_API_AUTH_STRING="team:wrong")
+    root = small_pipeline.make(tmp_path)
+    flow = small_pipeline.launch(root, PREFECT_API_URL=api, PREFECT_API_AUTH_STRING="team:wrong")
     flow.communicate(timeout=300)
     assert flow.returncode != 0
     assert not (root / "results/report.html").exists()

@@ -29,9 +29,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages |= {place: (ROOT / path).read_text("utf-8") for place, path in ELSEWHERE.items()}
     for place, content in pages.items():
         files.append(File.generated(config, place, content=content))
-    report = ROOT / "results/report.html"
-    if report.is_file():
-        files.append(File.generated(config, "report.html", abs_src_path=str(report)))
     return files
 
 

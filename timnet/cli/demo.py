@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +25,7 @@ def demo(
     from timnet.evaluation.protocols import MEANING
     from timnet.project import demo as clone
 
+    start = time.monotonic()
     if not Path("dvc.yaml").exists() or not Path(".git").exists():
         raise ParameterError("this folder is no clone of the project. Run this in the root of one.")
     if folder.resolve() == Path().resolve():
@@ -38,7 +39,7 @@ def demo(
         with bar("generate demo", number) as advance:
             clone.set_up(Path(), folder, advance)
     workspace = Workspace(folder)
-    clone.run(folder, sys.executable, "-m", "dvc", "repro")
+    seconds = {"set up": time.monotonic() - start} | clone.reproduce(folder, say)
     say("")
     for run in ("demo-random", "demo-speaker"):
         figures = records.read_artifact(
@@ -48,6 +49,8 @@ def demo(
             say(f"UAR {figures[protocol]['uar']:6.2f} %   {protocol:19}  {MEANING[protocol]}")
     recipe = corpus.CORPUS
     say(f"chance {100 / len(recipe.labels):3.0f} %   on {recipe.utterances} utterances")
+    taken = ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items() if value >= 0.5)
+    say(f"\n{sum(seconds.values()):.0f} s: {taken}")
     say(f"\nOpen {workspace.report} in a browser; the tables are text files in")
     say(f"{workspace.tables}/. Change {workspace.params} and run `timnet demo` again: only what")
     say("depends on the change is run again.")

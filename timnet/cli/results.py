@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from timnet.cli.common import app, open_workspace, say
+from timnet.cli.models import one_thread_each
 from timnet.cli.stages import STAGES, RunName
 from timnet.errors import ParameterError, listing
 from timnet.paths import Workspace, replacing_folder, write_text
@@ -62,6 +63,7 @@ def tables() -> None:
 @app.command(rich_help_panel=STAGES)
 def figures(run: RunName) -> None:
     """Draw a run: confusion matrices, curves, fused vectors, time scales, speakers."""
+    one_thread_each()  # t-SNE and BLAS on small arrays: more threads only wait for each other
     from timnet.reporting import figures as stage
 
     workspace, params = open_workspace()

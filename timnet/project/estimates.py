@@ -150,13 +150,13 @@ def _utterances(workspace: Workspace, corpus: str) -> int | None:
 def _folds(workspace: Workspace, run: Run, name: str) -> int | None:
     """How many networks a draw of the folds has."""
     from timnet import corpora, schemas
-    from timnet.errors import CorpusError
+    from timnet.errors import ArtifactError, CorpusError
 
     if run.folds.protocol == "cross-corpus":
         return 1
     if run.folds.number:
         return run.folds.number
-    with suppress(FileNotFoundError, schemas.DamagedTable):
+    with suppress(ArtifactError):  # not there yet, or damaged
         table = schemas.read(workspace.folds(name), schemas.FOLDS)
         return len(set(table["fold"].to_pylist()) - {-1})
     with suppress(CorpusError):  # a custom corpus whose folder is not here

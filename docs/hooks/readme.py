@@ -1,0 +1,151 @@
+"""Fills the marked blocks of README and of the page of results from what is committed.
+
+`make readme` runs it after results have changed; a test holds the two together. A block stands
+between `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from timnet.corpora import CORPORA
+from timnet.models.model import IN_THE_BOX
+from timnet.paper import paper
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / "README.md", ROOT / "docs/explanation/results.md")
+PROTOCOLS = ("best-epoch", "last-epoch", "speaker-independent")
+# utterances that the authors' weights recognise on features extracted here: tests/test_parity.py
+PARITY = {"casia": 1136, "emodb": 512, "emovo": 541, "ravdess": 1326}
+# recordings of another corpus and language than the model in the package was trained on
+HEARD = (
+    "data/emovo/f1/gio-f1-b1.wav",
+    "data/emovo/m2/rab-m2-n1.wav",
+    "data/emovo/f3/tri-f3-l1.wav",
+)
+
+
+def scores() -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of the table of single corpora for TIM-Net as in the paper, by corpus and protocol."""
+    return _scores_of("tim-net")
+
+
+def _scores_of(method: str) -> dict[tuple[str, str], dict[str, str]]:
+    return {
+        (row["corpus"], row["protocol"]): row
+        for row in _table("single-corpus")
+        if (row.get("method") or row["network"]).lower() == method
+    }
+
+
+def _table(name: str) -> list[dict[str, str]]:
+    with (ROOT / f"results/tables/{name}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def finding() -> str:
+    """The sentence that README opens its results with."""
+    known = scores()
+    best, last, unseen = (known["emovo", protocol] for protocol in PROTOCOLS)
+    return (
+        f"On EMOVO the paper reports {best['paper UAR']} % UAR. Our reproduction reaches "
+        f"{best['UAR']} %. Without choosing the epoch on the test fold it is {last['UAR']} %. **On "
+        f"unseen speakers it is {unseen['UAR']} %**, where chance is 14.29 %. Human listeners "
+        "reach 67 to 80 % on EMOVO, and an SVM on simple statistics of the same features 28 %."
+    )
+
+
+def corpora() -> str:
+    """Which corpora there are, how to get them, and what we measured."""
+    known, rows = scores(), []
+    for name, corpus in sorted(CORPORA.items()):
+        if name == "demo":
+            continue
+        share = f"{PARITY[name]} of {corpus.utterances}" if name in PARITY else "-"
+        rows.append(
+            (
+                corpus.title,
+                corpus.language,
+                f"{corpus.utterances:,}",
+                str(len(corpus.speakers)),
+                corpus.licence if corpus.download else "by agreement",
+                f"`timnet acquire {name}`" if corpus.download else "by request",
+                share,
+                *(known.get((name, protocol), {}).get("UAR", "-") for protocol in PROTOCOLS),
+            )
+        )
+    head = ("corpus", "language", "utterances", "speakers", "licence", "get it", "parity")
+    return _markdown((*head, *PROTOCOLS), rows, right=(2, 3, 6, 7, 8, 9))
+
+
+def results() -> str:
+    """UAR with its interval under each protocol, beside the paper's."""
+    known, svm, rows = scores(), _scores_of("svm"), []
+    for name in sorted({corpus for corpus, _ in known}):
+        found = [known.get((name, protocol)) for protocol in PROTOCOLS]
+        said = [f"{row['UAR']} [{_interval(row)}]" if row else "-" for row in found]
+        reported = paper()["table_1_single_corpus"].get(name, {}).get("TIM-Net")
+        stated = f"{reported[0]:.2f}" if reported else "-"
+        simple = svm.get((name, PROTOCOLS[-1]), {}).get("UAR", "-")
+        rows.append((CORPORA[name].title, stated, *said, simple))
+    head = ("corpus", "paper, best-epoch", *PROTOCOLS, "SVM, speaker-independent")
+    if not svm:
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return _markdown(head, rows, right=(1, 2, 3, 4, 5))
+
+
+def _interval(row: dict[str, str]) -> str:
+    (name,) = (name for name in row if "UAR" in name and "95" in name)
+    return row[name].replace(" to ", ", ")
+
+
+def ablations() -> str:
+    rows = [row for row in _table("table-s3") if row["corpus"] == "emovo" and row["precision"]]
+    names = [name for name in rows[0] if "UAR" in name or "against" in name or name == "network"]
+    return _markdown(tuple(names), [tuple(row[name] for name in names) for row in rows])
+
+
+def prediction() -> str | None:
+    """What the model in the package says of three recordings; None where either is not here."""
+    if not IN_THE_BOX.is_file() or not all((ROOT / path).is_file() for path in HEARD):
+        return None
+    command = ["predict", *HEARD]
+    program = Path(sys.executable).with_name("timnet")
+    said = subprocess.run([program, *command], cwd=ROOT, capture_output=True, text=True, check=True)
+    text = "\n".join(line.rstrip() for line in (said.stderr + said.stdout).splitlines())
+    return f"```\n$ timnet predict {' '.join(HEARD)}\n{text}\n```"
+
+
+BLOCKS: dict[str, Callable[[], str | None]] = {
+    "finding": finding,
+    "results": results,
+    "corpora": corpora,
+    "ablations": ablations,
+    "prediction": prediction,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its blocks as they should be; one that cannot be made here stays as it is."""
+    for name, make in BLOCKS.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        if start in text and (content := make()) is not None:
+            before, _, rest = text.partition(start)
+            text = f"{before}{start}{content}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def _markdown(
+    head: tuple[str, ...], rows: list[tuple[str, ...]], right: tuple[int, ...] = ()
+) -> str:
+    rule = tuple("---:" if column in right else "---" for column in range(len(head)))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
