@@ -139,9 +139,6 @@ def test_such_names_in_a_corpus_are_refused(tmp_path: Path, case: str) -> None:
     (tmp_path / "f1").mkdir()
     for path in ("dis-f1-b1.wav", name):
         (tmp_path / "f1" / path).write_bytes(b"x")
-    if name.endswith(".WAV"):  # one recording less: the contract tells
-        assert len(emovo.read(tmp_path)) == 1
-        return
     with pytest.raises(CorpusError, match=r"1 file name (fitting no rule|not in UTF-8): "):
         emovo.read(tmp_path)
     (tmp_path / "f1" / name).rename(tmp_path / "moved")
