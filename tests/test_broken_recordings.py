@@ -142,7 +142,7 @@ def test_such_names_in_a_corpus_are_refused(tmp_path: Path, case: str) -> None:
     with pytest.raises(CorpusError, match=r"1 file name (fitting no rule|not in UTF-8): "):
         emovo.read(tmp_path)
     (tmp_path / "f1" / name).rename(tmp_path / "moved")
-    (tmp_path / "f1").rename(tmp_path / name.removesuffix(".wav"))  # as a folder around a good name
+    (tmp_path / "f1").rename(tmp_path / name[:-4])  # as a folder around a good name
     if "\udcff" in name:
         with pytest.raises(CorpusError, match=r"1 file name not in UTF-8: "):
             emovo.read(tmp_path)
