@@ -45,7 +45,7 @@ from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
 from timnet.errors import TimnetError
-from timnet.evaluation.protocols import HONEST, ORDER
+from timnet.evaluation.protocols import NOT_OPTIMISTIC, ORDER
 from timnet.paths import Workspace
 from timnet.project import params
 
@@ -66,7 +66,7 @@ def retrain(
     workspace: Path = Path(),
     branch: str = "main",
     baseline: str = "",
-    protocols: Sequence[GateProtocol] = HONEST,
+    protocols: Sequence[GateProtocol] = NOT_OPTIMISTIC,
     tolerance: float = TOLERANCE,
     weights: Mapping[str, Path] | None = None,
     promote: Promote = "candidate",

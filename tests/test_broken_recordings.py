@@ -139,15 +139,12 @@ def test_such_names_in_a_corpus_are_refused(tmp_path: Path, case: str) -> None:
     (tmp_path / "f1").mkdir()
     for path in ("dis-f1-b1.wav", name):
         (tmp_path / "f1" / path).write_bytes(b"x")
-    if name.endswith(".WAV"):  # one recording less: the contract tells
-        assert len(emovo.read(tmp_path)) == 1
-        return
     with pytest.raises(CorpusError, match=r"1 file name (fitting no rule|not in UTF-8): "):
         emovo.read(tmp_path)
     (tmp_path / "f1" / name).rename(tmp_path / "moved")
-    (tmp_path / "f1").rename(tmp_path / name.removesuffix(".wav"))  # as a folder around a good name
+    (tmp_path / "f1").rename(tmp_path / name[:-4])  # as a folder around a good name
     if "\udcff" in name:
-        with pytest.raises(CorpusError, match=r"1 file name\(s\) are not in UTF-8: "):
+        with pytest.raises(CorpusError, match=r"1 file name not in UTF-8: "):
             emovo.read(tmp_path)
     else:
         assert [each.id for each in emovo.read(tmp_path)] == ["dis-f1-b1"]
@@ -178,7 +175,7 @@ def test_a_header_that_announces_years(tmp_path: Path) -> None:
     for announced in (2**36 - 1, 2**34, 3601 * RATE, drawn.randrange(2**30, 2**36)):
         field = int.from_bytes(content[18:26], "big") >> 36 << 36 | announced  # of STREAMINFO
         path.write_bytes(content[:18] + field.to_bytes(8, "big") + content[26:])
-        with pytest.raises(AudioError, match="longer than the 3600 s limit"):
+        with pytest.raises(AudioError, match="3600"):
             audio.examine(path)
 
 

@@ -312,7 +312,7 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
     ),
     "iemocap: labels are pointers": (
         holding(f"{ILABEL}/Ses01F_impro01.txt", LFS),
-        ("Git LFS pointers ", f"{ILABEL}/Ses01F_impro01.txt"),
+        ("Git LFS pointers", f"{ILABEL}/Ses01F_impro01.txt"),
     ),
     "iemocap: recordings missing": (
         without(f"{IWAV}/*_M0[0-4]*.wav"),
@@ -362,11 +362,11 @@ DEFECTS: dict[str, tuple[Plant, tuple[str, ...]]] = {
         ("Git LFS pointers", "liuchanhg/sad/201.wav", "git lfs pull"),
     ),
     "ravdess: all pointers": (
-        each(lambda path: put(path, LFS)), ("Git LFS pointers ",),
+        each(lambda path: put(path, LFS)), ("Git LFS pointers",),
     ),
     "iemocap: a dialogue of pointers": (
         each(lambda path: put(path, LFS), f"{IWAV}/*.wav"),
-        ("Git LFS pointers ", f"{IWAV}/Ses01F_impro01_"),
+        ("Git LFS pointers", f"{IWAV}/Ses01F_impro01_"),
     ),
     "emodb: an empty file": (
         holding(E1, b""), ("1 of 535 recordings cannot be read: wav/03a01Wa.wav (0 bytes, not",),

@@ -78,7 +78,7 @@ def test_in_place(table, data):
 def test_in_place_with_another_name_and_forgotten_files(table, data):
     folder = laid_out({**SOUNDS, "x.wav": b"x"}, data / "mine")
     (folder / "t.csv").write_text(TABLE)
-    with pytest.raises(CorpusError, match=r"1 recording\(s\) are not in labels.csv: x\.wav"):
+    with pytest.raises(CorpusError, match=r"1 recording not in labels.csv: x\.wav"):
         import_table(folder / "t.csv", "mine", data)
     (folder / "x.wav").unlink()
     import_table(folder / "t.csv", "mine", data)
@@ -88,17 +88,15 @@ def test_in_place_with_another_name_and_forgotten_files(table, data):
 def test_frozen(table, data):
     record = import_table(table, "mine", data)
     table.write_text(TABLE.replace("worried", "sad"))
-    with pytest.raises(
-        CorpusError, match=r"made from another table .*frozen.*another name, or move"
-    ):
+    with pytest.raises(CorpusError, match=r"made from another table .*another name, or move"):
         import_table(table, "mine", data)
 
     laid_out({"bert/4.wav": SOUNDS["bert/1.wav"]}, data / "mine")
-    with pytest.raises(CorpusError, match=r"1 recording\(s\) are not in labels.csv: bert/4.wav"):
+    with pytest.raises(CorpusError, match=r"1 recording not in labels.csv: bert/4.wav"):
         record.read(data / "mine")
     (data / "mine" / "bert/4.wav").unlink()
     (data / "mine" / "bert/3.wav").unlink()
-    with pytest.raises(CorpusError, match=r"labels.csv: 1 row\(s\) are wrong: line 6: no file"):
+    with pytest.raises(CorpusError, match=r"line 6: no file"):
         record.read(data / "mine")
     laid_out({"bert/3.wav": SOUNDS["bert/3.wav"]}, data / "mine")
     (data / "mine" / "labels.csv").write_text(TABLE.replace("worried", "sad"))
@@ -157,8 +155,8 @@ WRONG = {
         change("happy", "Happy"),
         "line 2: emotion 'Happy' is not a lower-case word such as",
     ),
-    "sex": (change("female", "w"), "line 2: sex 'w' is none of female, male, unknown"),
-    "two sexes": (change("female", "male"), r"more than one sex for speaker\(s\) anna"),
+    "sex": (change("female", "w"), "line 2: sex 'w' is not one of female, male, unknown"),
+    "two sexes": (change("female", "male"), r"more than one sex for anna"),
     "one class": (TABLE.replace("sad", "happy").replace("worried", "happy"), "all recordings are"),
     "no sound": (
         TABLE + "notes.txt,bert,sad,\n",
@@ -189,7 +187,7 @@ def test_wrong_tables(table, data, text, message):
 def test_a_label_that_changed_is_named(table, data, text, message):
     record = import_table(table, "mine", data)
     (data / "mine/labels.csv").write_text(text)
-    with pytest.raises(CorpusError, match=f"which is fixed: {message}"):
+    with pytest.raises(CorpusError, match=f"which is fixed: .*{message}"):
         manifest.build(record, data / "mine")
 
 

@@ -9,7 +9,7 @@ from timnet import schemas
 from timnet.cli.review import Protocol
 from timnet.evaluation import gate
 from timnet.evaluation.compare import compare
-from timnet.evaluation.protocols import HONEST, MEANING
+from timnet.evaluation.protocols import MEANING, NOT_OPTIMISTIC
 from timnet.evaluation.results import Result
 from timnet.reporting import render, verdicts
 
@@ -43,7 +43,7 @@ def hits(share: float, of: int = 200) -> list[bool]:
     return [number // 2 < share * of / 2 for number in range(of)]
 
 
-def judge(here, there, tolerance=1.0, validations=None, protocols=HONEST):
+def judge(here, there, tolerance=1.0, validations=None, protocols=NOT_OPTIMISTIC):
     validations = validations or {"demo": {"passed": True, "checks": []}}
     return gate.judge(here, there, validations, protocols, tolerance)
 

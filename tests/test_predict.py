@@ -233,7 +233,7 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> 
     found = predict(folder, tmp_path, good, tmp_path / "none", "gone.wav", check=False)
     assert found.returncode == 1
     assert str(good)[-20:] in found.stdout
-    assert "8 recording(s) could not be read:" in found.stderr
+    assert "8 recordings could not be read:" in found.stderr
     for reason in (
         "bad.wav (Format not recognised.)",
         "empty.wav (no samples)",

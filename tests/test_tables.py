@@ -34,7 +34,7 @@ def scores_of(pair: tuple[float, float], seeds: list[int], **more: object) -> di
 def scored(
     name: str, run: dict, protocols: dict[str, tuple[float, float]], **train: object
 ) -> ScoredRun:
-    """A run of the catalogue with made-up scores; across corpora the same on each.
+    """A run of the paper with made-up scores; across corpora the same on each.
 
     Args:
         train: settings of training beside the paper's; `recipe` and `baseline` are the run's.

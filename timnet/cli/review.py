@@ -22,7 +22,7 @@ from timnet.cli.common import (
 from timnet.cli.parity import measure_parity
 from timnet.cli.stages import RunName, keeps_best_on_test, training_progress
 from timnet.errors import ArtifactError, ParameterError, listing
-from timnet.evaluation.protocols import HONEST, ORDER
+from timnet.evaluation.protocols import NOT_OPTIMISTIC, ORDER
 from timnet.paths import Workspace
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def gate(
 
     workspace = Workspace(Path())
     archives = dict(_weights_of(text) for text in weights or ())
-    protocols = tuple(protocol or HONEST)
+    protocols = tuple(protocol or NOT_OPTIMISTIC)
     new, old = (revisions.commit_of(workspace.root, each) for each in (candidate, baseline))
     here, there = (
         {run: revisions.result_of(workspace.root, each, run) for run in runs}

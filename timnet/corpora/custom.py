@@ -1,4 +1,4 @@
-"""One's own recordings as a corpus, without writing code: a folder with a table of labels.
+"""Custom corpora, without writing code: a folder of recordings with a table of labels.
 
 The table is a CSV file with the columns path (below the table's folder), speaker and emotion, and
 if one likes sentence and sex ("female" or "male"), e.g.

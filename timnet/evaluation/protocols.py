@@ -90,7 +90,7 @@ PROTOCOLS = (
 )
 MEANING = {protocol.name: protocol.meaning for protocol in PROTOCOLS}
 ORDER = tuple(MEANING)
-HONEST = tuple(each.name for each in PROTOCOLS if not each.optimistic)
+NOT_OPTIMISTIC = tuple(each.name for each in PROTOCOLS if not each.optimistic)
 
 
 def named(name: str) -> Protocol:
