@@ -26,7 +26,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_it_did_not_make_is_left_alone(checkout: Path) -> None:
     before = tree(checkout)
-    with pytest.raises(ParameterError, match="exists and is no demo workspace; name another"):
+    with pytest.raises(ParameterError, match="not a demo workspace"):
         demo(checkout)
     assert tree(checkout) == before
 
@@ -37,10 +37,10 @@ def test_without_code_to_take_nothing_is_deleted(
     (checkout / ".git/timnet-demo").touch()  # as if it had made it
     before = tree(checkout)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ParameterError, match="no checkout of the project here"):
+    with pytest.raises(ParameterError, match="no clone of the project"):
         demo(checkout)
     monkeypatch.chdir(checkout)
-    with pytest.raises(ParameterError, match="this folder is where the code comes from"):
+    with pytest.raises(ParameterError, match="the folder of the project itself"):
         demo(Path())
     assert tree(checkout) == before
 
