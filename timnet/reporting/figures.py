@@ -103,7 +103,7 @@ def save(figure: Figure, path: Path) -> None:
     """Write `path`.svg atomically; equal figures give equal bytes."""
     drawn = io.StringIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(drawn, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
     write_text(path.with_suffix(".svg"), lighter(drawn.getvalue()))
 
 
@@ -259,7 +259,8 @@ def _panels(panels, points: np.ndarray, of: pl.Series, groups: list[str]) -> Non
         axes.set_axis_off()
     for axes, group in zip(panels.flat, groups, strict=False):
         own = (of == group).to_numpy()
-        axes.scatter(*points.T, s=0.6, lw=0, color="0.8")
+        # everybody else as one image: as shapes they are megabytes in 24 panels
+        axes.scatter(*points.T, s=0.6, lw=0, color="0.8", rasterized=True)
         axes.scatter(*points[own].T, s=2.5, lw=0, color=COLOURS[1])
         axes.set_title(group, fontsize=6.5, pad=1)
 
