@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py rehearsed on a CPU with what a GPU machine has: features, folds, a plan."""
+"""benchmarks/gpu.py rehearsed on a CPU with what a bare GPU machine has: features, folds, plan."""
 
 from __future__ import annotations
 

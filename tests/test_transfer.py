@@ -61,6 +61,7 @@ def record_of(file: Path, train: dict, **more: object) -> dict:
     return {"labels": list(labels_of(file)), "features": made, "train": train, **more}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe",
     (
