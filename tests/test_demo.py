@@ -29,7 +29,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_it_did_not_make_is_left_alone(checkout: Path) -> None:
     before = tree(checkout)
-    with pytest.raises(ParameterError, match="exists and is not a demo workspace"):
+    with pytest.raises(ParameterError, match="not a demo workspace"):
         demo(checkout)
     assert tree(checkout) == before
 

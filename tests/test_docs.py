@@ -140,7 +140,7 @@ def test_the_tutorial_leads_to_a_report(tmp_path: Path) -> None:
         run(project, "git", "config", *setting)
     write_settings(project / "params.yaml", example)
     said = [run(project, "sh", "-ec", text).stdout for text in run_blocks[1:]]
-    assert "mine" in said[0].splitlines()[-1]  # the table
+    assert "| mine " in said[0]  # the table
     assert said[1].startswith("# mine\n")
     assert len(said[1].splitlines()) > 36  # a line per recording
     assert (project / "results/report.html").is_file()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -29,12 +30,17 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The address of a database in a cluster of its own, from Debian's packages."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         pytest.skip("no Postgres here: apt-get install postgresql")
-    programs, folder = found[-1].parent, tmp_path_factory.mktemp("postgres")
+    programs = found[-1].parent
+    with TemporaryDirectory(prefix="timnet-postgres-") as folder:  # pytest's own admit root alone
+        yield from cluster(programs, Path(folder))
+
+
+def cluster(programs: Path, folder: Path) -> Iterator[str]:
     who: list[str] = []
     if os.geteuid() == 0:  # it refuses to run as root
         try:
@@ -42,8 +48,6 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         except KeyError:
             pytest.skip("Postgres does not run as root, and there is no user postgres")
         who = ["runuser", "--user", "postgres", "--"]
-        for path in (folder, folder.parent, folder.parent.parent):
-            path.chmod(path.stat().st_mode | 0o011)
         os.chown(folder, account.pw_uid, account.pw_gid)
     data, port = folder / "data", free_port()
 
@@ -53,24 +57,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     call("initdb", "--pgdata", data, "--username", "prefect", "--auth", "trust")
     options = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    call(
-        "pg_ctl",
-        "--pgdata",
-        data,
-        "--log",
-        folder / "log",
-        "--options",
-        options,
-        "-w",
-        "-t",
-        "300",
-        "start",
-    )
+    server = ("pg_ctl", "--pgdata", data, "-t", "300", "-w")
+    call(*server, "--log", folder / "log", "--options", options, "start")
     try:
         call("createdb", "--host", "127.0.0.1", "--port", str(port), "-U", "prefect", "prefect")
         yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
     finally:
-        call("pg_ctl", "--pgdata", data, "--mode", "immediate", "-t", "300", "stop")
+        call(*server, "--mode", "immediate", "stop")
 
 
 @pytest.fixture
