@@ -125,7 +125,7 @@ def test_sources_and_transfers_are_read(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[dict], object], str]] = {
     "no such source": (
         lambda c: c["transfers"]["demo-to-mine"].update(source="demo-sharde"),
-        "unknown source 'demo-sharde' in sources. Did you mean 'demo-shared'?",
+        "demo-to-mine: unknown source 'demo-sharde' in sources. Did you mean 'demo-shared'?",
     ),
     "source of all emotions": (
         lambda c: c["transfers"]["demo-to-mine"].update(source="demo-whole"),
