@@ -141,7 +141,7 @@ def test_mirror_and_url(tmp_path, data, server):
 
     name = "Audio_Speech_Actors_01-24.zip"
     server.files[f"/copies/ravdess/{name}"] = body
-    with pytest.raises(CorpusError, match=r"published are 208,468,073\. This is another file"):
+    with pytest.raises(CorpusError, match=r"208,468,073\. This is another file"):
         acquire(corpus("ravdess"), data, mirror=server.url("/copies"))
 
 
@@ -163,7 +163,7 @@ def without(name, part):
 MISTAKES = {
     "must be asked for: casia": (
         "casia", None, r"CASIA cannot be downloaded freely\. The Chinese Linguistic Data.*"
-        r"Ask at http://www\.chineseldc.*`timnet acquire casia --from PATH`",
+        r"at http://www\.chineseldc.*`timnet acquire casia --from PATH`",
     ),
     "must be asked for: iemocap": (
         "iemocap", None, r"sign its release form .*sail\.usc\.edu.*acquire iemocap --from PATH",
@@ -353,7 +353,7 @@ def test_another_disk(tmp_path, data, monkeypatch):
         return type(found)(fields)
 
     monkeypatch.setattr(Path, "stat", stat)
-    with pytest.raises(CorpusError, match=r"are on different disks.*scratch folder on the disk"):
+    with pytest.raises(CorpusError, match=r"are on different disks"):
         acquire(corpus("savee"), data)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import commit, edit, run
+from conftest import ROOT, commit, edit, run
 
 from timnet import schemas
 from timnet.errors import ArtifactError, ParameterError
@@ -128,11 +128,6 @@ def test_damaged_weights_are_named(workspace: Path) -> None:
 
 
 def test_a_version_comes_from_the_registry(workspace: Path) -> None:
-    edit(
-        workspace / "dvc.yaml",
-        "\nartifacts:",
-        "\nartifacts:\n  demo:\n    path: build/models/demo.safetensors\n    type: model",
-    )
     path = workspace / "build/models/demo.safetensors"
     commit(workspace, "Register the demo's model")
     first = path.read_bytes()
@@ -171,7 +166,7 @@ def test_a_version_comes_from_the_registry(workspace: Path) -> None:
     ),
 )
 def test_models_of_params_are_checked(tmp_path: Path, value: str, message: str) -> None:
-    text = Path(params.__file__).with_name("demo.yaml").read_text()
+    text = (ROOT / "timnet" / "demo.yaml").read_text()
     given = "{run: demo-speaker, corpus: demo, networks: demo-speaker}"
     (tmp_path / "params.yaml").write_text(text.replace(given, value))
     with pytest.raises(ParameterError) as error:

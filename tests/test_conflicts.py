@@ -55,7 +55,7 @@ def test_the_advice_mends_each_file(merged: Path) -> None:
     assert advised(merged) == ["git add params.yaml"]
     (merged / "params.yaml").write_text("corpora: [three]\n")
     run(merged, "git", "add", "params.yaml")
-    for name in ("dvc.lock", "data.dvc"):
+    for name in ("data.dvc", "dvc.lock"):
         commands = advised(merged)
         assert commands[-1] == f"git add {name}"
         for command in commands:
@@ -68,7 +68,7 @@ def test_the_advice_mends_each_file(merged: Path) -> None:
 def test_marks_that_somebody_committed(merged: Path) -> None:
     (merged / "params.yaml").write_text("corpora: [three]\n")
     commit(merged, "merge, without a look")
-    for _ in ("dvc.lock", "data.dvc"):
+    for _ in ("data.dvc", "dvc.lock"):
         for command in advised(merged):
             run(merged, *command.split())
     refuse_conflicts(merged)

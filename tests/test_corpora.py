@@ -195,7 +195,7 @@ def test_the_table_of_corpora(folder):
     text = " ".join(" ".join(lines).split())
     for expected in (
         "is free to download: `timnet acquire ravdess`",
-        "Ask at http://www.chineseldc.org/resource_info.php?rid=76, then `timnet acquire casia",
+        "at http://www.chineseldc.org/resource_info.php?rid=76, then `timnet acquire casia",
         "sign its release form (research only, no redistribution)",
         "The University of Surrey gives it to those who register",
     ):

@@ -133,7 +133,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         ("features.resampler: ", "'kaiser_best_0_2_2'", "got 'kaiser_fast'"),
     ),
     "corpus without recipe": (
-        params("  - demo", "  - demo\n  - emodbb"),
+        params("  demo: demo", "  demo: demo\n  emodbb: emodbb"),
         "manifest emodbb",
         ("unknown corpus 'emodbb'", "Did you mean 'emodb'?"),
     ),
@@ -219,7 +219,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         remove(FIRST),
         "status",
         (
-            "data/ is not what data.dvc says",
+            "data/ differs from data.dvc",
             "demo: 1 file missing",
             "in place: move data/demo away, then `timnet acquire demo`. If",
             "--allow-data-changes",

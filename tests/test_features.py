@@ -154,7 +154,7 @@ def test_a_sample_rate_of_zero_is_named(corpus, tmp_path: Path) -> None:
     header = bytearray((folder / "a3.wav").read_bytes())
     header[24:28] = bytes(4)
     (folder / "a3.wav").write_bytes(header)
-    with pytest.raises(AudioError, match=r"1 of 6 recordings .*:  a3.wav \("):
+    with pytest.raises(AudioError, match=r"1 of 6 recordings .*: a3.wav \("):
         extract(corpus, tmp_path / "x.parquet")
 
 

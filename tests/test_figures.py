@@ -159,4 +159,4 @@ def test_curves_of_a_long_run_have_a_point_for_some_epochs() -> None:
         assert len(x) == len(y) == points
         assert 1 <= x[0] < x[-1] <= epochs
         assert y[0] <= 1 and y[-1] >= 1 / epochs and list(y) == sorted(y, reverse=True)
-        assert upper.texts[0].get_text().endswith(told)
+        assert " ".join(upper.texts[0].get_text().split()).endswith(told)

@@ -117,7 +117,7 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
     runs = {stage for stage in everything if stage.startswith("train@")}
     assert {stage for stage, step in everything.items() if step.gpu} == runs
     source = "{trained_on: demo, signal_length: 44100, emotions: all, recipe: paper, network: "
-    source += "{tabs: 5, variant: tim-net}, precision: fp32, seeds: [0]}"
+    source += "{tabs: 3, variant: tim-net}, precision: fp32, seeds: [0]}"
     edit(tmp_path / "params.yaml", "sources: {}", f"sources:\n  demo-whole: {source}")
     edit(tmp_path / "params.yaml", "networks: demo-speaker", "networks: demo-whole")
     whole = plan(tmp_path)
@@ -287,7 +287,7 @@ def test_changed_data_are_refused(first, tmp_path):
     write_recording(root, "one", "# another\n")
     state = reproduce(root, return_state=True)
     assert state.is_failed()
-    assert state.message.startswith("data/ is not what data.dvc says:\n  - one: 1 file changed")
+    assert state.message.startswith("data/ differs from data.dvc:\n  - one: 1 file changed")
     assert on_server(root, tasks=0).state.message == state.message
     assert (root / "score" / "one.txt").read_text() == "# one\n"
 

@@ -96,7 +96,7 @@ def test_refused_by_corpus_with_the_reason():
         "data, build/features/emovo-96000.parquet"
     )
     assert mine == "  - mine: no recipe and no corpus.json, so its licence is unknown; data"
-    assert "go to the remote 'private' alone" in advice and "`timnet push`" in advice
+    assert "only go to the remote 'private'" in advice and "`timnet push`" in advice
 
 
 def test_the_project_keeps_all_but_models_for_the_private_remote():

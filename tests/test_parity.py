@@ -135,5 +135,5 @@ def test_what_is_no_archive_of_weights_is_refused(
 
 
 def test_a_corpus_without_figures_is_refused() -> None:
-    with pytest.raises(ParameterError, match="the paper has no figures for demo; it has them for"):
+    with pytest.raises(ParameterError, match="the paper has no results for demo"):
         parity.settings(CORPORA["demo"])

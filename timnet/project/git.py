@@ -8,7 +8,7 @@ from pathlib import Path
 from timnet.errors import ArtifactError
 
 WRITTEN = ("params.yaml", "dvc.yaml")  # by people, whose conflicts they settle
-NOTED = ("dvc.lock", "data.dvc")  # by DVC, for which either side will do
+NOTED = ("data.dvc", "dvc.lock")  # by DVC, for which either side will do
 MARK = b"<<<<<<< "  # begins a line where two versions differ
 
 
