@@ -262,8 +262,7 @@ def test_ones_own_corpus_is_trained_and_reported_without_its_recordings(
     stages.manifest("mine")
     stages.features("mine-22050")
     stages.folds("mine-random")
-    summary = {"corpus": "mine", "utterances": 8, "speakers": 2, "passed": True, "checks": []}
-    write_json(Path("results/validation/mine.json"), summary)
+    stages.validate("mine")
     write_json(Path("results/corpora/mine.json"), custom.load(folder / "data/mine").description)
     shutil.rmtree("data")
 

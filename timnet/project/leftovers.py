@@ -34,6 +34,8 @@ def remove(workspace: Workspace, paths: list[Path]) -> None:
     Raises:
         ArtifactError: git does not have some of them as they are; none is removed.
     """
+    if not paths:  # of no names git would speak of everything
+        return
     names = [str(path) for path in paths]
     changed = git.ask(workspace.root, "status", "--porcelain", "--ignored", "--", *names)
     if changed is None or changed:
