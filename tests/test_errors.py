@@ -135,7 +135,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "corpus without recipe": (
         params("  demo: demo", "  demo: demo\n  emodbb: emodbb"),
         "manifest emodbb",
-        ("unknown corpus 'emodbb'", "Did you mean 'emodb'?"),
+        ("corpora.emodbb", "`emodbb: custom`", "Did you mean 'emodb'?"),
     ),
     "run without features": (
         params("    signal_length: 44100", "    signal_length: 55125"),
@@ -221,7 +221,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         (
             "data/ differs from data.dvc",
             "demo: 1 file missing",
-            "in place: move data/demo away, then `timnet acquire demo`. If",
+            "move data/demo away, then `timnet acquire demo`",
             "--allow-data-changes",
         ),
     ),

@@ -74,7 +74,7 @@ def test_who_must_be_asked_and_what_fails_stops_no_other(prefect_api, folder):
     assert casia.startswith("casia: CASIA cannot be downloaded freely. The Chinese Linguistic")
     assert "at http://www.chineseldc.org" in casia and "acquire casia --from PATH" in casia
     assert emovo.startswith("emovo: ") and "does not contain all of emovo" in emovo
-    assert others[-1].startswith("unknown corpus 'emodbb'")
+    assert others[-1].startswith("emodbb: unknown corpus 'emodbb'")
     assert not any(line.startswith("savee") for line in others)
     assert files_under_dvc(folder) == 482
 

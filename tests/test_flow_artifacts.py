@@ -81,7 +81,7 @@ def test_the_first_table_fits_a_page(prefect_api, workspace):
 
 def test_against_main(prefect_api, reproduced, tmp_path):
     root = Path(shutil.copytree(reproduced, tmp_path / "workspace", symlinks=True))
-    run(root, "git", "branch", "--force", "main")
+    run(root, "git", "checkout", "--quiet", "-B", "main")
     done = ["tables"]
     show(root, done)
     same = shown("against-main").data

@@ -131,6 +131,7 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
     assert not any("random" in stage for stage in speaker)
     assert list(plan(tmp_path, ["folds"], ["demo"], ["best-epoch"])) == [
         "manifest@demo",
+        "validate@demo",
         "folds@demo-random",
     ]
     assert plan(tmp_path, protocols=["cross-corpus"]) == {}

@@ -190,7 +190,7 @@ class Params(_Section):
             if module != (name if name in CORPORA else CUSTOM):
                 raise ValueError(
                     f"corpora.{name}: write `{name}: {name if name in CORPORA else CUSTOM}`, the "
-                    "module of timnet/corpora that reads it."
+                    f"module of timnet/corpora that reads it.{suggestion(name, CORPORA)}"
                 )
         for name, features in self.features.sets.items():
             if name != f"{features.corpus}-{features.signal_length}":
