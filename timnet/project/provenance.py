@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from timnet import records
@@ -72,6 +73,7 @@ def changed_versions(record: RunRecord) -> list[str]:
     return said
 
 
+@cache
 def _installed(name: str) -> str:
     """A version, by what the installation says: importing torch to ask it takes seconds."""
     if name == "python":
