@@ -36,7 +36,7 @@ def status(
         training_stages,
     )
 
-    gc.disable()  # of DVC's 10^5 objects none is garbage: looking for it takes a quarter of the time
+    gc.disable()  # none of DVC's 10^5 objects is garbage: looking takes a quarter of the time
     workspace, params = open_workspace()
     try:
         with repository(workspace.root) as repo:

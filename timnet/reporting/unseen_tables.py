@@ -94,7 +94,6 @@ def controlled(runs: Sequence[ScoredRun], paired: Paired) -> Table:
             "includes 0.",
             INTERVALS,
             SEEDS,
-            TIM_NET,
             *rough(own),
         ],
     )
