@@ -133,7 +133,7 @@ def reproduce(
             they depend on. None means every stage.
         corpora: Only stages of these, and of runs on these alone. The tables need every run, so
             they are left to a run without this.
-        protocols: Only stages of runs that give figures of these protocols.
+        protocols: Only stages of runs that have scores under these protocols.
         dry_run: Only list what would run, why, and how long it took last time.
         force: Run stages though nothing has changed.
         max_workers: Stages at a time, apart from those that train: these share the limit `gpu`.

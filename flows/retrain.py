@@ -86,7 +86,7 @@ def retrain(
         tolerance: Points by which a UAR may fall. The gate closes where it fell by more with
             confidence: the whole 95 % interval of the change lies below.
         weights: Archives of the authors' weights by corpus, such as
-            {"emovo": "/somewhere/EMOVO_1.zip"}: the features must still give the paper's figures.
+            {"emovo": "/somewhere/EMOVO_1.zip"}: the features must still give the paper's scores.
         promote: What becomes of models that pass: candidate, or production at once, or ask:
             the run pauses until someone resumes it with an answer.
         patience: Hours that a run waits for that answer.

@@ -161,18 +161,20 @@ def _bound(constraint: Any) -> str:
         if getattr(constraint, name, None) is not None:
             return f"{words} {getattr(constraint, name):,}"
     if getattr(constraint, "min_length", None) is not None:
-        return f"at least {constraint.min_length}"
+        return f"at least {constraint.min_length} of them"
     return ""
 
 
 def _comment(model: type[BaseModel], name: str) -> str:
-    """What the source says beside a field, where it says something."""
+    """What the source says beside a field, or in the lines above it."""
     import inspect
 
     of = next(each for each in model.__mro__ if name in inspect.get_annotations(each))
     source = re.sub("  # type: ignore.*", "", inspect.getsource(of))
-    found = re.search(rf"^    {name}: [^\n]*?  # (.+)$", source, re.MULTILINE)
-    return found[1] if found else ""
+    found = re.search(rf"((?:^    # .+\n)*)^    {name}: (.+)$", source, re.MULTILINE)
+    assert found, f"{of.__name__}.{name}"
+    above = [line.strip(" #") for line in found[1].splitlines()]
+    return " ".join([*above, *found[2].split("  # ")[1:]])
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -45,17 +45,17 @@ def _score(workspace: Workspace, params: Params, run: str) -> None:
         for corpus, path in paths.items()
         if path.exists()
     }
-    for protocol, figures in results.write_scores(workspace.run_results(run), sexes).items():
-        bounds = f"95 % {figures['uar']['low']:.2f} to {figures['uar']['high']:.2f}"
+    for protocol, scored in results.write_scores(workspace.run_results(run), sexes).items():
+        bounds = f"95 % {scored['uar']['low']:.2f} to {scored['uar']['high']:.2f}"
         say(
-            f"{run}: {protocol}: UAR {figures['uar']['value']:.2f} % ({bounds}), "
-            f"WAR {figures['war']['value']:.2f} %"
+            f"{run}: {protocol}: UAR {scored['uar']['value']:.2f} % ({bounds}), "
+            f"WAR {scored['war']['value']:.2f} %"
         )
 
 
 @app.command(rich_help_panel=STAGES)
 def tables() -> None:
-    """Put the paper's figures beside ours, as Markdown, CSV and LaTeX."""
+    """Put the paper's scores beside ours, as Markdown, CSV and LaTeX."""
     from timnet.reporting import gather, render, write
 
     workspace, params = open_workspace()

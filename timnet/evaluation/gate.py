@@ -1,6 +1,6 @@
 """Whether a new training may replace what is in use: rules, each with a reason.
 
-The gate closes only for what the figures show. A UAR that fell within what chance does to a test
+The gate closes only for what the scores show. A UAR that fell within what chance does to a test
 set of this size leaves it open: the interval of the change tells the two apart.
 """
 

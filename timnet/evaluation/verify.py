@@ -44,7 +44,7 @@ def of_fold(table: pa.Table, fold: int) -> pa.Table:
 
 
 def made_with(record: dict) -> dict:
-    """Settings of a run: what its figures depend on, apart from code and data."""
+    """Settings of a run: what its scores depend on, apart from code and data."""
     folds = {f"folds' {name}": value for name, value in record["folds"].items()}
     features = record["features"]["settings"]
     return {"seeds": record["seeds"], **folds, **features, **record["train"]}

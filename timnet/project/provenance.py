@@ -1,4 +1,4 @@
-"""Where a figure comes from: commit, versions, device."""
+"""Where a score comes from: commit, versions, device."""
 
 from __future__ import annotations
 

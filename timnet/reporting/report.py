@@ -78,7 +78,7 @@ def page(
 
 
 def _cards(run: ScoredRun) -> list[dict]:
-    """The headline figures of a run."""
+    """The headline scores of a run."""
     return [
         {
             "run": run.name,
@@ -167,7 +167,7 @@ _SIZE = re.compile(rb'(?:width|height)="([0-9.]+)pt"')
 
 
 def _lines(run: ScoredRun, validations: dict[str, dict]) -> list[str]:
-    """Where the figures of a run come from, a line per fact."""
+    """Where the scores of a run come from, one line per fact."""
     record, features = run.record, run.record["features"]
     corpora = dict.fromkeys((record["trained_on"], *tested_on(record)))
     return [
