@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import reference
@@ -61,6 +62,12 @@ def test_commands_and_options_exist(page: Path) -> None:
     group = typer.main.get_command(app)
     for _, text in blocks(page):
         for program, *words in commands(text):
+            if program == "dvc" and "-S" in words:
+                key = words[words.index("-S") + 1].partition("=")[0]
+                place: Any = YAML(typ="safe").load(ROOT / "params.yaml")
+                for name in key.split("."):
+                    assert name in place, f"{page.name}: {key} is no setting"
+                    place = place[name]
             if program != "timnet" or not words or words[0].startswith("-"):
                 continue
             command = group.commands[words[0]]
