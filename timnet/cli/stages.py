@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -215,7 +215,7 @@ def _train(
     shutil.rmtree(checkpoints)  # those of other settings too
 
 
-def keeps_best_on_test(folds: dict[str, Any]) -> bool:
+def keeps_best_on_test(folds: Mapping[str, Any]) -> bool:
     """Whether a run keeps the epoch that was best ON THE TEST FOLD, as the paper does."""
     return folds["protocol"] == "random" and not folds.get("validation")
 

@@ -10,6 +10,7 @@ from timnet.errors import ParameterError
 from timnet.evaluation import results
 from timnet.evaluation.compare import Change, mean_change
 from timnet.paths import Workspace
+from timnet.records import Description, Validation
 from timnet.reporting import tables
 from timnet.reporting.render import Table
 from timnet.reporting.scored import ScoredRun
@@ -33,7 +34,7 @@ def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
     return found
 
 
-def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, Validation]:
     """Summaries of validation by corpus."""
     return {
         corpus: records.read_artifact(workspace.validation(corpus), records.Validation)
@@ -41,7 +42,7 @@ def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]
     }
 
 
-def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, Description]:
     """What recipes say of corpora."""
     return {
         corpus: records.read_artifact(workspace.description(corpus), records.Description)
@@ -52,8 +53,8 @@ def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict
 def all_tables(
     workspace: Workspace,
     runs: list[ScoredRun],
-    found: dict[str, dict],
-    described: dict[str, dict],
+    found: dict[str, Validation],
+    described: dict[str, Description],
 ) -> list[Table]:
     """Every table of the report.
 
@@ -71,7 +72,7 @@ def all_tables(
     return made
 
 
-def _leaks(runs: list[ScoredRun], found: dict[str, dict]) -> list[str]:
+def _leaks(runs: list[ScoredRun], found: dict[str, Validation]) -> list[str]:
     """Corpora of random folds that hold a recording twice, as their validation found it."""
     random = (run.corpus for run in runs if run.record["folds"]["protocol"] == "random")
     return [

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from timnet.evaluation.protocols import MEANING
-from timnet.records import originals, tested_on
+from timnet.records import Description, Validation, originals, tested_on
 from timnet.reporting.render import NOT_HERE, Cell, Table, is_figures, print_figure
 from timnet.reporting.scored import ScoredRun, compared_methods
 from timnet.reporting.tables import GAIN
@@ -34,8 +36,8 @@ def page(
     overview: Path,
     runs: list[ScoredRun],
     figures: dict[str, Path],
-    validations: dict[str, dict],
-    descriptions: dict[str, dict],
+    validations: dict[str, Validation],
+    descriptions: dict[str, Description],
 ) -> str:
     """The whole page.
 
@@ -166,7 +168,7 @@ def _image(path: Path) -> dict:
 _SIZE = re.compile(rb'(?:width|height)="([0-9.]+)pt"')
 
 
-def _lines(run: ScoredRun, validations: dict[str, dict]) -> list[str]:
+def _lines(run: ScoredRun, validations: dict[str, Validation]) -> list[str]:
     """Where the scores of a run come from, one line per fact."""
     record, features = run.record, run.record["features"]
     corpora = dict.fromkeys((record["trained_on"], *tested_on(record)))
@@ -183,7 +185,7 @@ def _lines(run: ScoredRun, validations: dict[str, dict]) -> list[str]:
     ]
 
 
-def _pairs(values: dict) -> str:
+def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
