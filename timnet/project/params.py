@@ -194,6 +194,7 @@ class Params(_Section):
     corpora: dict[Name, Name]  # each with the module of timnet/corpora that reads it, or `custom`
     features: Features  # what networks read: MFCC of each corpus
     recipes: dict[Name, Recipe]  # how networks are trained
+    tuned_on: dict[Name, Name] = {}  # recipe -> the corpus by whose scores it was chosen
     runs: dict[Name, Run]  # trained and tested on folds of one corpus
     sources: dict[Name, Source] = {}  # trained on a whole corpus
     transfers: dict[Name, Transfer] = {}  # sources that are tested on another corpus
@@ -217,6 +218,13 @@ class Params(_Section):
                 raise ValueError(
                     f"features.sets.{name}: add {features.corpus} to corpora, or drop the set"
                 )
+        for recipe, corpus in self.tuned_on.items():
+            if recipe not in self.recipes:
+                near = suggestion(recipe, self.recipes)
+                raise ValueError(f"tuned_on: unknown recipe {recipe!r} in recipes.{near}")
+            if corpus not in self.corpora:
+                near = suggestion(corpus, self.corpora)
+                raise ValueError(f"tuned_on.{recipe}: unknown corpus {corpus!r} in corpora.{near}")
         for section in ("runs", "sources"):
             for name, trained in getattr(self, section).items():
                 self._check_trained(f"{section}.{name}", trained)
