@@ -69,7 +69,7 @@ def _command(name: str, command: Any) -> str:
     for each in options:
         names = ", ".join(f"`{name}`" for name in (*each.opts, *each.secondary_opts))
         rows.append((names, each.help or "", _default(each)))
-    return text + _table(("", "", "default"), rows)
+    return text + _table(("argument or option", "meaning", "default"), rows)
 
 
 def _metavar(argument: Any) -> str:
@@ -90,7 +90,7 @@ def parameters() -> str:
     from timnet.project.params import Params
 
     text = (
-        "# params.yaml\n\nEvery setting, from the models that check the file. A setting that is "
+        "# params.yaml\n\nEvery setting, from the code that checks the file. A setting that is "
         "missing, misspelt or out of its range is named, and nothing runs.\n"
     )
     return text + _sections(Params, "")
@@ -107,7 +107,7 @@ def _sections(model: type[BaseModel], place: str) -> str:
         rows.append((f"`{name}`", said, field.description or _comment(model, name), default))
         for each in inner:
             below += _sections(each, path + where)
-    title = f"\n## `{place or 'top level'}`\n\n" if place else "\n## The whole\n\n"
+    title = f"\n## `{place or 'top level'}`\n\n" if place else "\n## Sections\n\n"
     doc = (model.__doc__ or "").strip()
     return (
         title

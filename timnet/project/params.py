@@ -194,7 +194,7 @@ class Params(_Section):
     corpora: dict[Name, Name]  # each with the module of timnet/corpora that reads it, or `custom`
     features: Features  # what networks read: MFCC of each corpus
     recipes: dict[Name, Recipe]  # how networks are trained
-    tuned_on: dict[Name, Name] = {}  # recipe -> the corpus by whose scores it was chosen
+    tuned_on: dict[Name, Name] = {}  # recipes chosen by scores, each with the corpus of these
     runs: dict[Name, Run]  # trained and tested on folds of one corpus
     sources: dict[Name, Source] = {}  # trained on a whole corpus
     transfers: dict[Name, Transfer] = {}  # sources that are tested on another corpus
