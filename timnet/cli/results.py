@@ -10,7 +10,7 @@ import typer
 from timnet.cli.common import app, open_workspace, say
 from timnet.cli.models import one_thread_each
 from timnet.cli.stages import STAGES, RunName
-from timnet.errors import listing
+from timnet.errors import counted, listing
 from timnet.evaluation.protocols import CROSS
 from timnet.paths import Workspace, replacing_folder, write_text
 from timnet.project.leftovers import leftovers
@@ -140,7 +140,9 @@ def report() -> None:
     overview = workspace.tables / f"{made[0].name}.svg"
     page = stage.page(made, overview, runs, drawn, found, described)
     write_text(workspace.report, page)
-    say(f"{workspace.report}: {len(made)} tables, {len(runs)} runs, {len(page) / 1e6:.1f} MB")
+    say(
+        f"{workspace.report}: {len(made)} tables, {counted(len(runs), 'run')}, {len(page) / 1e6:.1f} MB"
+    )
 
 
 @app.command(name="offline-plots")
