@@ -141,7 +141,8 @@ def report() -> None:
     page = stage.page(made, overview, runs, drawn, found, described)
     write_text(workspace.report, page)
     say(
-        f"{workspace.report}: {len(made)} tables, {counted(len(runs), 'run')}, {len(page) / 1e6:.1f} MB"
+        f"{workspace.report}: {len(made)} tables, {counted(len(runs), 'run')}, "
+        f"{len(page) / 1e6:.1f} MB"
     )
 
 
