@@ -56,6 +56,7 @@ def export(
     from timnet.models import export as stage
 
     loaded = load_model(model)
+    say_unenrolled(loaded)
     done = stage.write(loaded, onnx, with_features, single)
     say(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, {_input(loaded, with_features)}")
     say(f"probabilities within {done.difference:.0e} of PyTorch's")
@@ -154,3 +155,11 @@ def load_model(name: str | None) -> Model:
     loaded = models.load(models.in_the_box())
     typer.echo(f"{cards.in_short(loaded.card)}\n", err=True)
     return loaded
+
+
+def say_unenrolled(loaded: Model) -> None:
+    """Where networks that hear their speakers are not adapted to one: what that costs."""
+    from timnet.models.card import without_enrolment
+
+    if told := without_enrolment(loaded.card):
+        typer.echo(f"no speaker is enrolled (`--enrol`): {told}\n", err=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timnet.cli.common import app, say, workers
-from timnet.cli.models import USE, Single, load_model, one_thread_each
+from timnet.cli.models import USE, Single, load_model, one_thread_each, say_unenrolled
 from timnet.errors import AudioError, ParameterError, counted
 
 if TYPE_CHECKING:
@@ -45,6 +45,17 @@ def predict(
         ),
     ] = None,
     single: Single = False,
+    enrol: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE_OR_FOLDER",
+            help="Recordings of the speaker, without labels, to adapt to; may be repeated.",
+        ),
+    ] = None,
+    one_speaker: Annotated[
+        bool,
+        typer.Option("--one-speaker", help="The recordings are one speaker's: adapt to them."),
+    ] = False,
     microphone: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Record so long, in place of files.")
     ] = None,
@@ -60,12 +71,23 @@ def predict(
 ) -> None:
     """Say which emotion recordings have, and which of them the model knows nothing about."""
     one_thread_each()
+    from timnet.models import card as cards
     from timnet.models import formats
 
     if (microphone is None) == (not recordings):
         raise ParameterError("give recordings, or --microphone SECONDS: one of them.")
+    if one_speaker and (enrol or microphone):
+        raise ParameterError("--one-speaker is of files alone: no --enrol, no --microphone.")
     paths, failures = _recordings(recordings or [])
     loaded = load_model(model)
+    if enrol:
+        own, missing = _recordings(enrol)
+        loaded, unread = _enrolled(loaded, own)
+        failures += missing + unread
+    elif one_speaker:
+        loaded, _ = _enrolled(loaded, paths)  # who cannot be read will be told of below
+    elif model is not None:
+        say_unenrolled(loaded)
     writer: Any = {
         Format.table: lambda: formats.TableWriter(loaded.labels, paths, abstain_below),
         Format.csv: lambda: formats.CsvWriter(loaded.labels, abstain_below),
@@ -90,6 +112,8 @@ def predict(
         return
     if form is Format.table and unsure:
         say(f"\n{unsure} of {done} recordings: no emotion reaches {abstain_below:g}")
+    if form is Format.table and abstain_below and done:
+        say(cards.vouched(loaded.card, abstain_below))
     if form is Format.table and strange:
         data = loaded.card.data
         say(
@@ -101,6 +125,16 @@ def predict(
     if failures:
         lines = "\n".join(f"  - {failure}" for failure in failures)
         raise AudioError(f"{counted(len(failures), 'recording')} could not be read:\n{lines}")
+
+
+def _enrolled(loaded: Model, paths: list[Path]) -> tuple[Model, list[str]]:
+    """A model adapted to the speaker of some files; and which of these cannot be read, and why."""
+    from timnet.models import predict as stage
+
+    heard, unread = stage.read_speaker(loaded, paths)
+    loaded = stage.enrolled(loaded, heard)
+    typer.echo(f"adapted to the speaker of {counted(len(heard), 'recording')}\n", err=True)
+    return loaded, unread
 
 
 def _recorded(
