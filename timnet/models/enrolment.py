@@ -41,16 +41,17 @@ def adapted(
     if training.get("normalise") == "speaker" and scale:
         own = normalise.statistics(mfcc, normalise.sounding_frames(mfcc))
         mean, deviation = (
-            (before + share * (now - before)).astype(np.float32)
-            for before, now in zip(scale, own, strict=True)
+            np.float32(1 - share) * known + np.float32(share) * heard
+            for known, heard in zip(scale, own, strict=True)
         )
         scale = mean, deviation
     if training.get("by_speaker"):
-        before, network, heard = network, copy.deepcopy(network), frames(network, scale, mfcc)
+        trained, network = network, copy.deepcopy(network)
+        values = frames(network, scale, mfcc)
         for row in range(network.networks):  # one after the other: activations stay in the cache
-            network.adapt(heard, slice(row, row + 1))
-        for known, own in zip(before.buffers(), network.buffers(), strict=True):
-            own.copy_(torch.lerp(known, own, share))
+            network.adapt(values, slice(row, row + 1))
+        for known, heard in zip(trained.buffers(), network.buffers(), strict=True):
+            heard.mul_(share).add_(known, alpha=1 - share)
     return network, scale
 
 

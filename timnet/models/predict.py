@@ -278,7 +278,7 @@ def enrolled(model: Model, heard: list[list[np.ndarray]]) -> Model:
         )
     if card.enrolled:
         raise ParameterError(
-            f"{card.name} is adapted to a speaker already; enrol another by the model it was made of."
+            f"{card.name} is adapted to a speaker already; enrol others by the model before."
         )
     windows = [mfcc for each in heard for mfcc in each]
     if not windows or not normalise.sounding_frames(np.stack(windows)).any():
