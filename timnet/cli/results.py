@@ -59,7 +59,7 @@ def tables() -> None:
     from timnet.reporting import gather, render, write
 
     workspace, params = open_workspace()
-    runs = gather.scored_runs(workspace, params.scored)
+    runs = gather.scored_runs(workspace, params.scored, params.tuned_on)
     found = gather.validations(workspace, params.corpora)
     described = gather.descriptions(workspace, params.corpora)
     made = gather.all_tables(workspace, runs, found, described)
@@ -132,7 +132,7 @@ def report() -> None:
     from timnet.reporting import report as stage
 
     workspace, params = open_workspace()
-    runs = gather.scored_runs(workspace, params.scored)
+    runs = gather.scored_runs(workspace, params.scored, params.tuned_on)
     found = gather.validations(workspace, params.corpora)
     described = gather.descriptions(workspace, params.corpora)
     made = gather.all_tables(workspace, runs, found, described)

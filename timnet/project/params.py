@@ -179,6 +179,7 @@ class Params(_Section):
     corpora: dict[Name, Name]  # name -> module of timnet.corpora that reads it
     features: Features
     recipes: dict[Name, Recipe]
+    tuned_on: dict[Name, Name] = {}  # recipe -> the corpus by whose scores it was chosen
     runs: dict[Name, Run]
     sources: dict[Name, Source] = {}
     transfers: dict[Name, Transfer] = {}
@@ -202,6 +203,13 @@ class Params(_Section):
                 raise ValueError(
                     f"features.sets.{name}: add {features.corpus} to corpora, or drop the set"
                 )
+        for recipe, corpus in self.tuned_on.items():
+            if recipe not in self.recipes:
+                near = suggestion(recipe, self.recipes)
+                raise ValueError(f"tuned_on: unknown recipe {recipe!r} in recipes.{near}")
+            if corpus not in self.corpora:
+                near = suggestion(corpus, self.corpora)
+                raise ValueError(f"tuned_on.{recipe}: unknown corpus {corpus!r} in corpora.{near}")
         for section in ("runs", "sources"):
             for name, trained in getattr(self, section).items():
                 self._check_trained(f"{section}.{name}", trained)

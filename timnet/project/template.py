@@ -116,8 +116,9 @@ def _named(content: Any) -> Iterator[str]:
         for entry in stage.get("do", stage).get("params", []):
             for name in entry.get(CODE, []) if isinstance(entry, dict) else []:
                 if "${" in name:
-                    folder = name.partition("/${")[0]
-                    for path in (PACKAGE.parent / folder).glob("*.py"):
+                    folder, _, rest = name.partition("/${item}")
+                    ending = "." + rest.removeprefix("-") if rest else ".py"
+                    for path in (PACKAGE.parent / folder).glob(f"*{ending}"):
                         yield key(path.relative_to(PACKAGE.parent).as_posix())
                 else:
                     yield name
@@ -166,7 +167,7 @@ def derived(root: Path) -> dict[str, str]:
             work.insert(1, "params", [entry])  # behind the command
     params = yaml.load(root / "params.yaml")
     for section in (params, params["features"]):
-        for name in ("corpora", "sets", "runs", "sources", "transfers", "models"):
+        for name in ("corpora", "sets", "tuned_on", "runs", "sources", "transfers", "models"):
             if name in section:
                 section[name] = {}
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from timnet import records
@@ -15,8 +15,13 @@ from timnet.reporting.render import Table
 from timnet.reporting.scored import ScoredRun
 
 
-def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
+def scored_runs(
+    workspace: Workspace, names: Iterable[str], tuned_on: Mapping[str, str]
+) -> list[ScoredRun]:
     """What the tables need of some runs.
+
+    Args:
+        tuned_on: recipes that were chosen by scores, and of which corpus.
 
     Raises:
         ParameterError: there is none.
@@ -27,7 +32,8 @@ def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
         folder = workspace.run_results(name)
         record = records.read_artifact(folder / "run.json", records.RunRecord)
         scores = records.read_artifact(folder / "scores.json", records.Scores)
-        found.append(ScoredRun(name, record, scores))
+        tuned = tuned_on.get(record.get("recipe", ""))
+        found.append(ScoredRun(name, record, scores, tuned))
     if not found:
         raise ParameterError("params.yaml has no runs, so there is no table to make.")
     return found

@@ -38,6 +38,7 @@ class ScoredRun:
     name: str
     record: dict  # run.json: what was trained, on what, at which commit
     scores: dict[str, dict]  # by protocol, as of `score.scores`
+    tuned_on: str | None = None  # the corpus by whose scores its recipe was chosen
 
     @property
     def corpus(self) -> str:
@@ -183,11 +184,11 @@ def find(
 
 
 def chosen_recipe(runs: Iterable[ScoredRun]) -> str | None:
-    """The recipe, apart from the paper's, that was run on the most corpora: the one to judge."""
+    """The recipe to judge: one that was tuned, or else not the paper's; that of most corpora."""
+    others = [run for run in runs if run.is_network and run.recipe != PAPER_RECIPE]
     corpora: dict[str, set[str]] = {}
-    for run in runs:
-        if run.is_network and run.recipe != PAPER_RECIPE:
-            corpora.setdefault(run.recipe, set()).add(run.corpus)
+    for run in [run for run in others if run.tuned_on] or others:
+        corpora.setdefault(run.recipe, set()).add(run.corpus)
     return max(corpora, key=lambda recipe: len(corpora[recipe]), default=None)
 
 
