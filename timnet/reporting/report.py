@@ -83,7 +83,7 @@ def _cards(run: ScoredRun) -> list[dict]:
         {
             "run": run.name,
             "protocol": protocol,
-            "meaning": MEANING[protocol],
+            "meaning": run.meaning(protocol),
             "uar": print_figure(figures["uar"]["value"]),
             "low": print_figure(figures["uar"]["low"]),
             "high": print_figure(figures["uar"]["high"]),
