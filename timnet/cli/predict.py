@@ -24,6 +24,9 @@ ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", "
 ENDINGS |= {".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav", ".wave"}
 
 
+USEFUL = 10  # recordings of a speaker, with which most is gained: benchmarks/enrolment.csv
+
+
 class Format(StrEnum):
     table = "table"
     csv = "csv"
@@ -133,7 +136,9 @@ def _enrolled(loaded: Model, paths: list[Path]) -> tuple[Model, list[str]]:
 
     heard, unread = stage.read_speaker(loaded, paths)
     loaded = stage.enrolled(loaded, heard)
-    typer.echo(f"adapted to the speaker of {counted(len(heard), 'recording')}\n", err=True)
+    better = "" if len(heard) >= USEFUL else f": {USEFUL} or more, of several emotions, are better"
+    number = counted(len(heard), "recording")
+    typer.echo(f"adapted to the speaker of {number}{better}\n", err=True)
     return loaded, unread
 
 
