@@ -2,8 +2,8 @@
 
     python benchmarks/enrolment.py emovo-speaker-adapted emodb-speaker-adapted
 
-Reads what `dvc repro train@RUN` left, and writes the rows of these runs to enrolment.csv, which
-docs/explanation/protocols.md shows. Every network tests the speakers of its fold, in fp32.
+Reads what `dvc repro train@RUN` left, writes the rows of these runs to enrolment.csv, and prints
+the table of docs/explanation/protocols.md. Every network tests the speakers of its fold, in fp32.
 """
 
 from __future__ import annotations
@@ -30,6 +30,16 @@ DRAWS = 3  # for every training seed others, of the recordings that enrol a spea
 NUMBERS = (1, 3, 10)  # of recordings that are drawn
 PARTS = 5  # of a speaker's recordings, each tested after enrolment with the others
 NEUTRAL = "neutral"
+ORDER = {  # kinds of enrolment, in words
+    "nothing": "nothing",
+    "the tested alone": "the tested recording alone",
+    "1, other": "1 other recording",
+    "3, other": "3 others",
+    "10, other": "10 others",
+    "all neutral, other": "all other neutral ones",
+    "4 of 5 parts, other": "four fifths of all, others",
+    "all, the tested among them": "all, the tested among them",
+}
 COLUMNS = (
     "run",
     "speakers",
@@ -123,6 +133,29 @@ def measure(name: str, build: Path) -> list[dict]:
     return result
 
 
+def markdown(rows: list[dict]) -> str:
+    """A row per kind of enrolment, a column per run; of every prior that was measured."""
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    kinds = sorted(
+        dict.fromkeys((row["enrolled_with"], float(row["prior"])) for row in rows),
+        key=lambda kind: (-kind[1], list(ORDER).index(kind[0])),
+    )
+    lines = ["| enrolled with | " + " | ".join(run.split("-")[0].upper() for run in runs) + " |"]
+    lines.append("| --- |" + " ---: |" * len(runs))
+    for kind, prior in kinds:
+        if prior != enrolment.PRIOR and kind not in [f"{number}, other" for number in NUMBERS]:
+            continue  # all others hardly differ
+        cells = []
+        for run in runs:
+            own = [row for row in rows if (row["run"], row["enrolled_with"]) == (run, kind)]
+            own = [row for row in own if float(row["prior"]) == prior]
+            spread = own and (own[0]["draws_sd"] or own[0]["seeds_sd"])
+            cells.append(f"{float(own[0]['uar']):.1f} ± {float(spread):.1f}" if own else "-")
+        name = ORDER[kind] + ("" if prior == enrolment.PRIOR else f", prior {prior:g}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _uar(truth: np.ndarray, answers: np.ndarray, classes: int) -> float:
     tested = answers >= 0
     return 100 * metrics.uar(metrics.confusion_matrix(truth[tested], answers[tested], classes))
@@ -155,6 +188,7 @@ def main() -> None:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept)
+    print(markdown(kept))
 
 
 if __name__ == "__main__":

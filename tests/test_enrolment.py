@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from conftest import edit, run
+from conftest import ROOT, edit, run
 from models import RATE, small_model, voice
 from test_microphone import plug_in
 from typer.testing import CliRunner
@@ -228,6 +229,36 @@ def test_without_a_name_the_model_says_what_enrolment_is_worth(folder: Path) -> 
     told = card.in_short(hearing().card)
     assert "50.0 % UAR" in told and "--enrol" in told and "41.0 % UAR" in told
     assert "--enrol" not in card.in_short(small_model().card)
+
+
+# how many recordings suffice
+
+
+def test_the_table_in_the_docs_is_that_of_the_benchmark() -> None:
+    import enrolment as benchmark
+
+    with (ROOT / "benchmarks/enrolment.csv").open(newline="") as file:
+        table = benchmark.markdown(list(csv.DictReader(file)))
+    text = (ROOT / "docs/explanation/protocols.md").read_text()
+    assert f"<!-- enrolment -->\n\n{table}\n\n<!-- /enrolment -->" in text
+
+
+def test_only_the_last_two_kinds_are_tested_on_what_enrols() -> None:
+    import enrolment as benchmark
+
+    emotions = np.array(["neutral", "angry", "sad", "happy"] * 5)
+    counts: dict[tuple[str, int], list[int]] = {}
+    for kind, draw, enrolled, tested in benchmark.trials(emotions, np.random.default_rng(0)):
+        among = kind in ("all, the tested among them", "the tested alone")
+        assert set(tested) <= set(enrolled) if among else not set(tested) & set(enrolled)
+        if "neutral" in kind:
+            assert set(emotions[enrolled]) == {"neutral"}
+        counts.setdefault((kind, draw), []).extend(tested.tolist())
+    assert {kind for kind, _ in counts} == set(benchmark.ORDER)
+    tested_kinds = [f"{number}, other" for number in benchmark.NUMBERS]
+    for (kind, _), tested in counts.items():
+        drawn = benchmark.NUMBERS[tested_kinds.index(kind)] if kind in tested_kinds else 0
+        assert len(tested) == len(set(tested)) == len(emotions) - drawn
 
 
 # models of runs
