@@ -255,9 +255,9 @@ def test_only_the_last_two_kinds_are_tested_on_what_enrols() -> None:
             assert set(emotions[enrolled]) == {"neutral"}
         counts.setdefault((kind, draw), []).extend(tested.tolist())
     assert {kind for kind, _ in counts} == set(benchmark.ORDER)
-    tested_kinds = [f"{number}, other" for number in benchmark.NUMBERS]
+    drawn_kinds = [f"{number}, other" for number in benchmark.NUMBERS]
     for (kind, _), tested in counts.items():
-        drawn = benchmark.NUMBERS[tested_kinds.index(kind)] if kind in tested_kinds else 0
+        drawn = benchmark.NUMBERS[drawn_kinds.index(kind)] if kind in tested_kinds else 0
         assert len(tested) == len(set(tested)) == len(emotions) - drawn
 
 
@@ -330,6 +330,7 @@ def test_the_card_tells_what_was_measured_without_enrolment(made: Path) -> None:
     assert without.figures[0].uar == pytest.approx(uar, abs=0.51)
     scores = json.loads((made / "results/runs/demo-speaker/metrics.json").read_text())
     assert scores.keys() == {without.figures[0].protocol}
+    assert "without enrolment, adapted uses" in run(made, "timnet", "model", "adapted").stdout
     said = run(made, "timnet", "card", "adapted").stdout
     assert "- recipe: adapted" in said
     assert "enrolled by all of their own recordings, without labels" in said

@@ -107,6 +107,8 @@ def model(name: ModelOfParams) -> None:
 
 
 def _tell(made: Model, path: Path) -> None:
+    from timnet.models.card import without_enrolment
+
     card = made.card
     number = made.network.networks
     say(
@@ -122,6 +124,8 @@ def _tell(made: Model, path: Path) -> None:
         )
     for each in card.figures:
         say(f"{whose}: {each.protocol}: UAR {each.uar:.2f} %, WAR {each.war:.2f} %")
+    if told := without_enrolment(card):
+        say(f"{whose}: without enrolment, {told}")
     say(
         f"{whose}: expected calibration error {100 * card.calibration.error_before:.1f} %, "
         f"with temperature {card.calibration.temperature:.2f} "

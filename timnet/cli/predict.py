@@ -88,7 +88,7 @@ def predict(
         loaded, unread = _enrolled(loaded, own)
         failures += missing + unread
     elif one_speaker:
-        loaded, _ = _enrolled(loaded, paths)  # who cannot be read will be told of below
+        loaded, _ = _enrolled(loaded, paths)  # what cannot be read will be told of below
     elif model is not None:
         say_unenrolled(loaded)
     writer: Any = {
@@ -132,14 +132,15 @@ def predict(
 
 def _enrolled(loaded: Model, paths: list[Path]) -> tuple[Model, list[str]]:
     """A model adapted to the speaker of some files; and which of these cannot be read, and why."""
+    from timnet.models import formats
     from timnet.models import predict as stage
 
-    heard, unread = stage.read_speaker(loaded, paths)
+    heard, broken = stage.read_speaker(loaded, paths)
     loaded = stage.enrolled(loaded, heard)
     better = "" if len(heard) >= USEFUL else f": {USEFUL} or more, of several emotions, are better"
     number = counted(len(heard), "recording")
     typer.echo(f"adapted to the speaker of {number}{better}\n", err=True)
-    return loaded, unread
+    return loaded, [f"{formats.name(path)} ({why})" for path, why in broken]
 
 
 def _recorded(

@@ -272,9 +272,8 @@ def _enrolment(card: Card) -> list[str]:
         "## Enrolment",
         f"The networks need recordings of the speaker, without labels, several emotions among them "
         f"(`timnet predict --enrol FOLDER`, or `--one-speaker`): {' and '.join(_heard(card))} are "
-        "theirs. The scores and probabilities above are "
-        "those of speakers enrolled by all of their own recordings in the corpus, about "
-        f"{number} each, the tested one among them.",
+        "theirs. The scores and probabilities above are those of speakers enrolled by all of their "
+        f"own recordings in the corpus, about {number} each, the tested one among them.",
         now,
         _figures(card.unenrolled),
         f"Logits are then divided by {fitted.temperature:.3f}; the expected calibration error is "

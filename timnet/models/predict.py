@@ -30,7 +30,7 @@ from timnet.models.out_of_domain import Measurement, Reference
 from timnet.training.network import TIMNet
 
 BATCH = 16  # windows that go through the networks together, and files that a thread takes
-ENOUGH = 500  # windows that adapt networks to a speaker: half an hour of speech
+ENOUGH = 500  # windows that adapt networks to a speaker, evenly out of what is given
 Read = Callable[[int], np.ndarray]  # the next samples of a recording, at most so many
 
 
@@ -182,7 +182,8 @@ class Model:
         """
         heard, unread = read_speaker(self, [Path(path) for path in paths])
         if unread:
-            raise AudioError(f"recordings that cannot be read: {listing(unread, 20)}.")
+            told = listing((f"{path} ({why})" for path, why in unread), 20)
+            raise AudioError(f"recordings that cannot be read: {told}.")
         return enrolled(self, heard)
 
 
@@ -244,19 +245,22 @@ def _from_memory(signal: np.ndarray, sample_rate: int) -> Read:
     return read
 
 
-def read_speaker(model: Model, paths: list[Path]) -> tuple[list[list[np.ndarray]], list[str]]:
+def read_speaker(
+    model: Model, paths: list[Path]
+) -> tuple[list[list[np.ndarray]], list[tuple[Path, str]]]:
     """Features of a speaker's recordings, (T, C) a window; and which cannot be read, and why.
 
     Of many recordings as many as are of use, from all over the list.
     """
-    heard, unread = [], []
+    heard: list[list[np.ndarray]] = []
+    unread: list[tuple[Path, str]] = []
     for path in paths[:: -(-len(paths) // ENOUGH) or 1]:
         try:
             with audio.opened(path, ffmpeg=True) as file:
                 found = _features_of_windows(model, file.read, file.sample_rate, _Analysis())
                 heard.append(list(islice(found, ENOUGH)))
         except AudioError as error:
-            unread.append(f"{path} ({error})")
+            unread.append((path, str(error)))
     return heard, unread
 
 
@@ -280,8 +284,8 @@ def enrolled(model: Model, heard: list[list[np.ndarray]]) -> Model:
         raise ParameterError(
             f"{card.name} is adapted to a speaker already; enrol others by the model before."
         )
-    windows = [mfcc for each in heard for mfcc in each]
-    if not windows or not normalise.sounding_frames(np.stack(windows)).any():
+    windows = [w for each in heard for w in each if normalise.sounding_frames(w[None]).any()]
+    if not windows:
         raise AudioError("no sound to enrol a speaker with.")
     evenly = np.stack(windows[:: -(-len(windows) // ENOUGH)])
     network, scale = enrolment.adapted(model.network, model.scale, card.training, evenly)
