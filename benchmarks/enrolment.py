@@ -140,7 +140,9 @@ def markdown(rows: list[dict]) -> str:
         dict.fromkeys((row["enrolled_with"], float(row["prior"])) for row in rows),
         key=lambda kind: (-kind[1], list(ORDER).index(kind[0])),
     )
-    lines = ["| enrolled with | " + " | ".join(run.split("-")[0].upper() for run in runs) + " |"]
+    seeds = {row["run"]: row["seeds"] for row in rows}
+    heads = [f"{run.split('-')[0].upper()}, {seeds[run]} seeds" for run in runs]
+    lines = ["| enrolled with | " + " | ".join(heads).replace(" 1 seeds", " 1 seed") + " |"]
     lines.append("| --- |" + " ---: |" * len(runs))
     for kind, prior in kinds:
         if prior != enrolment.PRIOR and kind not in [f"{number}, other" for number in NUMBERS]:
@@ -150,7 +152,8 @@ def markdown(rows: list[dict]) -> str:
             own = [row for row in rows if (row["run"], row["enrolled_with"]) == (run, kind)]
             own = [row for row in own if float(row["prior"]) == prior]
             spread = own and (own[0]["draws_sd"] or own[0]["seeds_sd"])
-            cells.append(f"{float(own[0]['uar']):.1f} ± {float(spread):.1f}" if own else "-")
+            after = f" ± {float(spread):.1f}" if spread else ""
+            cells.append(f"{float(own[0]['uar']):.1f}{after}" if own else "-")
         name = ORDER[kind] + ("" if prior == enrolment.PRIOR else f", prior {prior:g}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -257,7 +257,7 @@ def test_only_the_last_two_kinds_are_tested_on_what_enrols() -> None:
     assert {kind for kind, _ in counts} == set(benchmark.ORDER)
     drawn_kinds = [f"{number}, other" for number in benchmark.NUMBERS]
     for (kind, _), tested in counts.items():
-        drawn = benchmark.NUMBERS[drawn_kinds.index(kind)] if kind in tested_kinds else 0
+        drawn = benchmark.NUMBERS[drawn_kinds.index(kind)] if kind in drawn_kinds else 0
         assert len(tested) == len(set(tested)) == len(emotions) - drawn
 
 
