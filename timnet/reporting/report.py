@@ -100,6 +100,7 @@ def _cards(runs: list[ScoredRun]) -> list[dict]:
                 "run": run.name,
                 "method": run.method.removeprefix(TIM_NET).removeprefix(", "),
                 "protocol": protocol,
+                "meaning": run.meaning(protocol),
                 "uar": print_figure(figures["uar"]["value"]),
                 "low": print_figure(figures["uar"]["low"]),
                 "high": print_figure(figures["uar"]["high"]),
