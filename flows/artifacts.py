@@ -1,4 +1,4 @@
-"""What a run leaves in Prefect for people: tables, figures, progress; each with the commit.
+"""What a run leaves in Prefect to look at: tables, figures, progress; each with the commit.
 
 Keys are the same in every run, so that Prefect shows the history of each.
 """
@@ -71,8 +71,8 @@ def metrics(workspace: Workspace) -> list[dict[str, Any]]:
         path = workspace.run_results(run) / "metrics.json"
         if path.is_file():
             scored = json.loads(path.read_text(encoding="utf-8"))
-            for protocol, figures in scored.items():
-                told = {name.upper(): round(figures[name], 2) for name in ("uar", "war")}
+            for protocol, scores in scored.items():
+                told = {name.upper(): round(scores[name], 2) for name in ("uar", "war")}
                 rows.append({"run": run, "protocol": protocol, **told})
     return rows
 
@@ -167,7 +167,7 @@ class Progress:
         except FileNotFoundError:
             return
         self._told = time.monotonic()
-        said = f"{told['done']} of {told['total']} {told['unit']}, {told['figures']}"
+        said = f"{told['done']} of {told['total']} {told['unit']}, {told['said']}"
         self._report(100 * told["done"] / told["total"], f"{said}; {self._source}")
 
     def end(self) -> None:

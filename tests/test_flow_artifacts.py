@@ -21,7 +21,7 @@ from timnet.paths import Workspace, write_text
 
 show = flow(artifacts.show, name="show", validate_parameters=False)
 DONE = ["validate@demo", "score@demo-random", "tables"]
-FIGURES = {"uar": 61.5, "uar_fold_mean": 61.0, "uar_fold_sd": 2.0, "war": 62.0}
+SCORES = {"uar": 61.5, "uar_fold_mean": 61.0, "uar_fold_sd": 2.0, "war": 62.0}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def workspace(tmp_path: Path) -> Workspace:
     workspace = Workspace(tmp_path)
     shutil.copy(ROOT / "timnet" / "demo.yaml", workspace.params)
     results = workspace.run_results("demo-random")
-    write_text(results / "metrics.json", json.dumps({"last-epoch": FIGURES}))
+    write_text(results / "metrics.json", json.dumps({"last-epoch": SCORES}))
     checks = [
         {"check": "utterances", "passed": True},
         {"check": "copies", "passed": False, "message": "a|b.wav and _c_.wav are one"},
@@ -123,7 +123,7 @@ def test_progress(prefect_api, workspace, monkeypatch):
         progress = Progress(workspace.root, stage)
         progress.look()  # it tells nothing yet
         for done in (50, 100):
-            told = {"done": done, "total": 200, "unit": "fold-epochs", "figures": "loss 0.5"}
+            told = {"done": done, "total": 200, "unit": "fold-epochs", "said": "loss 0.5"}
             write_text(workspace.progress(stage), json.dumps(told))
             progress.look()
             artifact = shown("train-demo-random")

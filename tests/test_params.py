@@ -45,6 +45,21 @@ def test_settings_that_cannot_be(tmp_path: Path, setting: str) -> None:
     assert CASES[setting] in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("tuned", "said"),
+    [
+        ("papr: demo", "tuned_on: unknown recipe 'papr' in recipes. Did you mean 'paper'?"),
+        ("paper: dmo", "tuned_on.paper: unknown corpus 'dmo' in corpora. Did you mean 'demo'?"),
+    ],
+)
+def test_tuning_names_a_recipe_and_a_corpus(tmp_path: Path, tuned: str, said: str) -> None:
+    path, demo = tmp_path / "params.yaml", (ROOT / "timnet" / "demo.yaml").read_text()
+    path.write_text(demo.replace("tuned_on: {}", f"tuned_on: {{{tuned}}}"))
+    with pytest.raises(ParameterError) as caught:
+        params.read(path)
+    assert said in str(caught.value)
+
+
 def test_a_recipe_has_the_settings_of_training_and_the_paper_s_values() -> None:
     of_run = {"tabs", "variant", "precision"}
     trained = {field.name: field.default for field in fields(stack.TrainSettings)}
@@ -174,10 +189,10 @@ REFUSED: dict[str, tuple[Callable[[dict], object], str]] = {
     ),
     "model that would have to normalise": (
         lambda c: (
-            c["recipes"].update(own={"normalise": "speaker"}),
+            c["recipes"].update(own={"normalise": "corpus"}),
             c["runs"]["demo-speaker"].update(recipe="own"),
         ),
-        "run demo-speaker is trained by recipe own, whose normalise, by_speaker or standardised",
+        "run demo-speaker is trained by recipe own, whose normalise: corpus or utterance, or",
     ),
     "misspelt in a transfer": (
         lambda c: c["transfers"]["demo-to-mine"].update(test_on="mine"),

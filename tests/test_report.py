@@ -41,18 +41,18 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
             _, *rows = csv.reader(path.open())
             assert sorted(cells(driver, f"#{path.stem}")) == sorted(rows)
 
-        # what the paper alone has figures of is folded
+        # what the paper alone has scores of is folded
         assert {row[0] for row in cells(driver, "#table-1 > .scroll")} == {"gain"}
         folded = driver.find_element(By.CSS_SELECTOR, "#table-1 details")
         assert "Not in this commit" in folded.text
         assert "casia, emodb, emovo, iemocap, ravdess, savee" in folded.text
         folded.find_element(By.TAG_NAME, "summary").click()
         shown = [row[2] for row in cells(driver, "#table-1 details")]
-        figures = sorted(float(text) for text in shown if re.match(r"[+-]?\d", text))
-        for expected in (figures, figures[::-1]):
+        numbers = sorted(float(text) for text in shown if re.match(r"[+-]?\d", text))
+        for expected in (numbers, numbers[::-1]):
             folded.find_element(By.CSS_SELECTOR, "th:nth-child(3) button").click()
-            now = [row[2] for row in cells(driver, "#table-1 details")[: len(figures)]]
-            assert [float(text) for text in now] == expected  # what is no figure stands last
+            now = [row[2] for row in cells(driver, "#table-1 details")[: len(numbers)]]
+            assert [float(text) for text in now] == expected  # what is no number stands last
 
         (card,) = driver.find_elements(By.CLASS_NAME, "card")  # one per corpus
         for word in ("demo", "chance 25.00 %", "best-epoch", "last-epoch", "speaker-independent"):

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timnet.dataset import features
+from timnet.dataset import features, normalise
 from timnet.errors import ArtifactError, ParameterError
 from timnet.evaluation import calibration
+from timnet.models import enrolment
 from timnet.models.card import terms
 from timnet.models.model import Model
 from timnet.paths import replacing
-from timnet.training.network import BATCH_NORM_EPSILON, pad_channels
+from timnet.training.network import BATCH_NORM_EPSILON
 
 TOLERANCE = 1e-5  # of a probability, between onnxruntime and PyTorch
 OPSET = 18
@@ -39,6 +41,8 @@ CHECKED = 8  # signals
 class Vote(nn.Module):
     """The networks of a model: MFCC (B, T, C) to probabilities (B, K)."""
 
+    mean: Tensor  # where features are normalised
+    deviation: Tensor
     first_kernel: Tensor
     first_bias: Tensor
     kernel: Tensor
@@ -51,7 +55,10 @@ class Vote(nn.Module):
         super().__init__()
         stack = model.network
         arrays = [stack.arrays(row) for row in range(networks)]
-        self.variant, self.temperature = stack.variant, model.card.calibration.temperature
+        self.variant, self.temperature = stack.variant, model.temperature
+        self.scaled = model.scale is not None
+        for name, value in zip(("mean", "deviation"), model.scale or (), strict=False):
+            self.register_buffer(name, torch.from_numpy(value))
         self.networks, self.channels = networks, stack.channels
         self.groups = networks * self.variant.directions
 
@@ -80,6 +87,9 @@ class Vote(nn.Module):
         self.register_buffer("dense_bias", each("dense_bias"))
 
     def forward(self, mfcc: Tensor) -> Tensor:
+        if self.scaled:
+            sounding = mfcc[:, :, 1:].abs().amax(2, keepdim=True) > normalise.FLOOR
+            mfcc = torch.where(sounding, (mfcc - self.mean) / self.deviation, 0.0)
         x = mfcc.transpose(1, 2)
         both = (x,) if self.variant.directions == 1 else (x, x.flip(2))
         x = F.conv1d(
@@ -164,14 +174,7 @@ def write(model: Model, path: Path, with_features: bool, single: bool) -> Export
         ParameterError: the packages of the extra `export` are not installed.
         ArtifactError: onnxruntime's probabilities are not PyTorch's within TOLERANCE.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ParameterError(
-            f"exporting needs {error.name}. Install it with `pip install 'timnet[export]'`."
-        ) from None
+    _refuse_without_packages()
     vote: nn.Module = Vote(model, 1 if single else model.network.networks)
     module = (nn.Sequential(Mfcc(model.settings), vote) if with_features else vote).eval()
     signals = _signals(model)
@@ -181,11 +184,9 @@ def write(model: Model, path: Path, with_features: bool, single: bool) -> Export
         inputs = np.stack([features.mfcc(signal, rate, model.settings) for signal in signals])
     name = "signal" if with_features else "mfcc"
     content = _onnx(module, torch.from_numpy(inputs), name, model)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    in_onnxruntime = _session(content, name)
     expected = [model.predict(each, rate, single=single).probabilities for each in signals]
-    difference = float(np.abs(session.run(None, {name: inputs})[0] - np.stack(expected)).max())
+    difference = float(np.abs(in_onnxruntime(inputs) - np.stack(expected)).max())
     if not difference <= TOLERANCE:
         raise ArtifactError(
             f"{path}: not written, since onnxruntime's probabilities are up to {difference:.1e} "
@@ -199,12 +200,32 @@ def write(model: Model, path: Path, with_features: bool, single: bool) -> Export
 
     export = Export(
         difference,
-        _milliseconds(lambda place: session.run(None, {name: inputs[place : place + 1]})),
+        _milliseconds(lambda place: in_onnxruntime(inputs[place : place + 1])),
         _milliseconds(in_timnet),
     )
     with replacing(path) as partial:
         partial.write_bytes(content)
     return export
+
+
+def _refuse_without_packages() -> None:
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ParameterError(
+                f"exporting needs {error.name}. Install it with `pip install 'timnet[export]'`."
+            ) from None
+
+
+def _session(content: bytes, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that runs an exported model in onnxruntime, on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, {name: inputs})[0]
 
 
 def _signals(model: Model) -> np.ndarray:
@@ -252,12 +273,12 @@ def _onnx(module: nn.Module, inputs: Tensor, name: str, model: Model) -> bytes:
 
 def _ask(model: Model, mfcc: np.ndarray, single: bool) -> np.ndarray:
     """The vote on features alone, (T, C) to (K,)."""
-    values = pad_channels(torch.from_numpy(mfcc), model.network.width)[None, :, None]
+    values = enrolment.frames(model.network, model.scale, mfcc[None])
     logits = [
         model.network(values, rows=slice(row, row + 1))[0][0, 0].numpy()
         for row in range(1 if single else model.network.networks)
     ]
-    given = calibration.probabilities(np.stack(logits), model.card.calibration.temperature)
+    given = calibration.probabilities(np.stack(logits), model.temperature)
     return given.mean(0)
 
 

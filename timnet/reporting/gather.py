@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 
 from timnet import records
@@ -10,13 +10,19 @@ from timnet.errors import ParameterError
 from timnet.evaluation import results
 from timnet.evaluation.compare import Change, mean_change
 from timnet.paths import Workspace
+from timnet.records import Description, Validation
 from timnet.reporting import tables
 from timnet.reporting.render import Table, plain
 from timnet.reporting.scored import ScoredRun
 
 
-def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
+def scored_runs(
+    workspace: Workspace, names: Iterable[str], tuned_on: Mapping[str, str]
+) -> list[ScoredRun]:
     """What the tables need of some runs.
+
+    Args:
+        tuned_on: recipes that were chosen by scores, and of which corpus.
 
     Raises:
         ParameterError: there is none.
@@ -27,13 +33,14 @@ def scored_runs(workspace: Workspace, names: Iterable[str]) -> list[ScoredRun]:
         folder = workspace.run_results(name)
         record = records.read_artifact(folder / "run.json", records.RunRecord)
         scores = records.read_artifact(folder / "scores.json", records.Scores)
-        found.append(ScoredRun(name, record, scores))
+        tuned = tuned_on.get(record.get("recipe", ""))
+        found.append(ScoredRun(name, record, scores, tuned))
     if not found:
         raise ParameterError("params.yaml has no runs, so there is no table to make.")
     return found
 
 
-def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, Validation]:
     """Summaries of validation by corpus."""
     return {
         corpus: records.read_artifact(workspace.validation(corpus), records.Validation)
@@ -41,7 +48,7 @@ def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]
     }
 
 
-def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, Description]:
     """What recipes say of corpora."""
     return {
         corpus: records.read_artifact(workspace.description(corpus), records.Description)
@@ -52,8 +59,8 @@ def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict
 def all_tables(
     workspace: Workspace,
     runs: list[ScoredRun],
-    found: dict[str, dict],
-    described: dict[str, dict],
+    found: dict[str, Validation],
+    described: dict[str, Description],
 ) -> list[Table]:
     """Every table of the report.
 
@@ -71,7 +78,7 @@ def all_tables(
     return made
 
 
-def _leaks(runs: list[ScoredRun], found: dict[str, dict]) -> list[str]:
+def _leaks(runs: list[ScoredRun], found: dict[str, Validation]) -> list[str]:
     """Corpora of random folds that hold a recording twice, as their validation found it."""
     random = (run.corpus for run in runs if run.record["folds"]["protocol"] == "random")
     return [

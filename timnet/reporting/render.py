@@ -16,7 +16,7 @@ NOT_HERE = "not in this commit"
 @dataclass(frozen=True)
 class Cell:
     text: str
-    run: str = ""  # whose figure it is: the key of its provenance
+    run: str = ""  # whose score it is: the key of its provenance
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Table:
 
 
 def print_figure(value: float | None, decimals: int = 2) -> str:
-    """Rounded half up, as in print; a dash where there is no figure."""
+    """Rounded half up, as in print; a dash where there is no number."""
     if value is None:
         return NO_FIGURE
-    exact = Decimal(repr(round(float(value), 9)))  # a sum of figures in print is no 0.92499999
+    exact = Decimal(repr(round(float(value), 9)))  # a sum of printed numbers is no 0.92499999
     return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
@@ -45,12 +45,12 @@ def signed(points: float) -> str:
 
 
 def row_of(*texts: str) -> list[Cell]:
-    """A row of figures that are no run's."""
+    """A row of texts that are no run's."""
     return [Cell(text) for text in texts]
 
 
 def markdown(table: Table) -> str:
-    """A page with a table whose columns align in plain text too, figures to the right."""
+    """A page with a table whose columns align in plain text too, numbers to the right."""
     columns = [
         [name, *(_cell(row[place].text) for row in table.rows)]
         for place, name in enumerate(table.columns)
@@ -137,10 +137,10 @@ def latex(table: Table) -> str:
 
 
 def is_figures(texts: list[str]) -> bool:
-    """Whether a column holds figures, and so is flush right."""
-    figures = re.compile(r"[+-]?\d+(\.\d+)?( ± .*| to .*| \[.*| / \d+)?")
+    """Whether a column holds numbers, and so is flush right."""
+    numbers = re.compile(r"[+-]?\d+(\.\d+)?( ± .*| to .*| \[.*| / \d+)?")
     told = [text for text in texts if text not in ("", NO_FIGURE, NOT_HERE)]
-    return bool(told) and all(figures.fullmatch(text) for text in told)
+    return bool(told) and all(numbers.fullmatch(text) for text in told)
 
 
 def _tex(text: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from timnet.evaluation.protocols import MEANING, ORDER
-from timnet.records import originals, tested_on
+from timnet.records import Description, Validation, originals, tested_on
 from timnet.reporting.render import (
     NOT_HERE,
     Cell,
@@ -42,8 +44,8 @@ def page(
     overview: Path,
     runs: list[ScoredRun],
     figures: dict[str, Path],
-    validations: dict[str, dict],
-    descriptions: dict[str, dict],
+    validations: dict[str, Validation],
+    descriptions: dict[str, Description],
 ) -> str:
     """The whole page.
 
@@ -98,6 +100,7 @@ def _cards(runs: list[ScoredRun]) -> list[dict]:
                 "run": run.name,
                 "method": run.method.removeprefix(TIM_NET).removeprefix(", "),
                 "protocol": protocol,
+                "meaning": run.meaning(protocol),
                 "uar": print_figure(figures["uar"]["value"]),
                 "low": print_figure(figures["uar"]["low"]),
                 "high": print_figure(figures["uar"]["high"]),
@@ -203,8 +206,8 @@ _QUOTES = str.maketrans("\"'", "'\"")
 _AS_IT_IS = " !$'()*+,/:;<=>?@[]^`{|}"
 
 
-def _lines(run: ScoredRun, validations: dict[str, dict]) -> list[str]:
-    """Where the figures of a run come from, a line per fact."""
+def _lines(run: ScoredRun, validations: dict[str, Validation]) -> list[str]:
+    """Where the scores of a run come from, one line per fact."""
     record, features = run.record, run.record["features"]
     corpora = dict.fromkeys((record["trained_on"], *tested_on(record)))
     return [
@@ -220,7 +223,7 @@ def _lines(run: ScoredRun, validations: dict[str, dict]) -> list[str]:
     ]
 
 
-def _pairs(values: dict) -> str:
+def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 

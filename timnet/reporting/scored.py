@@ -10,7 +10,7 @@ from timnet.evaluation import protocols
 from timnet.evaluation.compare import Change
 from timnet.evaluation.intervals import FEW_CLUSTERS
 from timnet.paper import paper
-from timnet.records import tested_on
+from timnet.records import RunRecord, tested_on
 from timnet.reporting.render import NO_FIGURE, Cell, print_figure, signed
 
 PAPER_S = "TIM-Net, the paper's"
@@ -36,8 +36,9 @@ class ScoredRun:
     """A run with its scores."""
 
     name: str
-    record: dict  # run.json: what was trained, on what, at which commit
+    record: RunRecord  # run.json: what was trained, on what, at which commit
     scores: dict[str, dict]  # by protocol, as of `score.scores`
+    tuned_on: str | None = None  # the corpus by whose scores its recipe was chosen
 
     @property
     def corpus(self) -> str:
@@ -81,6 +82,16 @@ class ScoredRun:
     def beside_the_paper(self) -> str:
         """The same in a table that has the paper's TIM-Net too."""
         return OURS if self.method == TIM_NET else self.method
+
+    @property
+    def hears_speakers(self) -> bool:
+        """Whether who is tested is heard by statistics of their own recordings."""
+        return self.normalise == "speaker" or bool(self.record["train"].get("by_speaker"))
+
+    def meaning(self, protocol: str) -> str:
+        """What a protocol means for this run."""
+        told = protocols.MEANING[protocol]
+        return f"{told}; {HEARD}" if self.hears_speakers else told
 
     def by_protocol(self) -> Iterator[tuple[str, dict]]:
         """Its scores in the order of the protocols, from optimistic to strict."""
@@ -183,11 +194,11 @@ def find(
 
 
 def chosen_recipe(runs: Iterable[ScoredRun]) -> str | None:
-    """The recipe, apart from the paper's, that was run on the most corpora: the one to judge."""
+    """The recipe to judge: one that was tuned, or else not the paper's; that of most corpora."""
+    others = [run for run in runs if run.is_network and run.recipe != PAPER_RECIPE]
     corpora: dict[str, set[str]] = {}
-    for run in runs:
-        if run.is_network and run.recipe != PAPER_RECIPE:
-            corpora.setdefault(run.recipe, set()).add(run.corpus)
+    for run in [run for run in others if run.tuned_on] or others:
+        corpora.setdefault(run.recipe, set()).add(run.corpus)
     return max(corpora, key=lambda recipe: len(corpora[recipe]), default=None)
 
 
@@ -251,6 +262,16 @@ def rough(runs: Iterable[ScoredRun]) -> list[str]:
     ]
 
 
+def unlabelled(runs: Iterable[ScoredRun]) -> list[str]:
+    """A note on methods that need recordings of who is tested."""
+    methods = dict.fromkeys(run.method for run in runs if run.hears_speakers)
+    return [f"{', '.join(methods)}: {HEARD}."] if methods else []
+
+
+HEARD = (
+    "who is tested is heard by statistics of all of their own recordings, the tested ones among "
+    "them, without labels"
+)
 INTERVALS = (
     "95 % CI: bootstrap over utterances; where speakers are unseen, over speakers and the "
     "utterances of each; where sentences are, over folds of sentences. Scores are means over "
