@@ -233,7 +233,7 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> 
     found = predict(folder, tmp_path, good, tmp_path / "none", "gone.wav", check=False)
     assert found.returncode == 1
     assert str(good)[-20:] in found.stdout
-    assert "8 recordings could not be read:" in found.stderr
+    assert "9 recordings could not be read:" in found.stderr
     for reason in (
         "bad.wav (",
         "empty.wav (no samples)",
@@ -241,6 +241,7 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> 
         "late.wav (samples that are not finite numbers)",
         "cut.wav (truncated: 23022 bytes of sound, but the header announces 38400)",
         "cut.mp3 (truncated: ",
+        "pipe.wav (a pipe or a device)",
         "none (no recordings in this folder)",
         "gone.wav (no such file)",
     ):
