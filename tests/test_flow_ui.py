@@ -138,8 +138,8 @@ def test_what_it_serves(root, port):
 
 def test_it_listens_on_loopback_alone(port):
     sockets = [each for each in psutil.net_connections() if each.status == psutil.CONN_LISTEN]
-    heard = {each.laddr.ip for each in sockets if each.laddr.port in (port, port + 1)}
-    assert heard == {"127.0.0.1"}
+    listening = {each.laddr.ip for each in sockets if each.laddr.port in (port, port + 1)}
+    assert listening == {"127.0.0.1"}
 
 
 def test_a_second_one_says_where_the_first_is(root, port):
