@@ -31,7 +31,7 @@ from timnet.project.provenance import commit
 from timnet.reporting import render
 
 TABLE = "single-corpus"  # results/tables/<TABLE>.md, made by the stage `tables`; artifact's key
-COLUMNS = ("corpus", "network", "protocol", "paper UAR", "UAR", "95 % CI of UAR", "WAR")
+COLUMNS = ("corpus", "method", "protocol", "paper UAR", "UAR", "UAR, 95 % CI", "WAR")
 RESULTS_URL = "TIMNET_RESULTS_URL"  # where `make ui` serves results/ of the current folder
 EVERY = 5.0  # s between two reports of progress
 
@@ -79,13 +79,14 @@ def metrics(workspace: Workspace) -> list[dict[str, Any]]:
 
 def validation(workspace: Workspace, corpora: list[str]) -> str:
     """One row per corpus: checks, and what they found; Markdown."""
-    rows = ["# Validation", "", "| corpus | checks | warnings |", "| --- | ---: | --- |"]
+    rows = []
     for corpus in corpora:
         path = workspace.validation(corpus)
         checks = json.loads(path.read_text(encoding="utf-8"))["checks"]
         warnings = "; ".join(check["message"] for check in checks if not check["passed"])
-        rows.append(f"| {corpus} | {len(checks)} | {warnings or 'none'} |")
-    return "\n".join([*rows, ""])
+        rows.append(render.row_of(corpus, str(len(checks)), warnings or "none"))
+    head = ("corpus", "checks", "warnings")
+    return render.markdown(render.Table("validation", "Validation", head, rows))
 
 
 def first_table(workspace: Workspace) -> str:
@@ -112,7 +113,7 @@ def against_main(workspace: Workspace) -> str | None:
         runs = params.read(workspace.params).runs
         return render.markdown(revisions.compared(workspace, runs, "main"))
     except TimnetError as error:  # a `main` without results that can be read
-        return f"# Results against main\n\n{error}\n"
+        return f"# Results against main\n\n{render.plain(str(error))}\n"
 
 
 def address(path: Path) -> str:

@@ -68,6 +68,7 @@ from timnet.project.status import (
     stale_stages,
     training_stages,
 )
+from timnet.reporting import render
 
 Protocol = Literal[ORDER]  # type: ignore[valid-type]
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
@@ -285,9 +286,9 @@ def forecast(root: Path, run: FlowRun, found: Found) -> State:
     said = f"{len(would)} of {len(found.steps)} stages would run"
     if would:
         said += f"; one after the other: {time(would)}"
-    rows = [f"| {stage} | {why} | {time} |" for stage, why, time in lines]
-    text = ["# Dry run", "", f"{said}.", "", "| stage | why | time |", "| --- | --- | --- |", *rows]
-    create_markdown_artifact("\n".join(text), key="dry-run", description=said)
+    rows = [render.row_of(*line) for line in lines]
+    table = render.Table("dry-run", "Dry run", ("stage", "why", "time"), rows, [f"{said}."])
+    create_markdown_artifact(render.markdown(table), key="dry-run", description=said)
     return Completed(message=f"dry run: {said}")
 
 

@@ -60,10 +60,13 @@ def workspace(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     params["sources"] = {
         "one-shared": {**source, **NETWORK, "seeds": [0, 1, 2]},
         "one-svm": {**source, "recipe": "paper", "baseline": "svm"},
+        "one-shared-adapted": {**source, **NETWORK, "recipe": "adapted", "seeds": [0]},
     }
+    params["recipes"]["adapted"] = {"epochs": 1, "by_speaker": True, "compiled": False}
+    sources = {"one": "one-shared", "svm": "one-svm", "one-adapted": "one-shared-adapted"}
     params["transfers"] = {
         f"{name}-to-two": {"source": source, "tested_on": "two", "signal_length": LENGTH}
-        for name, source in (("one", "one-shared"), ("svm", "one-svm"))
+        for name, source in sources.items()
     }
     params["models"] = {}
     run(folder.parent, "git", "clone", "--quiet", reproduced, folder)
@@ -100,6 +103,25 @@ def test_a_baseline_stands_beside_it(workspace: Path) -> None:
     text = (workspace / "results/tables/table-s4.md").read_text()
     (pair,) = (line for line in text.splitlines() if line.startswith("| one to two"))
     assert pair.count("[") >= 2  # its scores and the network's
+
+
+def test_a_recipe_that_adapts_to_speakers_stands_beside_it(workspace: Path) -> None:
+    results = workspace / "results/runs/one-adapted-to-two"
+    record = json.loads((results / "run.json").read_text())
+    assert (record["recipe"], record["train"]["by_speaker"]) == ("adapted", True)
+    score = json.loads((results / "scores.json").read_text())["cross-corpus"]["uar"]["value"]
+    tables = workspace / "results/tables"
+    with (tables / "table-s4.csv").open() as file:
+        *_, row = csv.DictReader(file)
+    assert row["pair"] == "one to two"
+    told = row["TIM-Net, recipe adapted UAR"].split()[0]
+    assert float(told) == pytest.approx(score, abs=0.06)
+    with (tables / "table-2.csv").open() as file:
+        assert "TIM-Net, recipe adapted" in [line["method"] for line in csv.DictReader(file)]
+    for name in ("table-2", "table-s4"):
+        notes = (tables / f"{name}.md").read_text()
+        assert "TIM-Net, recipe adapted: who is tested is heard by" in notes
+        assert "without labels" in notes
 
 
 def test_a_baseline_has_folds_of_a_corpus_too(workspace: Path) -> None:

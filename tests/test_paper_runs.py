@@ -23,6 +23,10 @@ def test_every_entry_of_the_paper_is_there_with_its_settings() -> None:
     source = across["sources"]["savee-shared"]
     assert source["seeds"] == list(range(10))
     assert (source["signal_length"], source["emotions"]) == (100000, "shared")
+    adapted = paper_runs.entries("table-2-adapted", list(paper_runs.CROSS_CORPORA))
+    assert len(adapted["transfers"]) == 20
+    assert adapted["transfers"]["savee-adapted-to-casia"]["source"] == "savee-shared-adapted"
+    assert adapted["sources"]["savee-shared-adapted"] == source | {"recipe": "adapted"}
     iemocap = paper_runs.entries("table-1", ["iemocap"])["runs"]["iemocap-random"]
     assert iemocap["network"]["tabs"] == 10
     assert iemocap["folds"]["seeds"] == [16]
@@ -33,6 +37,11 @@ def test_seeds_are_as_many_as_asked_for() -> None:
         runs = paper_runs.entries(table, ["emovo"], 3)["runs"]
         assert all(run["seeds"] == [0, 1, 2] for run in runs.values())
     assert "seeds" not in paper_runs.entries("baseline", ["emovo"], 3)["runs"]["emovo-svm-speaker"]
+
+
+def test_the_adapted_recipe_is_that_of_params() -> None:
+    """One that `timnet runs` adds to another project is the one that was judged here."""
+    assert YAML(typ="safe").load(ROOT / "params.yaml")["recipes"]["adapted"] == paper_runs.ADAPTED
 
 
 def test_a_variant_of_the_network_is_known_everywhere() -> None:
@@ -54,6 +63,8 @@ def folder(tmp_path: Path) -> Path:
     content["sources"], content["transfers"] = {}, {}
     del content["features"]["sets"]["emovo-100000"]  # theirs
     del content["models"]["emodb"]
+    content["sources"], content["transfers"] = {}, {}
+    del content["features"]["sets"]["emovo-100000"]
     yaml.dump(content, tmp_path / "params.yaml")
     return tmp_path
 
@@ -63,6 +74,10 @@ def folder(tmp_path: Path) -> Path:
     (
         (("table-s3", "emodb"), ["emodb-random", "emodb-without-bd", "emodb-tcn"]),
         (("table-2", "emovo", "ravdess"), ["emovo-to-ravdess", "ravdess-to-emovo"]),
+        (
+            ("table-2-adapted", "emovo", "emodb"),
+            ["emovo-adapted-to-emodb", "emodb-adapted-to-emovo"],
+        ),
         (("table-1", "iemocap"), ["iemocap-random"]),
         (
             ("sentence", "both", "baseline", "speaker", "emovo", "savee", "--seeds", "3"),
@@ -118,6 +133,7 @@ def test_what_is_here_is_listed(folder: Path) -> None:
         (("--add", "emodb"), "name a table as well: table-1, speaker, "),
         (("--add", "table-2", "emodb", "iemocap"), "table-2 has no iemocap; it has casia"),
         (("--add", "sentence", "iemocap"), "sentence has no iemocap; it has casia"),
+        (("--add", "table-2-adapted", "emovo"), "table-2-adapted needs two corpora or more"),
         (("--add", "table-2", "emovo"), "table-2 needs two corpora or more"),
         (("emovo",), "names are for --add"),
     ),

@@ -189,10 +189,10 @@ REFUSED: dict[str, tuple[Callable[[dict], object], str]] = {
     ),
     "model that would have to normalise": (
         lambda c: (
-            c["recipes"].update(own={"normalise": "speaker"}),
+            c["recipes"].update(own={"normalise": "corpus"}),
             c["runs"]["demo-speaker"].update(recipe="own"),
         ),
-        "run demo-speaker is trained by recipe own, whose normalise, by_speaker or standardised",
+        "run demo-speaker is trained by recipe own, whose normalise: corpus or utterance, or",
     ),
     "misspelt in a transfer": (
         lambda c: c["transfers"]["demo-to-mine"].update(test_on="mine"),

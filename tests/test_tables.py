@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from timnet.corpora import CORPORA
 from timnet.evaluation.compare import Change
 from timnet.evaluation.protocols import CROSS, SPEAKER
 from timnet.paper import paper
 from timnet.paper import runs as paper_runs
-from timnet.reporting import corpus_tables, cross_tables, render, tables, unseen_tables
-from timnet.reporting.render import Table
+from timnet.reporting import corpus_tables, cross_tables, render, report, tables, unseen_tables
+from timnet.reporting.render import Table, row_of
 from timnet.reporting.scored import ScoredRun
 
 
@@ -376,6 +379,22 @@ def test_a_run_across_corpora_has_a_row_for_each_that_it_tests() -> None:
     assert "ON THE TEST CORPUS: **optimistic**" in render.markdown(table)
 
 
+def test_tables_say_who_needs_recordings_of_those_who_are_tested() -> None:
+    adapted = unseen("emovo", "best", 40.0, recipe="best", tuned_on="emovo", by_speaker=True)
+    own = [run for run in recipes() if run.normalise == "none"]
+    for table in (unseen_tables.controlled, unseen_tables.judged):
+        said = render.markdown(table([*own, adapted], of_means))
+        assert "TIM-Net, recipe best: who is tested is heard by" in said
+        assert "without labels" not in render.markdown(table(own, of_means))
+    across = cross_runs(paper_runs.CROSS_CORPORA)
+    theirs = cross_runs(paper_runs.CROSS_CORPORA, seeds=1, recipe="own", by_speaker=True)
+    for table in (cross_tables.average, cross_tables.pair_by_pair):
+        assert "TIM-Net, recipe own: who is tested" in render.markdown(table([*across, *theirs]))
+        assert "without labels" not in render.markdown(table(across))
+    assert "without labels" in adapted.meaning("speaker-independent")
+    assert "without labels" not in own[0].meaning("speaker-independent")
+
+
 def test_pairs_that_the_paper_has_not_stand_below_its_own() -> None:
     (run,) = cross_runs(["one", "two"])[:1]
     found = rows(cross_tables.pair_by_pair([run]))
@@ -560,3 +579,29 @@ def test_every_table_renders_in_every_form(table: Table) -> None:
     assert not {"±", "†"} & set(tex)
     for special in "&%_#":
         assert tex.count(special) >= tex.count(f"\\{special}")
+
+
+ODD = ("p$_$q", "a|b", "_x_", "*y*", "<b>z</b>", "`c`", "\\d", "[e](f)", "~~g~~", "{h}", "50 %")
+
+
+def test_names_are_neither_markup_nor_formulas() -> None:
+    note = f"`run`: {', '.join(map(render.plain, ODD))}; **bold**"
+    table = Table("odd", "Odd", ("name", "state"), [row_of(n, "**CLOSED**") for n in ODD], [note])
+    html = MarkdownIt("commonmark").enable("table").enable("strikethrough")
+    page = html.render(render.markdown(table))
+    seen = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    assert [unescape(cell) for cell in seen[::2]] == list(ODD)
+    assert set(seen[1::2]) == {"<strong>CLOSED</strong>"}
+    assert not re.search(r"(?<!\\)\$", render.markdown(table))  # GitHub's formulas
+    (told,) = re.findall(r"<li>(.*?)</li>", page)
+    assert unescape(re.sub(r"</?(?:code|strong)>", "", told)) == f"run: {', '.join(ODD)}; bold"
+    assert str(report.rich(note)).startswith("<code>run</code>: ")
+    assert unescape(re.sub(r"</?(?:code|strong)>", "", report.rich(note))) == (
+        f"run: {', '.join(ODD)}; bold"
+    )
+    assert render.as_csv(table).count("**CLOSED**") == len(ODD)
+    for name in ODD:
+        assert name in {row[0] for row in csv.reader(io.StringIO(render.as_csv(table)))}
+    tex = render.latex(table)
+    assert not re.search(r"(?<!\\)[$_](?!\\pm)", tex)
+    assert r"\textasciitilde{}" in tex and r"\textless{}b\textgreater{}z" in tex

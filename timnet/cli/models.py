@@ -56,6 +56,7 @@ def export(
     from timnet.models import export as stage
 
     loaded = load_model(model)
+    say_unenrolled(loaded)
     done = stage.write(loaded, onnx, with_features, single)
     say(f"{onnx}: {onnx.stat().st_size / 1e6:.1f} MB, {_input(loaded, with_features)}")
     say(f"probabilities within {done.difference:.0e} of PyTorch's")
@@ -106,6 +107,8 @@ def model(name: ModelOfParams) -> None:
 
 
 def _tell(made: Model, path: Path) -> None:
+    from timnet.models.card import without_enrolment
+
     card = made.card
     number = made.network.networks
     say(
@@ -121,6 +124,8 @@ def _tell(made: Model, path: Path) -> None:
         )
     for each in card.figures:
         say(f"{whose}: {each.protocol}: UAR {each.uar:.2f} %, WAR {each.war:.2f} %")
+    if told := without_enrolment(card):
+        say(f"{whose}: without enrolment, {told}")
     say(
         f"{whose}: expected calibration error {100 * card.calibration.error_before:.1f} %, "
         f"with temperature {card.calibration.temperature:.2f} "
@@ -154,3 +159,11 @@ def load_model(name: str | None) -> Model:
     loaded = models.load(models.in_the_box())
     typer.echo(f"{cards.in_short(loaded.card)}\n", err=True)
     return loaded
+
+
+def say_unenrolled(loaded: Model) -> None:
+    """Where networks that hear their speakers are not adapted to one: what that costs."""
+    from timnet.models.card import without_enrolment
+
+    if told := without_enrolment(loaded.card):
+        typer.echo(f"no speaker is enrolled (`--enrol`): {told}\n", err=True)

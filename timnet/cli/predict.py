@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from timnet.cli.common import app, say, workers
-from timnet.cli.models import USE, Single, load_model, one_thread_each
+from timnet.cli.models import USE, Single, load_model, one_thread_each, say_unenrolled
 from timnet.errors import AudioError, ParameterError, counted
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # endings of what libsndfile reads and people record
 ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", ".mp3", ".oga"))
 ENDINGS |= {".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav", ".wave"}
+
+
+USEFUL = 10  # recordings of a speaker, with which most is gained: benchmarks/enrolment.csv
 
 
 class Format(StrEnum):
@@ -45,6 +48,17 @@ def predict(
         ),
     ] = None,
     single: Single = False,
+    enrol: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE_OR_FOLDER",
+            help="Recordings of the speaker, without labels, to adapt to; may be repeated.",
+        ),
+    ] = None,
+    one_speaker: Annotated[
+        bool,
+        typer.Option("--one-speaker", help="The recordings are one speaker's: adapt to them."),
+    ] = False,
     microphone: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Record so long, in place of files.")
     ] = None,
@@ -60,12 +74,23 @@ def predict(
 ) -> None:
     """Say which emotion recordings have, and which of them the model knows nothing about."""
     one_thread_each()
+    from timnet.models import card as cards
     from timnet.models import formats
 
     if (microphone is None) == (not recordings):
         raise ParameterError("give recordings, or --microphone SECONDS: one of them.")
+    if one_speaker and (enrol or microphone):
+        raise ParameterError("--one-speaker is of files alone: no --enrol, no --microphone.")
     paths, failures = _recordings(recordings or [])
     loaded = load_model(model)
+    if enrol:
+        own, missing = _recordings(enrol)
+        loaded, unread = _enrolled(loaded, own)
+        failures += missing + unread
+    elif one_speaker:
+        loaded, _ = _enrolled(loaded, paths)  # what cannot be read will be told of below
+    elif model is not None:
+        say_unenrolled(loaded)
     writer: Any = {
         Format.table: lambda: formats.TableWriter(loaded.labels, paths, abstain_below),
         Format.csv: lambda: formats.CsvWriter(loaded.labels, abstain_below),
@@ -90,6 +115,8 @@ def predict(
         return
     if form is Format.table and unsure:
         say(f"\n{unsure} of {done} recordings: no emotion reaches {abstain_below:g}")
+    if form is Format.table and abstain_below and done:
+        say(cards.vouched(loaded.card, abstain_below))
     if form is Format.table and strange:
         data = loaded.card.data
         say(
@@ -101,6 +128,19 @@ def predict(
     if failures:
         lines = "\n".join(f"  - {failure}" for failure in failures)
         raise AudioError(f"{counted(len(failures), 'recording')} could not be read:\n{lines}")
+
+
+def _enrolled(loaded: Model, paths: list[Path]) -> tuple[Model, list[str]]:
+    """A model adapted to the speaker of some files; and which of these cannot be read, and why."""
+    from timnet.models import formats
+    from timnet.models import predict as stage
+
+    heard, broken = stage.read_speaker(loaded, paths)
+    loaded = stage.enrolled(loaded, heard)
+    better = "" if len(heard) >= USEFUL else f": {USEFUL} or more, of several emotions, are better"
+    number = counted(len(heard), "recording")
+    typer.echo(f"adapted to the speaker of {number}{better}\n", err=True)
+    return loaded, [f"{formats.name(path)} ({why})" for path, why in broken]
 
 
 def _recorded(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from timnet import schemas
-from timnet.dataset import audio, features
+from timnet.dataset import audio, features, normalise
 from timnet.dataset.features import FeatureSettings
 from timnet.errors import ArtifactError, AudioError, listing
 from timnet.evaluation import calibration, metrics, score
 from timnet.evaluation.protocols import MEANING
+from timnet.models import enrolment, out_of_domain
 from timnet.models import model as models
-from timnet.models import out_of_domain
-from timnet.models.card import Calibration, Card, Coverage, FeatureRecord, Figures, Source
+from timnet.models.card import (
+    Calibration,
+    Card,
+    Coverage,
+    FeatureRecord,
+    Figures,
+    Source,
+    Unenrolled,
+)
+from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import Measurement
 from timnet.models.predict import Model
 from timnet.training import outcome
 from timnet.training.network import TIMNet
 
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # for `--abstain-below`
+ENROLLED = "who is tested is enrolled by all of their own recordings, without labels"
+NOT_ENROLLED = "who is tested is not enrolled"
 DESCRIBED = ("title", "language", "licence", "citation", "source")  # of the corpus, in the card
 
 
@@ -41,6 +52,7 @@ class TrainedRun:
     record: dict[str, Any]  # run.json
     predictions: pa.Table  # `schemas.predictions`
     networks: TIMNet
+    folds: tuple[int, ...] = ()  # of each network
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -77,7 +89,8 @@ def read_run(name: str, folder: Path, record: dict[str, Any]) -> TrainedRun:
     rows = np.flatnonzero((weights["fold_seed"] == fold_seed) & (weights["seed"] == seed))
     networks = outcome.networks(record, weights, rows)
     same = pc.and_(pc.equal(table["fold_seed"], fold_seed), pc.equal(table["seed"], seed))
-    return TrainedRun(name, record, table.filter(same), networks)
+    folds = tuple(weights["fold"][rows].tolist())
+    return TrainedRun(name, record, table.filter(same), networks, folds)
 
 
 def read_recordings(
@@ -154,7 +167,16 @@ def of_run(
             )
     speakers = recordings.table["speaker"].to_pylist()
     reference = out_of_domain.reference(recordings.measured, speakers)
-    fitted = calibrated(run)
+    fitted, unenrolled, scale = calibrated(run), None, None
+    if enrolment.hears_speakers(record["train"]):
+        without = not_enrolled(run, recordings)
+        cooled = calibrated(without)
+        unenrolled = Unenrolled(
+            figures=figures(without, NOT_ENROLLED),
+            calibration=cooled,
+            coverage=coverages(without, cooled.temperature),
+        )
+        scale = _scale(record["train"], recordings.mfcc)
     card = Card(
         name=name,
         networks="whole" if source else "folds",
@@ -168,21 +190,55 @@ def of_run(
         ),
         features=FeatureRecord.model_validate(record["features"]),
         training=record["train"],
+        recipe=record.get("recipe", ""),
         seeds=record["seeds"][:1],
         run=run.name,
-        figures=figures(run),
+        figures=figures(run, ENROLLED if unenrolled else ""),
         calibration=fitted,
         coverage=coverages(run, fitted.temperature),
+        unenrolled=unenrolled,
         typical=models.typical(reference),
         commit=record["commit"],
         device=record["device_name"],
         versions=record["versions"],
     )
-    return Model(card, networks.networks, reference)
+    return Model(card, networks.networks, reference, scale)
 
 
-def figures(run: TrainedRun) -> list[Figures]:
-    """What the folds' networks reach, a protocol each; of cross runs on the other corpus."""
+def not_enrolled(run: TrainedRun, recordings: Recordings) -> TrainedRun:
+    """A run as if no speaker had been enrolled: by the statistics of each fold's training part.
+
+    Its predictions are those of the last epoch alone, whose networks are at hand.
+    """
+    told = run.predictions.filter(pc.equal(run.predictions["epoch_kind"], "last"))
+    of = {name: row for row, name in enumerate(recordings.table["utterance"].to_pylist())}
+    place = np.array([of[utterance] for utterance in told["utterance"].to_pylist()])
+    fold_of = told["fold"].to_numpy()
+    logits = np.empty((len(told), len(run.labels)), np.float32)
+    for row, fold in enumerate(run.folds):
+        own = fold_of == fold
+        tested = recordings.mfcc[place[own]]
+        scale = _scale(run.record["train"], np.delete(recordings.mfcc, place[own], 0))
+        heard = enrolment.frames(run.networks, scale, tested)
+        logits[own] = run.networks(heard, rows=slice(row, row + 1))[0][0].numpy()
+    column = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), len(run.labels))
+    at = told.schema.get_field_index("logits")
+    return replace(run, predictions=told.set_column(at, told.schema.field(at), column))
+
+
+def _scale(training: dict[str, Any], mfcc: np.ndarray) -> Scale | None:
+    """By what a speaker who is not enrolled is normalised, where the recipe normalises."""
+    if training.get("normalise") != "speaker":
+        return None
+    return normalise.statistics(mfcc, normalise.sounding_frames(mfcc))
+
+
+def figures(run: TrainedRun, heard: str = "") -> list[Figures]:
+    """What the folds' networks reach, a protocol each; of cross runs on the other corpus.
+
+    Args:
+        heard: how those who are tested are enrolled, where networks hear speakers.
+    """
     result = []
     folds, classes = run.record["folds"]["protocol"], len(run.labels)
     for protocol, tested in score.tests(run.predictions, run.labels, folds).items():
@@ -199,7 +255,7 @@ def figures(run: TrainedRun) -> list[Figures]:
         result.append(
             Figures(
                 protocol=protocol,
-                meaning=MEANING[protocol],
+                meaning=f"{MEANING[protocol]}; {heard}" if heard else MEANING[protocol],
                 utterances=len(tested.utterances),
                 uar=_percent(metrics.uar(pooled)),
                 war=_percent(metrics.war(pooled)),

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from timnet.dataset import features
 from timnet.dataset.features import FeatureSettings
+from timnet.errors import counted
 from timnet.evaluation.intervals import FEW_CLUSTERS
 
 Range = tuple[float, float]
@@ -67,6 +68,14 @@ class Coverage(_Section):
     correct: Share | None  # of those that are answered; None if none is
 
 
+class Unenrolled(_Section):
+    """What networks that hear a speaker's own recordings reach where they have none."""
+
+    figures: list[Figures]
+    calibration: Calibration
+    coverage: list[Coverage]
+
+
 class Typical(_Section):
     """`out_of_domain.Reference` without its arrays."""
 
@@ -109,11 +118,14 @@ class Card(_Section):
     data: Source
     features: FeatureRecord
     training: dict[str, bool | int | float | str]
+    recipe: str = ""  # of params.yaml
     seeds: list[int]
     run: str  # of params.yaml; its folds tested the settings
     figures: list[Figures]
     calibration: Calibration
     coverage: list[Coverage] = []  # older models have none
+    unenrolled: Unenrolled | None = None  # of recipes that hear a speaker's own recordings
+    enrolled: int = 0  # recordings of the one speaker whom the networks are adapted to
     typical: Typical
     commit: str
     device: str
@@ -150,6 +162,8 @@ def in_short(card: Card) -> str:
         )
     else:
         lines.append("Its score on unseen speakers is unknown.")
+    if told := without_enrolment(card):
+        lines.append(f"That needs recordings of the speaker (`--enrol`); without, {told}")
     lines.append(
         "Expect less with other languages, rooms and microphones, and with emotions that are not "
         "acted."
@@ -171,15 +185,18 @@ def markdown(card: Card) -> str:
         f"{data.source}. {_typical(card)}",
         "## Scores",
         _figures(card),
-        f"{_reach(card)} `timnet predict` flags recordings that are out of domain.",
+        f"Chance is {100 / len(card.labels):.1f} %. {_reach(card)} `timnet predict` flags "
+        "recordings that are out of domain.",
         "## Probabilities",
         _probabilities(card),
-        *([_coverage(card)] if card.coverage else []),
+        *([_coverage(card, card)] if card.coverage else []),
+        *_enrolment(card),
         "## Made by",
         "\n".join(
             f"- {what}: {value}"
             for what, value in {
                 "run": card.run,
+                "recipe": card.recipe,
                 "commit": card.commit,
                 "seeds": ", ".join(map(str, card.seeds)),
                 "device": card.device,
@@ -223,7 +240,65 @@ def _reach(card: Card) -> str:
     )
 
 
-def _coverage(card: Card) -> str:
+def without_enrolment(card: Card) -> str:
+    """What networks that hear their speakers do where they are not adapted to one, and the cost."""
+    if card.unenrolled is None or card.enrolled:
+        return ""
+    scores, without = card.figures[-1], card.unenrolled.figures[-1]
+    return (
+        f"{card.name} uses {' and '.join(_heard(card))} of its training set in place of the "
+        f"speaker's. Under `{scores.protocol}` this reaches {without.uar:.1f} % UAR, not "
+        f"{scores.uar:.1f} %."
+    )
+
+
+def _heard(card: Card) -> list[str]:
+    """What networks take from a speaker's recordings."""
+    found = ["batch norm's statistics"] if card.training.get("by_speaker") else []
+    scale = card.training.get("normalise") == "speaker"
+    return found + ["mean and deviation of the features"] * scale
+
+
+def _enrolment(card: Card) -> list[str]:
+    """What the model needs of a speaker, and what it is worth without; as sections."""
+    if card.unenrolled is None:
+        return []
+    now = f"Without enrolment, {without_enrolment(card)}"
+    if card.enrolled:
+        by = counted(card.enrolled, "recording")
+        now = f"This file is adapted to one speaker, by {by}. Before, its scores were:"
+    fitted, number = card.unenrolled.calibration, card.data.utterances // card.data.speakers
+    return [
+        "## Enrolment",
+        f"The networks need recordings of the speaker, without labels, several emotions among them "
+        f"(`timnet predict --enrol FOLDER`, or `--one-speaker`): {' and '.join(_heard(card))} are "
+        "theirs. The scores and probabilities above are those of speakers enrolled by all of their "
+        f"own recordings in the corpus, about {number} each, the tested one among them.",
+        now,
+        _figures(card.unenrolled),
+        f"Logits are then divided by {fitted.temperature:.3f}; the expected calibration error is "
+        f"{100 * fitted.error_before:.1f} % before, {100 * fitted.error_after:.1f} % after.",
+        _coverage(card, card.unenrolled),
+    ]
+
+
+def vouched(card: Card, below: float) -> str:
+    """What the card vouches for if answers less probable than `below` are held back."""
+    rows = card.coverage
+    if card.unenrolled and not card.enrolled:
+        rows = card.unenrolled.coverage
+    known = [each for each in rows if each.below <= below]
+    if not known:
+        return f"{card.name} has no figures on answers that are held back."
+    row = max(known, key=lambda each: each.below)
+    right = "" if row.correct is None else f", and {100 * row.correct:.1f} % of these are correct"
+    return (
+        f"Of the held-out predictions of run {card.run} {100 * row.answered:.1f} % reach "
+        f"{row.below:g}{right} (`timnet card`)."
+    )
+
+
+def _coverage(card: Card, of: Card | Unenrolled) -> str:
     """What `--abstain-below` would bring."""
     rows = [
         (
@@ -231,11 +306,11 @@ def _coverage(card: Card) -> str:
             f"{100 * each.answered:.1f}",
             "-" if each.correct is None else f"{100 * each.correct:.1f}",
         )
-        for each in card.coverage
+        for each in of.coverage
     ]
     return (
         "With `timnet predict --abstain-below P` no emotion is given that is less probable than P. "
-        f"Of {card.calibration.utterances} held-out predictions of single networks of run "
+        f"Of {of.calibration.utterances} held-out predictions of single networks of run "
         f"{card.run}, so many would be answered, and so many of these correctly:\n\n"
         f"{_table(('P', 'answered, %', 'correct of these, %'), rows)}"
     )
@@ -276,7 +351,7 @@ def _typical(card: Card) -> str:
     )
 
 
-def _figures(card: Card) -> str:
+def _figures(of: Card | Unenrolled) -> str:
     """A row per protocol, and what each of them means."""
     rows = [
         (
@@ -286,15 +361,14 @@ def _figures(card: Card) -> str:
             f"{min(each.uar_by_speaker.values()):.1f} to {max(each.uar_by_speaker.values()):.1f}",
             str(each.utterances),
         )
-        for each in card.figures
+        for each in of.figures
     ]
     head = ("protocol", "UAR, %", "WAR, %", "UAR of single speakers, %", "utterances")
-    notes = "\n".join(f"- `{each.protocol}`: {each.meaning}." for each in card.figures)
-    chance = 100 / len(card.labels)
+    notes = "\n".join(f"- `{each.protocol}`: {each.meaning}." for each in of.figures)
     return (
         f"{_table(head, rows)}\n\n{notes}\n- In brackets: 95 % CI by bootstrap over utterances, "
         f"and over speakers where these are unseen; with fewer than {FEW_CLUSTERS} speakers it is "
-        f"rough. Chance is {chance:.1f} %."
+        "rough."
     )
 
 

@@ -24,13 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timnet.dataset import features
+from timnet.dataset import features, normalise
 from timnet.errors import ArtifactError, ParameterError
 from timnet.evaluation import calibration
+from timnet.models import enrolment
 from timnet.models.card import terms
 from timnet.models.model import Model
 from timnet.paths import replacing
-from timnet.training.network import BATCH_NORM_EPSILON, pad_channels
+from timnet.training.network import BATCH_NORM_EPSILON
 
 TOLERANCE = 1e-5  # of a probability, between onnxruntime and PyTorch
 OPSET = 18
@@ -40,6 +41,8 @@ CHECKED = 8  # signals
 class Vote(nn.Module):
     """The networks of a model: MFCC (B, T, C) to probabilities (B, K)."""
 
+    mean: Tensor  # where features are normalised
+    deviation: Tensor
     first_kernel: Tensor
     first_bias: Tensor
     kernel: Tensor
@@ -52,7 +55,10 @@ class Vote(nn.Module):
         super().__init__()
         stack = model.network
         arrays = [stack.arrays(row) for row in range(networks)]
-        self.variant, self.temperature = stack.variant, model.card.calibration.temperature
+        self.variant, self.temperature = stack.variant, model.temperature
+        self.scaled = model.scale is not None
+        for name, value in zip(("mean", "deviation"), model.scale or (), strict=False):
+            self.register_buffer(name, torch.from_numpy(value))
         self.networks, self.channels = networks, stack.channels
         self.groups = networks * self.variant.directions
 
@@ -81,6 +87,9 @@ class Vote(nn.Module):
         self.register_buffer("dense_bias", each("dense_bias"))
 
     def forward(self, mfcc: Tensor) -> Tensor:
+        if self.scaled:
+            sounding = mfcc[:, :, 1:].abs().amax(2, keepdim=True) > normalise.FLOOR
+            mfcc = torch.where(sounding, (mfcc - self.mean) / self.deviation, 0.0)
         x = mfcc.transpose(1, 2)
         both = (x,) if self.variant.directions == 1 else (x, x.flip(2))
         x = F.conv1d(
@@ -264,12 +273,12 @@ def _onnx(module: nn.Module, inputs: Tensor, name: str, model: Model) -> bytes:
 
 def _ask(model: Model, mfcc: np.ndarray, single: bool) -> np.ndarray:
     """The vote on features alone, (T, C) to (K,)."""
-    values = pad_channels(torch.from_numpy(mfcc), model.network.width)[None, :, None]
+    values = enrolment.frames(model.network, model.scale, mfcc[None])
     logits = [
         model.network(values, rows=slice(row, row + 1))[0][0, 0].numpy()
         for row in range(1 if single else model.network.networks)
     ]
-    given = calibration.probabilities(np.stack(logits), model.card.calibration.temperature)
+    given = calibration.probabilities(np.stack(logits), model.temperature)
     return given.mean(0)
 
 

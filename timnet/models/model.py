@@ -18,6 +18,7 @@ from timnet.corpora.corpus import natural_key
 from timnet.dataset import features
 from timnet.errors import ArtifactError, listing
 from timnet.models.card import Card, Typical
+from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import ENVELOPE, Reference
 from timnet.models.predict import Model
 from timnet.paths import replacing
@@ -41,6 +42,8 @@ def save(model: Model, path: Path) -> None:
     }
     arrays["reference.mean"] = model.reference.mean
     arrays["reference.precision"] = model.reference.precision
+    if model.scale:
+        arrays["scale.mean"], arrays["scale.deviation"] = model.scale
     # one entry alone: the order of several is not fixed
     metadata = {FORMAT: json.dumps(model.card.model_dump(mode="json"), sort_keys=True)}
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
@@ -64,6 +67,7 @@ def load(path: Path) -> Model:
         )
     own = {name.removeprefix("network."): value for name, value in arrays.items()}
     mean, precision = own.pop("reference.mean", None), own.pop("reference.precision", None)
+    scale = _scale(card, own, path)
     network = _network(card, own, path)
     if mean is None or precision is None:
         raise ArtifactError(f"{path}: no statistics of the training set. {_ANEW}")
@@ -71,7 +75,7 @@ def load(path: Path) -> Model:
     if mean.shape != (size,) or precision.shape != (size, size):
         raise ArtifactError(f"{path}: statistics of the training set have the wrong size. {_ANEW}")
     reference = Reference(**card.typical.model_dump(), mean=mean, precision=precision)
-    return Model(card, network.eval(), reference)
+    return Model(card, network.eval(), reference, scale)
 
 
 def read_card(path: Path) -> Card:
@@ -143,6 +147,19 @@ def _network(card: Card, arrays: dict[str, np.ndarray], path: Path) -> TIMNet:
             row, {name: torch.from_numpy(value[row]) for name, value in arrays.items()}
         )
     return stack
+
+
+def _scale(card: Card, arrays: dict[str, np.ndarray], path: Path) -> Scale | None:
+    """What features are normalised by, taken out of `arrays`, where the recipe does so."""
+    if card.training.get("normalise") != "speaker":
+        return None
+    mean, deviation = arrays.pop("scale.mean", None), arrays.pop("scale.deviation", None)
+    shape = (card.features.settings.coefficients,)
+    if mean is None or deviation is None or not mean.shape == deviation.shape == shape:
+        raise ArtifactError(f"{path}: no mean and deviation to normalise by. {_ANEW}")
+    if not (deviation > 0).all():
+        raise ArtifactError(f"{path}: deviations to normalise by that are not positive. {_ANEW}")
+    return mean, deviation
 
 
 def typical(reference: Reference) -> Typical:

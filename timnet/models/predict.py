@@ -19,16 +19,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from timnet.dataset import audio, features
+from timnet.dataset import audio, features, normalise
 from timnet.dataset.features import FeatureSettings
-from timnet.errors import AudioError
+from timnet.errors import AudioError, ParameterError, listing
 from timnet.evaluation import calibration
-from timnet.models import out_of_domain
+from timnet.models import enrolment, out_of_domain
 from timnet.models.card import Card
+from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import Measurement, Reference
-from timnet.training.network import TIMNet, pad_channels
+from timnet.training.network import TIMNet
 
 BATCH = 16  # windows that go through the networks together, and files that a thread takes
+ENOUGH = 500  # windows that adapt networks to a speaker, evenly out of what is given
 Read = Callable[[int], np.ndarray]  # the next samples of a recording, at most so many
 
 
@@ -108,10 +110,17 @@ class Model:
     card: Card
     network: TIMNet  # a stack of all networks, padded as `TIMNet` is
     reference: Reference
+    scale: Scale | None = None  # of `normalise: speaker`: the speaker's, else the training set's
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self.card.labels
+
+    @property
+    def temperature(self) -> float:
+        """By which logits are divided, of a speaker who is enrolled or not."""
+        unenrolled = None if self.card.enrolled else self.card.unenrolled
+        return (unenrolled or self.card).calibration.temperature
 
     @property
     def settings(self) -> FeatureSettings:
@@ -146,6 +155,37 @@ class Model:
         """
         return of_files(self, [Path(path) for path in paths], single, workers)
 
+    def enrol(self, signals: Iterable[np.ndarray], sample_rate: int) -> Model:
+        """This model adapted to one speaker, by recordings of theirs without labels.
+
+        Args:
+            signals: recordings in memory, as of `predict`; several emotions are better than one.
+            sample_rate: samples per second.
+
+        Raises:
+            ParameterError: a model whose recipe takes nothing from a speaker's recordings, or
+                that is adapted to one already.
+            AudioError: as of `predict`, or no recordings.
+        """
+        heard = []
+        for signal in signals:
+            read = _from_memory(signal, sample_rate)
+            heard.append(list(_features_of_windows(self, read, sample_rate, _Analysis())))
+        return enrolled(self, heard)
+
+    def enrol_files(self, paths: Iterable[Path | str]) -> Model:
+        """As `enrol`, by files.
+
+        Raises:
+            ParameterError: as of `enrol`.
+            AudioError: recordings that cannot be read, or none.
+        """
+        heard, unread = read_speaker(self, [Path(path) for path in paths])
+        if unread:
+            told = listing((f"{path} ({why})" for path, why in unread), 20)
+            raise AudioError(f"recordings that cannot be read: {told}.")
+        return enrolled(self, heard)
+
 
 @dataclass
 class _Analysis:
@@ -167,12 +207,25 @@ class _Analysis:
             model.reference.out_of_domain(found, model.settings),
             np.array(self.windows),
             np.stack(self.logits),
-            model.card.calibration.temperature,
+            model.temperature,
         )
 
 
 def of_signal(model: Model, signal: np.ndarray, sample_rate: int, single: bool) -> Prediction:
     """See `Model.predict`."""
+    read, analysis = _from_memory(signal, sample_rate), _Analysis()
+    _run_networks(
+        model,
+        single,
+        ((analysis, mfcc) for mfcc in _features_of_windows(model, read, sample_rate, analysis)),
+    )
+    prediction = analysis.prediction(model)
+    assert isinstance(prediction, Prediction)
+    return prediction
+
+
+def _from_memory(signal: np.ndarray, sample_rate: int) -> Read:
+    """A recording in memory, checked, to be read bit by bit."""
     signal = np.asarray(signal)
     if signal.dtype.kind == "i":
         signal = signal / -float(np.iinfo(signal.dtype).min)
@@ -189,15 +242,55 @@ def of_signal(model: Model, signal: np.ndarray, sample_rate: int, single: bool) 
         taken, rest = rest[:samples], rest[samples:]
         return taken
 
-    analysis = _Analysis()
-    _run_networks(
-        model,
-        single,
-        ((analysis, mfcc) for mfcc in _features_of_windows(model, read, sample_rate, analysis)),
-    )
-    prediction = analysis.prediction(model)
-    assert isinstance(prediction, Prediction)
-    return prediction
+    return read
+
+
+def read_speaker(
+    model: Model, paths: list[Path]
+) -> tuple[list[list[np.ndarray]], list[tuple[Path, str]]]:
+    """Features of a speaker's recordings, (T, C) a window; and which cannot be read, and why.
+
+    Of many recordings as many as are of use, from all over the list.
+    """
+    heard: list[list[np.ndarray]] = []
+    unread: list[tuple[Path, str]] = []
+    for path in paths[:: -(-len(paths) // ENOUGH) or 1]:
+        try:
+            with audio.opened(path, ffmpeg=True) as file:
+                found = _features_of_windows(model, file.read, file.sample_rate, _Analysis())
+                heard.append(list(islice(found, ENOUGH)))
+        except AudioError as error:
+            unread.append((path, str(error)))
+    return heard, unread
+
+
+def enrolled(model: Model, heard: list[list[np.ndarray]]) -> Model:
+    """A model adapted to the speaker of some recordings.
+
+    Args:
+        heard: features of each recording, (T, C) a window.
+
+    Raises:
+        ParameterError: as of `Model.enrol`.
+        AudioError: no sound.
+    """
+    card = model.card
+    if not enrolment.hears_speakers(card.training):
+        raise ParameterError(
+            f"{card.name} cannot be adapted to a speaker: its recipe, "
+            f"{card.recipe or 'the paper'}'s, takes nothing from a speaker's recordings."
+        )
+    if card.enrolled:
+        raise ParameterError(
+            f"{card.name} is adapted to a speaker already; enrol others by the model before."
+        )
+    windows = [w for each in heard for w in each if normalise.sounding_frames(w[None]).any()]
+    if not windows:
+        raise AudioError("no sound to enrol a speaker with.")
+    evenly = np.stack(windows[:: -(-len(windows) // ENOUGH)])
+    network, scale = enrolment.adapted(model.network, model.scale, card.training, evenly)
+    told = card.model_copy(update={"enrolled": len(heard)})
+    return Model(told, network, model.reference, scale)
 
 
 def of_files(
@@ -295,8 +388,7 @@ def _run_networks(
     network = model.network
     asked = 1 if single else network.networks
     while batch := list(islice(prepared, BATCH)):
-        values = torch.from_numpy(np.stack([mfcc for _, mfcc in batch])).transpose(0, 1)
-        values = pad_channels(values, network.width)[None].contiguous()
+        values = enrolment.frames(network, model.scale, np.stack([mfcc for _, mfcc in batch]))
         # one network after the other: its activations stay in the cache
         logits = [network(values, rows=slice(row, row + 1))[0][0] for row in range(asked)]
         for (analysis, _), answer in zip(batch, torch.stack(logits, 1).numpy(), strict=True):

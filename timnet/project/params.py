@@ -294,10 +294,10 @@ class Params(_Section):
         if run.baseline:
             raise ValueError(f"{place}: run {model.run} is a baseline; a model needs networks")
         recipe = self.recipes[run.recipe]
-        if recipe.normalise != "none" or recipe.by_speaker or recipe.standardised:
+        if recipe.normalise not in ("none", "speaker") or recipe.standardised:
             raise ValueError(
-                f"{place}: run {model.run} is trained by recipe {run.recipe}, whose normalise, "
-                "by_speaker or standardised a model cannot follow when it predicts"
+                f"{place}: run {model.run} is trained by recipe {run.recipe}, whose normalise: "
+                "corpus or utterance, or standardised, a model cannot follow when it predicts"
             )
         if model.networks == model.run:
             return

@@ -8,6 +8,7 @@ import platform
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from timnet import records
@@ -74,6 +75,7 @@ def changed_versions(record: RunRecord) -> list[str]:
     return said
 
 
+@cache
 def _installed(name: str) -> str:
     """A version as `versions` has it, without importing torch, which takes seconds."""
     if name == "python":

@@ -12,7 +12,7 @@ from timnet.evaluation.compare import Change, mean_change
 from timnet.paths import Workspace
 from timnet.records import Description, Validation
 from timnet.reporting import tables
-from timnet.reporting.render import Table
+from timnet.reporting.render import Table, plain
 from timnet.reporting.scored import ScoredRun
 
 
@@ -82,8 +82,8 @@ def _leaks(runs: list[ScoredRun], found: dict[str, Validation]) -> list[str]:
     """Corpora of random folds that hold a recording twice, as their validation found it."""
     random = (run.corpus for run in runs if run.record["folds"]["protocol"] == "random")
     return [
-        f"{corpus}: {check['message']}. Under random folds a copy may be trained on while the "
-        "other is tested: a leak, kept as in the paper."
+        f"{corpus}: {plain(check['message'])}. Under random folds a copy may be trained on "
+        "while the other is tested: a leak, kept as in the paper."
         for corpus in dict.fromkeys(random)
         for check in found[corpus]["checks"]
         if check["check"] == "documented copies" and not check["passed"]

@@ -83,6 +83,16 @@ class ScoredRun:
         """The same in a table that has the paper's TIM-Net too."""
         return OURS if self.method == TIM_NET else self.method
 
+    @property
+    def hears_speakers(self) -> bool:
+        """Whether who is tested is heard by statistics of their own recordings."""
+        return self.normalise == "speaker" or bool(self.record["train"].get("by_speaker"))
+
+    def meaning(self, protocol: str) -> str:
+        """What a protocol means for this run."""
+        told = protocols.MEANING[protocol]
+        return f"{told}; {HEARD}" if self.hears_speakers else told
+
     def by_protocol(self) -> Iterator[tuple[str, dict]]:
         """Its scores in the order of the protocols, from optimistic to strict."""
         return ((name, self.scores[name]) for name in protocols.ORDER if name in self.scores)
@@ -252,6 +262,16 @@ def rough(runs: Iterable[ScoredRun]) -> list[str]:
     ]
 
 
+def unlabelled(runs: Iterable[ScoredRun]) -> list[str]:
+    """A note on methods that need recordings of who is tested."""
+    methods = dict.fromkeys(run.method for run in runs if run.hears_speakers)
+    return [f"{', '.join(methods)}: {HEARD}."] if methods else []
+
+
+HEARD = (
+    "who is tested is heard by statistics of all of their own recordings, the tested ones among "
+    "them, without labels"
+)
 INTERVALS = (
     "95 % CI: bootstrap over utterances; where speakers are unseen, over speakers and the "
     "utterances of each; where sentences are, over folds of sentences. Scores are means over "

@@ -47,6 +47,7 @@ from timnet.reporting.scored import (
     points,
     rough,
     seeds,
+    unlabelled,
 )
 
 GAIN = "gain"  # stands where corpora do, over all of them
@@ -136,6 +137,7 @@ def overview(runs: list[ScoredRun]) -> Table:
             "UAR and WAR in percent, on the confusion matrix pooled over the folds. " + INTERVALS,
             SEEDS,
             *rough(seen),
+            *unlabelled(seen),
             *_chances(seen),
             *_steps(shown),
             *other_settings(_each_once(seen)),
@@ -244,6 +246,7 @@ def strictness(runs: list[ScoredRun]) -> Table:
             *(f"`{protocol}`: {MEANING[protocol]}." for protocol in columns),
             INTERVALS,
             *rough(listed),
+            *unlabelled(listed),
             *_chances(listed),
         ],
     )

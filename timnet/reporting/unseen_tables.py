@@ -25,6 +25,7 @@ from timnet.reporting.scored import (
     rough,
     seeds,
     svm,
+    unlabelled,
 )
 
 SPEAKER_SVM = svm("speaker")
@@ -99,8 +100,8 @@ def controlled(runs: Sequence[ScoredRun], paired: Paired) -> Table:
             *([_chosen_by(corpus)] if corpus else []),
             INTERVALS,
             SEEDS,
-            TIM_NET,
             *rough(own),
+            *unlabelled(own),
         ],
     )
 
@@ -169,6 +170,7 @@ def judged(runs: Sequence[ScoredRun], paired: Paired) -> Table:
         "SSL encoder: the best frozen self-supervised encoder of EmoBox (Ma et al., Interspeech "
         "2024), pre-trained and far larger, with other folds; its folds of emodb leak.",
         *rough(own),
+        *unlabelled(own),
     ]
     if tuned:
         notes.insert(1, _chosen_by(tuned))
