@@ -146,7 +146,7 @@ def test_a_second_one_says_where_the_first_is(root, port):
     second = launch(root, free_port())
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 0
-    assert said == f"Prefect: http://127.0.0.1:{port}   (it runs already)\n"
+    assert said == f"Prefect: http://127.0.0.1:{port}   (already running)\n"
 
 
 def test_pages(root, port, first, browser):

@@ -22,6 +22,7 @@ PAGES = (
     ROOT / "README.md",
     ROOT / "docs/explanation/results.md",
     ROOT / "docs/explanation/protocols.md",
+    ROOT / "docs/explanation/unseen-speakers.md",
 )
 PROTOCOLS = ("best-epoch", "last-epoch", "speaker-independent")
 # utterances that the authors' weights recognise on features extracted here: tests/test_parity.py
@@ -124,6 +125,30 @@ def baseline() -> str:
     return _markdown(head, rows, right=(1, 2, 3))
 
 
+def judged() -> str:
+    """The recipe for unseen speakers on every corpus, beside what it has to beat."""
+    rows = _table("judged")
+    names = [name for name in rows[0] if name != "commit"]
+    told = [tuple(_title(row[name]) for name in names) for row in rows]
+    return _markdown(tuple(names), told, right=tuple(range(1, len(names))))
+
+
+def _title(cell: str) -> str:
+    """A corpus as it is written; any other cell as it is."""
+    return CORPORA[cell].title if cell in CORPORA else cell
+
+
+def recipes() -> str:
+    """What was tried on EMOVO's unseen speakers."""
+    with (ROOT / "benchmarks/recipes.csv").open(encoding="utf-8") as file:
+        rows = [
+            (row["settings"], row["epochs"], f"{float(row['uar']):.1f} ± {row['seeds_sd']}")
+            for row in csv.DictReader(file)
+        ]
+    head = ("settings that differ from the paper's", "epochs", "UAR")
+    return _markdown(head, rows, right=(1, 2))
+
+
 def prediction() -> str | None:
     """What the model in the package says of two recordings; None where either is not here."""
     if not IN_THE_BOX.is_file() or not all((ROOT / path).is_file() for path in ASKED_ABOUT):
@@ -141,6 +166,8 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "corpora": corpora,
     "ablations": ablations,
     "baseline": baseline,
+    "judged": judged,
+    "recipes": recipes,
     "prediction": prediction,
 }
 
