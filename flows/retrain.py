@@ -294,7 +294,7 @@ def push_tags(repository: Repository, made: Candidate) -> None:
 def publish_merged(repository: Repository, branch: str, git_remote: str) -> str:
     """Publish a tip that is up to date, unless that was done when it was made.
 
-    People have merged it: a candidate that the gate was closed to, perhaps. Says what came of it.
+    Somebody merged it: a candidate that the gate was closed to, perhaps. Says what came of it.
     """
     tip = repository.commit_of(repository.revision(branch))
     merged = repository.with_files_of(tip)

@@ -60,11 +60,9 @@ def folder(tmp_path: Path) -> Path:
     for section in (content["corpora"], content["features"]["sets"], content["runs"]):
         for name in [name for name in section if name.split("-")[0] != "emovo" or "svm" in name]:
             del section[name]
-    content["sources"], content["transfers"] = {}, {}
-    del content["features"]["sets"]["emovo-100000"]  # theirs
     del content["models"]["emodb"]
     content["sources"], content["transfers"] = {}, {}
-    del content["features"]["sets"]["emovo-100000"]
+    del content["features"]["sets"]["emovo-100000"]  # theirs
     yaml.dump(content, tmp_path / "params.yaml")
     return tmp_path
 

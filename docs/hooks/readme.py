@@ -1,4 +1,4 @@
-"""Fills the marked blocks of README and of two pages from what is committed.
+"""Fills the marked blocks of README and of some pages from what is committed.
 
 `make readme` runs it after results have changed; a test holds the two together. A block stands
 between `<!-- NAME -->` and `<!-- /NAME -->`.

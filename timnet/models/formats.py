@@ -1,4 +1,4 @@
-"""Predictions as text: a table for people, CSV and JSON Lines for programs, line by line."""
+"""Predictions as text: a table to read, CSV and JSON Lines for programs, line by line."""
 
 from __future__ import annotations
 

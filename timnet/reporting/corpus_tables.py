@@ -67,7 +67,7 @@ def _counted(validation: Validation, description: Description) -> tuple[str, str
 
 
 def class_counts(validations: dict[str, Validation]) -> Table:
-    """Table S2: utterances an emotion, in print and in our manifests."""
+    """Table S2: utterances per emotion, in print and in our manifests."""
     printed = paper()["table_s2_class_counts"]
     here = {corpus: _observed(seen).get("class counts", {}) for corpus, seen in validations.items()}
     every = (*printed.values(), *here.values())

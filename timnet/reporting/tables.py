@@ -283,7 +283,7 @@ def figure_rows(runs: list[ScoredRun]) -> list[tuple[str, str, dict, float, dict
 
 
 def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
-    """Table 1 (`best-epoch`) or the authors' corrected scores (`last-epoch`), with all rivals."""
+    """Table 1 (`best-epoch`) or the authors' later scores (`last-epoch`), with all rivals."""
     marked, rows = False, []
     gains: dict[str, dict[str, tuple[Pair, list[Pair]]]] = {PAPER_S: {}}
     shown: list[ScoredRun] = []
