@@ -94,7 +94,7 @@ class Power(threading.Thread):
             handle = pynvml.nvmlDeviceGetHandleByIndex(0)
             self.watts: Callable[[], float] = lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000
             self.watts()
-        except Exception:  # no such library or card: the figure is left out
+        except Exception:  # no such library or card: the number is left out
             self.joules, self.going = None, False
 
     def run(self) -> None:

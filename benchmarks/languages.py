@@ -1,10 +1,10 @@
-"""How a model fares on other people, microphones and languages: what a user of it should expect.
+"""How a model fares on other speakers, microphones and languages: what a user of it should expect.
 
     python benchmarks/languages.py --model emovo emodb=data/emodb ravdess=data/ravdess
     python benchmarks/languages.py --weights EMOVO_1.zip --trained-on data/emovo emodb=...
 
 Recordings of emotions that the model does not know are left out. `out of domain` is the share that
-prediction flags as unlike the training set; `confidence` the mean probability of the predicted
+prediction flags as out of domain; `confidence` the mean probability of the predicted
 emotion, to be compared with WAR (accuracy).
 """
 
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _table(model: Model, corpus: str, folder: str) -> tuple[str, str]:
-    """A line of figures, and the confusion matrix in row percents."""
+    """A line of scores, and the confusion matrix in row percents."""
     recipe, labels = CORPORA[corpus], model.labels
     known = [each for each in recipe.read(Path(folder)) if each.emotion in labels]
     paths = [Path(folder, each.path) for each in known]
@@ -65,7 +65,7 @@ def _table(model: Model, corpus: str, folder: str) -> tuple[str, str]:
     given = np.stack([each.probabilities for each in found])
     confusion = metrics.confusion_matrix(truth, given.argmax(1), len(labels))
     flagged = np.mean([bool(each.out_of_domain) for each in found])
-    figures = (
+    scores = (
         f"| {recipe.title:7} | {recipe.language:8} | {len(known):10} "
         f"| {100 / len(set(truth)):6.1f} | {100 * metrics.uar(confusion):6.1f} "
         f"| {100 * metrics.war(confusion):6.1f} | {100 * given.max(1).mean():10.1f} "
@@ -79,7 +79,7 @@ def _table(model: Model, corpus: str, folder: str) -> tuple[str, str]:
         if counts.sum():
             shares = " | ".join(f"{100 * count / counts.sum():8.0f}" for count in counts)
             rows.append(f"| {label:16} | {shares} |")
-    return figures, "\n".join(rows)
+    return scores, "\n".join(rows)
 
 
 if __name__ == "__main__":

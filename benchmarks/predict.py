@@ -3,7 +3,7 @@
     python benchmarks/predict.py data/emovo --model emovo [--files 500]
     python benchmarks/predict.py data/emovo --weights EMOVO_1.zip
 
-With `--weights` the networks are the authors'. Every figure is of one run; the processor's time,
+With `--weights` the networks are the authors'. Every number is of one run; the processor's time,
 which other work on the machine disturbs less, stands beside the clock's.
 """
 

@@ -1,6 +1,7 @@
 """Fold-epochs a second: our training beside the loop that one would write instead.
 
     python benchmarks/training.py [--epochs 4] [--rounds 3]
+    python benchmarks/training.py --profile
     python benchmarks/training.py --device cuda [--epochs 500]
 
 Arrays of EMOVO's shape (588 utterances, 188 frames, 39 coefficients, 7 emotions, 10 folds), since
@@ -14,6 +15,8 @@ On the CPU, all on the cores that there are:
 
 On a GPU `plain` trains one fold likewise and `timnet` all ten in one stack. First calls, which
 compile and are paid once per run, are left out of the rates and shown apart.
+
+`--profile` says where a core's time goes in a training step of one network.
 """
 
 from __future__ import annotations
@@ -32,10 +35,12 @@ import torch.nn.functional as F
 from timnet.dataset.folds import random_folds
 from timnet.processes import worker_environment
 from timnet.training.definition import PlainTIMNet
+from timnet.training.network import TIMNet
 from timnet.training.splits import Split
 from timnet.training.stack import State, TrainSettings, train_stack
 
-UTTERANCES, FRAMES, CHANNELS, CLASSES, FOLDS = 588, 188, 39, 7, 10
+UTTERANCES, FRAMES, CHANNELS, CLASSES, FOLDS, BATCH = 588, 188, 39, 7, 10, 64
+PRODUCTS = {"aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm"}
 
 
 def material() -> tuple[np.ndarray, np.ndarray, list[Split]]:
@@ -60,7 +65,7 @@ def plain(device: str, epochs: int) -> list[float]:
     ended = []
     for _ in range(epochs + 1):
         network.train()
-        for index in torch.from_numpy(np.random.permutation(split.train)).to(device).split(64):
+        for index in torch.from_numpy(np.random.permutation(split.train)).to(device).split(BATCH):
             loss = F.cross_entropy(network(x[index]), y[index], label_smoothing=0.1)
             adam.zero_grad()
             loss.backward()
@@ -142,6 +147,42 @@ def on_gpu(epochs: int) -> None:
     show(torch.cuda.get_device_name(), rates, first)
 
 
+def profile(steps: int = 10) -> None:
+    """Seconds of a step of one network on one core by kind of work, as a table."""
+    torch.set_num_threads(1)
+    print("| a step on one core | products, ms | passes, ms | the rest, ms | products, GFLOP/s |")
+    print("| :-- | --: | --: | --: | --: |")
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        network = TIMNet(1, CLASSES, compiled=True)
+        network.initialise(0, torch.Generator().manual_seed(0))
+        x = torch.randn(1, FRAMES, BATCH, network.width).to(kind)
+        masks = torch.ones(1, network.tabs, 2, 2, BATCH, network.width)
+        target = torch.zeros(BATCH, dtype=torch.long)
+
+        def step(network=network, x=x, masks=masks, target=target) -> None:
+            logits, _ = network(x, masks)
+            F.cross_entropy(logits[0], target).backward()
+            network.zero_grad()
+
+        for _ in range(3):
+            step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+            for _ in range(steps):
+                step()
+        spent = {"products": 0.0, "passes": 0.0, "rest": 0.0}
+        for event in found.key_averages():
+            of = "passes" if "CompiledFxGraph" in event.key else "rest"
+            spent["products" if event.key in PRODUCTS else of] += event.self_cpu_time_total / 1e3
+        products, passes, rest = (value / steps for value in spent.values())
+        convolutions = network.tabs * 2 * 2  # of two taps, in two directions
+        # one product forward and two backward, each of a multiplication and an addition
+        flop = convolutions * 2 * 3 * 2 * FRAMES * BATCH * network.width**2
+        rate = flop / products / 1e6
+        print(
+            f"| {precision} | {products:.0f} | {passes:.0f} | {rest:.0f} | {rate:.0f} |", flush=True
+        )
+
+
 def show(place: str, rates: dict[str, list[float]], first: dict[str, float]) -> None:
     base = statistics.median(rates["plain, fp32"])
     print(f"| on {place} | fold-epochs a second | ratio | first epoch, s |")
@@ -156,7 +197,11 @@ if __name__ == "__main__":
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--epochs", type=int, help="timed; default 4 on the CPU, 500 on a GPU")
     parser.add_argument("--rounds", type=int, default=3, help="on the CPU (3); the median is shown")
+    parser.add_argument("--profile", action="store_true", help="where a step's time goes")
     given = parser.parse_args()
+    if given.profile:
+        profile()
+        sys.exit()
     if given.device == "cuda":
         if not torch.cuda.is_available():
             sys.exit("training: torch finds no GPU here.")

@@ -22,3 +22,7 @@ name_the_user()
 # Of a task that returns a failed state Prefect first tells with an exception that there is not
 # ("NoneType: None"), then as it tells of every task's end.
 logging.getLogger("prefect.task_runs").addFilter(lambda record: record.exc_info != (None,) * 3)
+# No slot of a limit within some seconds is no error: `reproduce.slot` then asks again, for hours.
+logging.getLogger("prefect._internal.concurrency").addFilter(
+    lambda record: "ConcurrencySlotAcquisition" not in record.getMessage()
+)

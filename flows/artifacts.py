@@ -1,4 +1,4 @@
-"""What a run leaves in Prefect for people: tables, figures, progress; each with the commit.
+"""What a run leaves in Prefect to look at: tables, figures, progress; each with the commit.
 
 Keys are the same in every run, so that Prefect shows the history of each.
 """
@@ -31,7 +31,7 @@ from timnet.project.provenance import commit
 from timnet.reporting import render
 
 TABLE = "single-corpus"  # results/tables/<TABLE>.md, made by the stage `tables`; artifact's key
-COLUMNS = ("corpus", "network", "protocol", "paper UAR", "UAR", "95 % CI of UAR", "WAR")
+COLUMNS = ("corpus", "method", "protocol", "paper UAR", "UAR", "UAR, 95 % CI", "WAR")
 RESULTS_URL = "TIMNET_RESULTS_URL"  # where `make ui` serves results/ of the current folder
 EVERY = 5.0  # s between two reports of progress
 
@@ -71,21 +71,22 @@ def metrics(workspace: Workspace) -> list[dict[str, Any]]:
         path = workspace.run_results(run) / "metrics.json"
         if path.is_file():
             scored = json.loads(path.read_text(encoding="utf-8"))
-            for protocol, figures in scored.items():
-                told = {name.upper(): round(figures[name], 2) for name in ("uar", "war")}
+            for protocol, scores in scored.items():
+                told = {name.upper(): round(scores[name], 2) for name in ("uar", "war")}
                 rows.append({"run": run, "protocol": protocol, **told})
     return rows
 
 
 def validation(workspace: Workspace, corpora: list[str]) -> str:
     """One row per corpus: checks, and what they found; Markdown."""
-    rows = ["# Validation", "", "| corpus | checks | warnings |", "| --- | ---: | --- |"]
+    rows = []
     for corpus in corpora:
         path = workspace.validation(corpus)
         checks = json.loads(path.read_text(encoding="utf-8"))["checks"]
         warnings = "; ".join(check["message"] for check in checks if not check["passed"])
-        rows.append(f"| {corpus} | {len(checks)} | {warnings or 'none'} |")
-    return "\n".join([*rows, ""])
+        rows.append(render.row_of(corpus, str(len(checks)), warnings or "none"))
+    head = ("corpus", "checks", "warnings")
+    return render.markdown(render.Table("validation", "Validation", head, rows))
 
 
 def first_table(workspace: Workspace) -> str:
@@ -112,7 +113,7 @@ def against_main(workspace: Workspace) -> str | None:
         runs = params.read(workspace.params).runs
         return render.markdown(revisions.compared(workspace, runs, "main"))
     except TimnetError as error:  # a `main` without results that can be read
-        return f"# Results against main\n\n{error}\n"
+        return f"# Results against main\n\n{render.plain(str(error))}\n"
 
 
 def address(path: Path) -> str:
@@ -166,7 +167,7 @@ class Progress:
         except FileNotFoundError:
             return
         self._told = time.monotonic()
-        said = f"{told['done']} of {told['total']} {told['unit']}, {told['figures']}"
+        said = f"{told['done']} of {told['total']} {told['unit']}, {told['said']}"
         self._report(100 * told["done"] / told["total"], f"{said}; {self._source}")
 
     def end(self) -> None:

@@ -127,7 +127,7 @@ class Repository:
         return self.is_published(tip) or bool(self.with_files_of(tip))
 
     def with_files_of(self, tip: str) -> list[Candidate]:
-        """Candidates that a tip does not differ from: people merged them."""
+        """Candidates that a tip does not differ from: they were merged."""
         return [each for each in self.candidates() if each.tree == self.tree_of(tip)]
 
     def is_published(self, tip: str) -> bool:

@@ -68,6 +68,7 @@ from timnet.project.status import (
     stale_stages,
     training_stages,
 )
+from timnet.reporting import render
 
 Protocol = Literal[ORDER]  # type: ignore[valid-type]
 VERDICTS = {  # what DVC prints behind the name of a stage that it does not run
@@ -133,7 +134,7 @@ def reproduce(
             they depend on. None means every stage.
         corpora: Only stages of these, and of runs on these alone. The tables need every run, so
             they are left to a run without this.
-        protocols: Only stages of runs that give figures of these protocols.
+        protocols: Only stages of runs that have scores under these protocols.
         dry_run: Only list what would run, why, and how long it took last time.
         force: Run stages though nothing has changed.
         max_workers: Stages at a time, apart from those that train: these share the limit `gpu`.
@@ -227,37 +228,41 @@ def plan(
     from dvc.stage import PipelineStage
 
     root, graph = Path(repo.root_dir), repo.index.graph
+    # data.dvc is a node of the graph too
+    stages = [stage for stage in graph if isinstance(stage, PipelineStage)]
+    wanted = _targeted(root, stages, targets)
+    if corpora or protocols:
+        chosen = stages_of(Workspace(root), corpora, protocols)
+        wanted = [stage for stage in wanted if stage.name in chosen]
+    needed = set(stages) & set(plan_repro(graph, wanted)) if wanted else set()
     kept = {out.def_path for out in repo.index.outs if out.use_cache}
-    names = {  # of the stages in dvc.yaml; data.dvc is a node of the graph too
-        stage: {stage.name, stage.name.partition("@")[0]}
-        for stage in graph
-        if isinstance(stage, PipelineStage)
-    }
+    training = training_stages(Workspace(root))
+
+    def step(stage: Any) -> Step:
+        marked = bool((stage.meta or {}).get("gpu"))
+        needs = [other.name for other in graph.successors(stage) if other in needed]
+        return Step(needs, marked or stage.name in training, marked, _kept_inputs(stage, kept))
+
+    return {stage.name: step(stage) for stage in plan_repro(graph) if stage in needed}
+
+
+def _targeted(root: Path, stages: list[Any], targets: Sequence[str]) -> list[Any]:
+    """The stages that some targets name, each or as a group; without targets all of them."""
+    names = {stage: {stage.name, stage.name.partition("@")[0]} for stage in stages}
     known = sorted(set().union(*names.values()))
     if unknown := [target for target in targets if target not in known]:
         raise ParameterError(
             f"{root / 'dvc.yaml'} has no stage {listing(unknown)}. It has {listing(known, 40)}."
         )
-    wanted = [stage for stage in names if not targets or names[stage] & set(targets)]
-    if corpora or protocols:
-        chosen = stages_of(Workspace(root), corpora, protocols)
-        wanted = [stage for stage in wanted if stage.name in chosen]
-    needed = names.keys() & set(plan_repro(graph, wanted)) if wanted else set()
-    training = training_stages(Workspace(root))
-    marked = {stage.name for stage in needed if (stage.meta or {}).get("gpu")}
+    return [stage for stage in stages if not targets or names[stage] & set(targets)]
+
+
+def _kept_inputs(stage: Any, kept: set[str]) -> dict[str, str]:
+    """Inputs of a stage that DVC keeps: each with the output that it is, or lies in."""
     return {
-        stage.name: Step(
-            [other.name for other in graph.successors(stage) if other in names],
-            stage.name in marked | training,
-            stage.name in marked,
-            {
-                dep.def_path: out
-                for dep in stage.deps
-                for out in kept.intersection(_and_above(dep.def_path))
-            },
-        )
-        for stage in plan_repro(graph)
-        if stage in needed
+        dep.def_path: out
+        for dep in stage.deps
+        for out in kept.intersection(_and_above(dep.def_path))
     }
 
 
@@ -281,9 +286,9 @@ def forecast(root: Path, run: FlowRun, found: Found) -> State:
     said = f"{len(would)} of {len(found.steps)} stages would run"
     if would:
         said += f"; one after the other: {time(would)}"
-    rows = [f"| {stage} | {why} | {time} |" for stage, why, time in lines]
-    text = ["# Dry run", "", f"{said}.", "", "| stage | why | time |", "| --- | --- | --- |", *rows]
-    create_markdown_artifact("\n".join(text), key="dry-run", description=said)
+    rows = [render.row_of(*line) for line in lines]
+    table = render.Table("dry-run", "Dry run", ("stage", "why", "time"), rows, [f"{said}."])
+    create_markdown_artifact(render.markdown(table), key="dry-run", description=said)
     return Completed(message=f"dry run: {said}")
 
 

@@ -86,7 +86,7 @@ def retrain(
         tolerance: Points by which a UAR may fall. The gate closes where it fell by more with
             confidence: the whole 95 % interval of the change lies below.
         weights: Archives of the authors' weights by corpus, such as
-            {"emovo": "/somewhere/EMOVO_1.zip"}: the features must still give the paper's figures.
+            {"emovo": "/somewhere/EMOVO_1.zip"}: the features must still give the paper's scores.
         promote: What becomes of models that pass: candidate, or production at once, or ask:
             the run pauses until someone resumes it with an answer.
         patience: Hours that a run waits for that answer.
@@ -96,9 +96,7 @@ def retrain(
         pool: Work pool whose machines train in place of this one; see `flows.worker`.
     """
     root, run = workspace.absolute(), this_run()
-    options = [f"--tolerance={tolerance:g}", *(f"--protocol={each}" for each in protocols)]
-    archives = {corpus: Path(path).absolute() for corpus, path in (weights or {}).items()}
-    options += [f"--weights={corpus}={path}" for corpus, path in archives.items()]
+    options = gate_options(protocols, tolerance, weights or {})
     try:
         with at_work(root, run, git_remote, branch) as repository:
             do("look", repository.fetch)
@@ -106,18 +104,16 @@ def retrain(
             if made is None:
                 told = f"nothing has changed: {branch} is up to date"
                 return Completed(message=told + publish_merged(repository, branch, git_remote))
-            told = f"nothing has changed since {made.name}"
-            if not is_settled(repository, made):
-                do("worktree", lambda: repository.prepare(made.commit))
-                against = repository.revision(baseline or branch)
-                closed = judge(repository, made, against, options)
-                if closed:
-                    return reject(repository, made, closed)
-                told = f"{made.name}: the gate is open"
+            if is_settled(repository, made):
+                told = f"nothing has changed since {made.name}"
+            elif closed := judge(repository, made, baseline or branch, options):
+                return reject(repository, made, closed)
+            else:
                 publish(repository, made)
+                told = f"{made.name}: the gate is open"
             told += left_out(repository, git_remote)
             waiting = undecided(repository, made, promote)
-        if waiting:
+        if waiting:  # with the checkout free meanwhile: a person may take days
             decision = ask(made, waiting, patience) if promote == "ask" else PRODUCTION
             with at_work(root, run, git_remote, branch) as repository:
                 do(decision, lambda: decide(repository, made, waiting, decision))
@@ -126,6 +122,17 @@ def retrain(
         return Cancelled(message=str(stopped))
     except (TimnetError, DvcException) as error:
         return Failed(message=str(error))
+
+
+def gate_options(
+    protocols: Sequence[str], tolerance: float, weights: Mapping[str, Path]
+) -> list[str]:
+    """Options of `timnet gate`, which runs in another folder: paths are absolute."""
+    return [
+        f"--tolerance={tolerance:g}",
+        *(f"--protocol={each}" for each in protocols),
+        *(f"--weights={corpus}={Path(path).absolute()}" for corpus, path in weights.items()),
+    ]
 
 
 def do(name: str, work: Callable[[], Any]) -> Any:
@@ -244,8 +251,10 @@ def is_settled(repository: Repository, made: Candidate) -> bool:
     return bool(versions)
 
 
-def judge(repository: Repository, made: Candidate, against: str, options: list[str]) -> str | None:
+def judge(repository: Repository, made: Candidate, baseline: str, options: list[str]) -> str | None:
     """Why the gate is closed, None if it is open; the verdict as an artifact."""
+    do("worktree", lambda: repository.prepare(made.commit))
+    against = repository.revision(baseline)
     status, text, complaint = do("gate", lambda: repository.gate(made, against, *options))
     if status not in (0, CLOSED):
         raise TimnetError(f"`timnet gate` failed:\n{complaint.strip()}")
@@ -285,7 +294,7 @@ def push_tags(repository: Repository, made: Candidate) -> None:
 def publish_merged(repository: Repository, branch: str, git_remote: str) -> str:
     """Publish a tip that is up to date, unless that was done when it was made.
 
-    People have merged it: a candidate that the gate was closed to, perhaps. Says what came of it.
+    Somebody merged it: a candidate that the gate was closed to, perhaps. Says what came of it.
     """
     tip = repository.commit_of(repository.revision(branch))
     merged = repository.with_files_of(tip)

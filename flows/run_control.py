@@ -89,16 +89,16 @@ def _watch(run: FlowRun, processes: ProcessGroup) -> None:
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
         get_client(sync_client=True, httpx_settings={"timeout": 10.0}) as client,
     ):
-        heard = time.monotonic()
-        while time.monotonic() - heard < LOST:
+        responded = time.monotonic()
+        while time.monotonic() - responded < LOST:
             time.sleep(EVERY)
             if run.state and run.state.is_final():  # as far as this process knows
                 return
             try:
                 state = client.read_flow_run(run.id).state
-                heard = time.monotonic()
+                responded = time.monotonic()
             except httpx.HTTPStatusError:  # an answer, if not a good one
-                heard = time.monotonic()
+                responded = time.monotonic()
                 continue
             except (httpx.HTTPError, OSError):
                 continue

@@ -79,8 +79,8 @@ record = {
     },
 }
 (folder / "run.json").write_text(json.dumps(record))
-figures = {"uar": float(epochs), "war": float(epochs)}
-(folder / "metrics.json").write_text(json.dumps({"speaker-independent": figures}))
+scores = {"uar": float(epochs), "war": float(epochs)}
+(folder / "metrics.json").write_text(json.dumps({"speaker-independent": scores}))
 (folder / "recalled.txt").write_text(str(epochs))
 """
 VALIDATION = {

@@ -118,7 +118,7 @@ def launch_flow(
     )
 
 
-def until(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 180.0) -> Any:
     """Wait for what the server, told by a queue of events, learns with delay."""
     deadline = time.monotonic() + seconds
     while not (result := holds()):

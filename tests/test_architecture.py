@@ -168,7 +168,7 @@ def test_tables_and_report_follow_the_lists_of_corpora_runs_and_transfers() -> N
     """A corpus, run or transfer that params.yaml drops is dropped from them."""
     stages = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     assert {name: stages[name]["params"] for name in ("tables", "report")} == {
-        name: ["corpora", "runs", "transfers"] for name in ("tables", "report")
+        name: ["corpora", "runs", "transfers", "tuned_on"] for name in ("tables", "report")
     }
 
 

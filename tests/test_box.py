@@ -35,9 +35,9 @@ def box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_a_name_it_answers_and_says_how_far_to_trust_it(box: Path, recording: Path) -> None:
     found = CliRunner().invoke(app, ["predict", str(recording), "--format", "csv"])
     assert found.exit_code == 0, found.output
-    (_, answer) = found.stdout.strip().splitlines()
-    assert any(label in answer for label in LABELS)
-    # the figures of its card, away from what programs read
+    (_, row) = found.stdout.strip().splitlines()
+    assert any(label in row for label in LABELS)
+    # the scores of its card, away from what programs read
     assert "50.0 % UAR" in found.stderr
     assert "40.0 to 60.0" in found.stderr
     assert "Voices (none, 4 speakers)" in found.stderr

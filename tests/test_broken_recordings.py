@@ -123,14 +123,25 @@ def test_names_that_nobody_expects(tmp_path: Path) -> None:
     (folder / "circle.wav").symlink_to(folder / "circle.wav")
     (folder / "endless.wav").symlink_to("/dev/zero")
     (folder / "around").symlink_to(folder)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "there.wav").write_bytes(whole.read_bytes())
+    (folder / "disk").symlink_to(tmp_path / "disk")
     (folder / "folder.wav").mkdir()
     os.mkfifo(folder / "pipe.wav")
     path = tmp_path / "small.safetensors"
     model.save(small_model(1), path)
     done = run(tmp_path, "timnet", "predict", folder, "--model", path, "--format", "json",
                check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(NAMES) + 1  # and the link to a whole recording
+    # and the links to a whole recording and to a folder with one
+    assert len(done.stdout.splitlines()) == len(NAMES) + 2, done.stderr
+    assert "names/disk/there.wav" in done.stdout
+    assert done.returncode == 1 and "4 recordings could not be read" in done.stderr
+    for name in ("dangling", "circle"):
+        assert f"names/{name}.wav (a link that leads nowhere)" in done.stderr
+    for name in ("endless", "pipe"):
+        assert f"names/{name}.wav (a pipe or a device)" in done.stderr
+    done = run(tmp_path, "timnet", "predict", folder / "pipe.wav", "--model", path, check=False)
+    assert done.returncode == 1 and "pipe.wav (a pipe or a device)" in done.stderr
 
 
 @pytest.mark.parametrize("case", NAMES)

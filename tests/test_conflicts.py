@@ -1,4 +1,4 @@
-"""What a merge leaves in dvc.lock and its like: the message names commands that mend it."""
+"""What a merge leaves in dvc.lock and its like: the message names commands that resolve it."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ def name_in_params(folder: Path, name: str) -> None:
     content = yaml.load(ROOT / "params.yaml")
     content["corpora"] = {name: name if name in CORPORA else "custom"}
     content["features"]["sets"] = {}
-    content["runs"] = {}
-    content["models"] = {}
+    for section in ("tuned_on", "runs", "sources", "transfers", "models"):
+        content[section] = {}
     yaml.dump(content, folder / "params.yaml")
 
 

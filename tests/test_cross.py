@@ -21,7 +21,7 @@ SPEAKERS = 2
 LENGTH = 22050
 
 
-def take(folder: Path, corpus: str, emotions: tuple[str, ...], times: int) -> None:
+def copy_demo(folder: Path, corpus: str, emotions: tuple[str, ...], times: int) -> None:
     """Make recordings a corpus of the workspace `folder`."""
     names = [
         f"{corpus}{speaker}-{emotion}-{time}.wav"
@@ -72,9 +72,9 @@ def workspace(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     run(folder.parent, "git", "clone", "--quiet", reproduced, folder)
     (folder / "data.dvc").unlink()  # of the demo
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    take(folder, "one", (*SHARED_EMOTIONS, "disgust"), 3)
-    take(folder, "two", (*SHARED_EMOTIONS, "surprise"), 2)
-    take(folder, "three", SHARED_EMOTIONS, 2)
+    copy_demo(folder, "one", (*SHARED_EMOTIONS, "disgust"), 3)
+    copy_demo(folder, "two", (*SHARED_EMOTIONS, "surprise"), 2)
+    copy_demo(folder, "three", SHARED_EMOTIONS, 2)
     run(folder, "dvc", "repro", "report")
     return folder
 
@@ -86,9 +86,9 @@ def test_all_of_one_is_trained_on_and_all_of_the_other_tested(workspace: Path) -
     assert (record["source"], record["tested_on"]) == ("one-shared", "two")
     trained = json.loads((workspace / "build/train/one-shared/run.json").read_text())
     assert trained["utterances"] == 3 * SPEAKERS * len(SHARED_EMOTIONS)
-    figures = json.loads((results / "scores.json").read_text())
-    assert list(figures) == ["cross-corpus"]
-    assert [draw["seed"] for draw in figures["cross-corpus"]["draws"]] == [0, 1, 2]
+    scored = json.loads((results / "scores.json").read_text())
+    assert list(scored) == ["cross-corpus"]
+    assert [draw["seed"] for draw in scored["cross-corpus"]["draws"]] == [0, 1, 2]
     with (results / "confusion.csv").open() as file:
         counts = [int(row["utterances"]) for row in csv.DictReader(file)]
     assert sum(counts) == 3 * 2 * SPEAKERS * len(SHARED_EMOTIONS)

@@ -139,6 +139,13 @@ WRONG = {
         change("sex", "x,x").replace("female", "female,1").replace(",\n", ",,\n"),
         "line 1: more than one column x",
     ),
+    "a column in capitals": (change("sex", "Sex"), "line 1: column Sex"),
+    "a column in capitals beside it": (change("sex", "Emotion"), "line 1: column Emotion"),
+    "a speaker in other capitals": (
+        change("2.wav,anna", "2.wav,Anna"),
+        "line 3: speaker 'Anna' stands before as 'anna'",
+    ),
+    "a folder": (change("anna/1.wav", "anna"), "line 2: .*anna is a folder, a pipe or a device"),
     "a quote that is not closed": (change("happy", '"happy'), "row that begins in line 2"),
     "another spelling of a speaker": (
         change("anna/1.wav,anna", "anna/1.wav,jose\u0301").replace("2.wav,anna", "2.wav,jos\u00e9"),

@@ -9,11 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import reference
 import typer
 from conftest import ROOT, edit, run
 from pydantic import BaseModel
+from ruamel.yaml import YAML
 from test_template import table_of_recordings
 
 from timnet.cli import app
@@ -59,12 +62,26 @@ def test_commands_and_options_exist(page: Path) -> None:
     group = typer.main.get_command(app)
     for _, text in blocks(page):
         for program, *words in commands(text):
+            if program == "dvc" and "-S" in words:
+                key = words[words.index("-S") + 1].partition("=")[0]
+                place: Any = YAML(typ="safe").load(ROOT / "params.yaml")
+                for name in key.split("."):
+                    assert name in place, f"{page.name}: {key} is no setting"
+                    place = place[name]
             if program != "timnet" or not words or words[0].startswith("-"):
                 continue
             command = group.commands[words[0]]
             known = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
             given = {word.partition("=")[0] for word in words[1:] if word.startswith("--")}
             assert given <= {*known, "--help"}, f"{page.name}: timnet {' '.join(words)}"
+
+
+def test_every_setting_is_explained() -> None:
+    rows = [line for line in reference.parameters().splitlines() if line.startswith("| `")]
+    assert len(rows) > 50
+    for row in rows:
+        name, value, meaning, default = (cell.strip() for cell in row.strip("|").split(" | "))
+        assert value and meaning and default, name
 
 
 def built(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -125,6 +142,53 @@ def test_a_broken_link_fails(tmp_path: Path) -> None:
     )
     assert result.returncode != 0
     assert "nowhere.md" in result.stderr and "#nowhere" in result.stderr
+
+
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
+
+
+def steps(workflow: Path) -> dict[str, str]:
+    """What a workflow's steps run, by their name, or by the command itself."""
+    jobs = YAML(typ="safe").load(workflow)["jobs"].values()
+    every = (step for job in jobs for step in job["steps"] if "run" in step)
+    return {step.get("name", step["run"]): step["run"] for step in every}
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_runs_targets_that_there_are(workflow: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    called = [words[1] for text in steps(workflow).values() for words in _made(text)]
+    assert called and set(called) <= targets
+
+
+def _made(text: str) -> list[list[str]]:
+    return [words for words in commands(text) if words[0] == "make"]
+
+
+@pytest.mark.slow
+def test_ci_compares_and_gates_a_clone_without_recordings(tmp_path: Path) -> None:
+    run(tmp_path, "git", "clone", "--quiet", "--shared", ROOT, "clone")
+    clone = tmp_path / "clone"
+    run(clone, "git", "checkout", "--quiet", "--detach")
+    run(clone, "git", "branch", "--force", "main", "HEAD")
+    (clone / ".venv/bin").mkdir(parents=True)  # what `make venv` would make, of this clone
+    (clone / ".venv/bin/activate").write_text(
+        f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={clone}\n"
+    )
+    known = steps(ROOT / ".github/workflows/results.yml")
+    summary = f"export GITHUB_STEP_SUMMARY={tmp_path / 'summary.md'}\n"
+    run(clone, "bash", "-eo", "pipefail", "-c", summary + known["Compare"])
+    comment = (clone / "compare.md").read_text()
+    assert comment == (tmp_path / "summary.md").read_text()
+    head = comment.splitlines()[0]
+    assert head in known["Comment"]  # by which a later run finds it
+    assert "| emovo-random " in comment and "tables that changed: none." in comment
+    assert "- UAR of emovo-random, last-epoch" in run(clone, "bash", "-ec", known["Gate"]).stdout
+    # GitLab's job, as the page has it, runs the same commands
+    (example,) = (text for info, text in blocks(ROOT / "docs/how-to/ci.md") if info == "yaml")
+    (job,) = YAML(typ="safe").load(example).values()
+    asked = [words for line in job["script"] for words in commands(line) if words[0] == "timnet"]
+    assert asked == [["timnet", "compare", "main"], ["timnet", "gate", "main"]]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pytest
 from matplotlib.figure import Figure
 
 from timnet.evaluation.protocols import MEANING, PROTOCOLS
@@ -119,6 +120,65 @@ def test_many_speakers_have_a_panel_each() -> None:
         assert len(drawn.axes) == panels
         titles = [part.get_suptitle() for part in drawn.subfigs]
         assert titles == ["demo, last epoch: t-SNE by emotion", "by speaker"]
+
+
+ODD = (
+    "p$_$q",
+    "a$b$c",
+    "_anna",
+    "x|y",
+    "*b*",
+    "<b>Tom</b>",
+    "c&d",
+    "a`b",
+    "\\alpha",
+    "%s",
+    "王小明",
+)
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_of_speakers_are_drawn_as_they_are(tmp_path: Path) -> None:
+    scores = scored(0)
+    scores["speakers"] = {name: {"uar": 50.0, "utterances": 20} for name in ODD}
+    rows = 4 * len(ODD)
+    # with a legend, and with a panel each
+    for number, longest in ((4, figures.LONGEST), (len(ODD), figures.LONGEST_OF_MANY)):
+        predictions = pl.DataFrame(
+            {
+                "fold_seed": [1] * rows,
+                "seed": [0] * rows,
+                "fold": [0] * rows,
+                "emotion": ["angry", "sad"] * (rows // 2),
+                "speaker": [ODD[row % number] for row in range(rows)],
+                "fused": np.random.default_rng(0).normal(size=(rows, 5)).tolist(),
+            }
+        )
+        figures.save(figures.fused_vectors(predictions, ["angry", "sad"], "demo"), tmp_path / "x")
+        assert {figures.short(name, longest) for name in ODD[:number]} <= texts(tmp_path / "x.svg")
+    figures.save(figures.speakers({"speaker-independent": scores}, "demo", 25.0), tmp_path / "x")
+    assert set(ODD) <= texts(tmp_path / "x.svg")
+
+
+def texts(svg: Path) -> set[str]:
+    return {element.text or "" for element in ElementTree.parse(svg).iter(f"{SVG}text")}
+
+
+def test_long_names_keep_their_beginning_and_their_end() -> None:
+    one, two = (figures.short(f"speaker-of-milano-0{n}", 12) for n in (1, 2))
+    assert one != two and len(one) == 12
+    assert one.startswith("spea") and one.endswith("-01")
+    assert figures.short("f1", 9) == "f1"
+    assert figures.short("a\u202eb", 9) == "a\N{REPLACEMENT CHARACTER}b"
+
+
+@pytest.mark.parametrize("corpus", ["casia", "a-" * 29 + "a"])
+def test_a_title_is_as_wide_as_its_figure(corpus: str) -> None:
+    protocol = "speaker-and-sentence-independent"
+    drawn = figures.confusion_matrix(np.eye(2), ["angry", "sad"], corpus, protocol)
+    title = drawn.get_suptitle()
+    assert max(map(len, title.splitlines())) <= figures.TITLE_WRAP
+    assert "confusion matrix" in title and corpus[:20] in title
 
 
 def test_a_figure_is_one_svg_of_equal_bytes(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 from types import SimpleNamespace
@@ -345,6 +346,15 @@ def test_a_limit_of_0_is_told_and_a_new_one_is_obeyed(first, tmp_path):
 
 
 @pytest.mark.slow
+def test_no_error_is_logged_for_a_slot_that_another_training_holds(caplog):
+    logger = logging.getLogger("prefect._internal.concurrency")
+    said = "Service %r failed to process item %r"
+    logger.error(said, "ConcurrencySlotAcquisitionWithLeaseService", (1, "concurrency", 5))
+    logger.error(said, "EventsWorker", ())
+    (record,) = caplog.records
+    assert "EventsWorker" in record.getMessage()
+
+
 def test_a_stage_waits_for_somebody_else_s_lock(first, tmp_path):
     root = copy(first.root, tmp_path / "busy")
     write_recording(root, "one", "together\n")

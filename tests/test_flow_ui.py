@@ -138,15 +138,15 @@ def test_what_it_serves(root, port):
 
 def test_it_listens_on_loopback_alone(port):
     sockets = [each for each in psutil.net_connections() if each.status == psutil.CONN_LISTEN]
-    heard = {each.laddr.ip for each in sockets if each.laddr.port in (port, port + 1)}
-    assert heard == {"127.0.0.1"}
+    listening = {each.laddr.ip for each in sockets if each.laddr.port in (port, port + 1)}
+    assert listening == {"127.0.0.1"}
 
 
 def test_a_second_one_says_where_the_first_is(root, port):
     second = launch(root, free_port())
     said, _ = second.communicate(timeout=60)
     assert second.returncode == 0
-    assert said == f"Prefect: http://127.0.0.1:{port}   (it runs already)\n"
+    assert said == f"Prefect: http://127.0.0.1:{port}   (already running)\n"
 
 
 def test_pages(root, port, first, browser):

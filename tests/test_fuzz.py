@@ -492,10 +492,10 @@ RUN = {
     "train": {"epochs": 1, "tabs": 2, "variant": "tim-net", "precision": "fp32", "compiled": False},
     "trained_on": "demo", "utterances": 9, "versions": {"torch": "2"},
 }  # fmt: skip
-FIGURE = {"value": 50.0, "low": 40.0, "high": 60.0, "fold_mean": 50.0, "fold_sd": 1.0}
+SCORE = {"value": 50.0, "low": 40.0, "high": 60.0, "fold_mean": 50.0, "fold_sd": 1.0}
 SCORES = {
     "last-epoch": {
-        "uar": FIGURE, "war": FIGURE,
+        "uar": SCORE, "war": SCORE,
         "draws": [{"fold_seed": 1, "seed": 0, "uar": 50.0, "war": 50.0}],
         "speakers": {"s1": {"uar": 50.0, "war": 50.0, "utterances": 9}},
     }
@@ -516,7 +516,7 @@ def unpaired(pairs: Any, protocol: str) -> None:
 @given(spoilt(RUN), spoilt(SCORES))
 @example({**RUN, "labels": 5}, SCORES)
 @example(RUN, {"last-epoch": {"uar": 3}})
-@example(RUN, {"last-epoch": {**SCORES["last-epoch"], "uar": {**FIGURE, "value": 1e300}}})
+@example(RUN, {"last-epoch": {**SCORES["last-epoch"], "uar": {**SCORE, "value": 1e300}}})
 def test_results_in_git(run, scores):
     for one, other in ((run, SCORES), (RUN, scores)):
         record, scored = parsed(one, records.RunRecord), parsed(other, records.Scores)

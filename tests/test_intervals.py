@@ -10,7 +10,7 @@ from sklearn.metrics import recall_score
 from timnet.evaluation import intervals
 
 
-def answers(share: float, seed: int = 0, size: int = 400) -> tuple[np.ndarray, np.ndarray]:
+def predictions(share: float, seed: int = 0, size: int = 400) -> tuple[np.ndarray, np.ndarray]:
     """True labels of four classes of unequal size, and whether each was recognised."""
     rng = np.random.default_rng(seed)
     truth = rng.choice(4, size, p=(0.4, 0.3, 0.2, 0.1))
@@ -18,7 +18,7 @@ def answers(share: float, seed: int = 0, size: int = 400) -> tuple[np.ndarray, n
 
 
 def test_the_interval_is_the_percentile_bootstrap_s() -> None:
-    truth, hits = answers(0.7)
+    truth, hits = predictions(0.7)
     said = np.where(hits[0], truth, (truth + 1) % 4)
 
     def uar(truth: np.ndarray, said: np.ndarray) -> float:
@@ -32,21 +32,21 @@ def test_the_interval_is_the_percentile_bootstrap_s() -> None:
 
 
 def test_an_interval_holds_the_figure_it_is_of() -> None:
-    truth, hits = answers(0.8)
+    truth, hits = predictions(0.8)
     low, high = intervals.interval(truth, hits)["war"]
     assert low < 100 * hits.mean() < high
     assert 6 < high - low < 10  # about 4 * sqrt(0.8 * 0.2 / 400)
 
 
 def test_several_draws_narrow_nothing_that_they_agree_about() -> None:
-    truth, hits = answers(0.8)
+    truth, hits = predictions(0.8)
     one, three = (intervals.interval(truth, np.repeat(hits, n, 0)) for n in (1, 3))
     assert one["uar"] == pytest.approx(three["uar"])
 
 
 def test_a_difference_is_paired() -> None:
     """Five utterances more out of 400, all others alike: unpaired, nobody could see it."""
-    truth, hits = answers(0.8)
+    truth, hits = predictions(0.8)
     better = hits.copy()
     better[0, np.flatnonzero(~hits[0])[:12]] = True
     change, low, high = intervals.difference(truth, better, hits)["war"]

@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
             del section[name]
     del content["models"]["emodb"]
     content["sources"], content["transfers"] = {}, {}
-    del content["features"]["sets"]["emovo-100000"]
+    del content["features"]["sets"]["emovo-100000"]  # theirs
     yaml.dump(content, tmp_path / "params.yaml")
     return tmp_path
 

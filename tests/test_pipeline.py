@@ -114,7 +114,7 @@ def test_metrics_diff_across_branches(workspace: Path) -> None:
     run(workspace, "git", "commit", "--quiet", "--all", "--message", "Train longer")
     said = run(workspace, "dvc", "metrics", "diff", "before", "--md").stdout
     rows = [line.split("|")[1:-1] for line in said.splitlines()[2:] if line.startswith("|")]
-    assert 0 < len(rows) <= 6  # two figures per protocol, those that changed
+    assert 0 < len(rows) <= 6  # two scores per protocol, those that changed
     assert {cells[0].strip() for cells in rows} <= {
         f"results/runs/{name}/metrics.json" for name in ("demo-random", "demo-speaker")
     }

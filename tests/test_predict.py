@@ -401,8 +401,8 @@ def test_channels_that_cancel_out_are_no_silence(small: model.Model, left: float
     assert any("channels that cancel out" in reason for reason in found.out_of_domain)
     same = small.predict(np.stack([sound, sound], 1), RATE)
     one = small.predict(np.stack([sound, 0 * sound], 1), RATE)
-    for heard in (same, one):
-        assert not any("cancel" in reason for reason in heard.out_of_domain)
+    for found_of in (same, one):
+        assert not any("cancel" in reason for reason in found_of.out_of_domain)
     assert small.predict(np.zeros((RATE, 2)), RATE).out_of_domain == ["silence"]
 
 

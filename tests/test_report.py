@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import html
 import re
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import pytest
 from browser import chromium
 from selenium.webdriver.common.by import By
+
+from timnet.reporting import report
 
 
 def opened(driver, reproduced: Path):
@@ -36,20 +41,22 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
             _, *rows = csv.reader(path.open())
             assert sorted(cells(driver, f"#{path.stem}")) == sorted(rows)
 
-        # what the paper alone has figures of is folded
+        # what the paper alone has scores of is folded
         assert {row[0] for row in cells(driver, "#table-1 > .scroll")} == {"gain"}
         folded = driver.find_element(By.CSS_SELECTOR, "#table-1 details")
         assert "Not in this commit" in folded.text
         assert "casia, emodb, emovo, iemocap, ravdess, savee" in folded.text
         folded.find_element(By.TAG_NAME, "summary").click()
         shown = [row[2] for row in cells(driver, "#table-1 details")]
-        figures = sorted(float(text) for text in shown if re.match(r"[+-]?\d", text))
-        for expected in (figures, figures[::-1]):
+        numbers = sorted(float(text) for text in shown if re.match(r"[+-]?\d", text))
+        for expected in (numbers, numbers[::-1]):
             folded.find_element(By.CSS_SELECTOR, "th:nth-child(3) button").click()
-            now = [row[2] for row in cells(driver, "#table-1 details")[: len(figures)]]
-            assert [float(text) for text in now] == expected  # what is no figure stands last
+            now = [row[2] for row in cells(driver, "#table-1 details")[: len(numbers)]]
+            assert [float(text) for text in now] == expected  # what is no number stands last
 
-        assert "chance 25.00 %" in driver.find_element(By.CLASS_NAME, "card").text
+        (card,) = driver.find_elements(By.CLASS_NAME, "card")  # one per corpus
+        for word in ("demo", "chance 25.00 %", "best-epoch", "last-epoch", "speaker-independent"):
+            assert word in card.text
         cell = driver.find_element(By.CSS_SELECTOR, "#single-corpus td[data-run]")
         driver.execute_script("arguments[0].click()", cell)
         told = driver.find_element(By.ID, "told")
@@ -72,6 +79,17 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
           done([...document.images].map((image) => image.naturalWidth)));
         """
         assert all(driver.execute_async_script(widths))
+
+
+def test_a_picture_is_the_address_of_itself() -> None:
+    svg = '<svg xmlns="http://www.w3.org/2000/svg">\n<text style="font: 8px \'A\'">50 % #1'
+    svg += "\n\"it's\" &lt;b&gt; &amp; é ±</text>\n<use href='#a'/></svg>\n"
+    (page,) = re.findall(r'src="([^"]*)"', f'<img src="{report.address(svg)}">')
+    kind, _, content = html.unescape(page).partition(",")
+    assert kind == "data:image/svg+xml"
+    assert not re.search(r"[#\n\"]", content)
+    told = ElementTree.canonicalize(unquote(content))
+    assert told.replace("&quot;", "'") == ElementTree.canonicalize(svg.strip().replace("\n", " "))
 
 
 @pytest.mark.slow

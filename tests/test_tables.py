@@ -2,19 +2,22 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from timnet.corpora import CORPORA
 from timnet.evaluation.compare import Change
 from timnet.evaluation.protocols import CROSS, SPEAKER
 from timnet.paper import paper
 from timnet.paper import runs as paper_runs
-from timnet.reporting import corpus_tables, cross_tables, render, tables, unseen_tables
-from timnet.reporting.render import Table
+from timnet.reporting import corpus_tables, cross_tables, render, report, tables, unseen_tables
+from timnet.reporting.render import Table, row_of
 from timnet.reporting.scored import ScoredRun
 
 
@@ -576,3 +579,29 @@ def test_every_table_renders_in_every_form(table: Table) -> None:
     assert not {"±", "†"} & set(tex)
     for special in "&%_#":
         assert tex.count(special) >= tex.count(f"\\{special}")
+
+
+ODD = ("p$_$q", "a|b", "_x_", "*y*", "<b>z</b>", "`c`", "\\d", "[e](f)", "~~g~~", "{h}", "50 %")
+
+
+def test_names_are_neither_markup_nor_formulas() -> None:
+    note = f"`run`: {', '.join(map(render.plain, ODD))}; **bold**"
+    table = Table("odd", "Odd", ("name", "state"), [row_of(n, "**CLOSED**") for n in ODD], [note])
+    html = MarkdownIt("commonmark").enable("table").enable("strikethrough")
+    page = html.render(render.markdown(table))
+    seen = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    assert [unescape(cell) for cell in seen[::2]] == list(ODD)
+    assert set(seen[1::2]) == {"<strong>CLOSED</strong>"}
+    assert not re.search(r"(?<!\\)\$", render.markdown(table))  # GitHub's formulas
+    (told,) = re.findall(r"<li>(.*?)</li>", page)
+    assert unescape(re.sub(r"</?(?:code|strong)>", "", told)) == f"run: {', '.join(ODD)}; bold"
+    assert str(report.rich(note)).startswith("<code>run</code>: ")
+    assert unescape(re.sub(r"</?(?:code|strong)>", "", report.rich(note))) == (
+        f"run: {', '.join(ODD)}; bold"
+    )
+    assert render.as_csv(table).count("**CLOSED**") == len(ODD)
+    for name in ODD:
+        assert name in {row[0] for row in csv.reader(io.StringIO(render.as_csv(table)))}
+    tex = render.latex(table)
+    assert not re.search(r"(?<!\\)[$_](?!\\pm)", tex)
+    assert r"\textasciitilde{}" in tex and r"\textless{}b\textgreater{}z" in tex

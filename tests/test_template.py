@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,20 @@ def test_code_of_another_version_is_named_until_the_project_is_updated(tmp_path:
     assert template.update(folder) == ["timnet/dataset/folds"]
     template.refuse_other_code(folder)
     assert read(folder / "code.yaml")["timnet/dataset/folds"] == known
+
+
+def test_an_update_adds_sections_that_are_new(tmp_path: Path) -> None:
+    folder = tmp_path / "project"
+    template.write(folder)
+    path = folder / "params.yaml"
+    before = read(path)
+    kept = re.sub(r"^tuned_on:.*\n", "", path.read_text(), flags=re.MULTILINE)
+    path.write_text(f"# mine\n{kept}")
+    template.update(folder)
+    assert read(path) == before and path.read_text().startswith("# mine\n")
+    path.write_text("a: [")
+    with pytest.raises(ParameterError, match=r"params\.yaml"):
+        template.update(folder)
 
 
 def table_of_recordings(folder: Path) -> Path:

@@ -151,6 +151,8 @@ class Check(TypedDict):
     severity: str
     passed: bool
     message: NotRequired[str]
+    observed: NotRequired[Any]  # of the check's own form
+    expected: NotRequired[Any]
 
 
 class Validation(TypedDict):

@@ -69,7 +69,7 @@ def _command(name: str, command: Any) -> str:
     for each in options:
         names = ", ".join(f"`{name}`" for name in (*each.opts, *each.secondary_opts))
         rows.append((names, each.help or "", _default(each)))
-    return text + _table(("", "", "default"), rows)
+    return text + _table(("argument or option", "meaning", "default"), rows)
 
 
 def _metavar(argument: Any) -> str:
@@ -90,7 +90,7 @@ def parameters() -> str:
     from timnet.project.params import Params
 
     text = (
-        "# params.yaml\n\nEvery setting, from the models that check the file. A setting that is "
+        "# params.yaml\n\nEvery setting, from the code that checks the file. A setting that is "
         "missing, misspelt or out of its range is named, and nothing runs.\n"
     )
     return text + _sections(Params, "")
@@ -107,7 +107,7 @@ def _sections(model: type[BaseModel], place: str) -> str:
         rows.append((f"`{name}`", said, field.description or _comment(model, name), default))
         for each in inner:
             below += _sections(each, path + where)
-    title = f"\n## `{place or 'top level'}`\n\n" if place else "\n## The whole\n\n"
+    title = f"\n## `{place or 'top level'}`\n\n" if place else "\n## Sections\n\n"
     doc = (model.__doc__ or "").strip()
     return (
         title
@@ -161,18 +161,20 @@ def _bound(constraint: Any) -> str:
         if getattr(constraint, name, None) is not None:
             return f"{words} {getattr(constraint, name):,}"
     if getattr(constraint, "min_length", None) is not None:
-        return f"at least {constraint.min_length}"
+        return f"at least {constraint.min_length} of them"
     return ""
 
 
 def _comment(model: type[BaseModel], name: str) -> str:
-    """What the source says beside a field, where it says something."""
+    """What the source says beside a field, or in the lines above it."""
     import inspect
 
     of = next(each for each in model.__mro__ if name in inspect.get_annotations(each))
     source = re.sub("  # type: ignore.*", "", inspect.getsource(of))
-    found = re.search(rf"^    {name}: [^\n]*?  # (.+)$", source, re.MULTILINE)
-    return found[1] if found else ""
+    found = re.search(rf"((?:^    # .+\n)*)^    {name}: (.+)$", source, re.MULTILINE)
+    assert found, f"{of.__name__}.{name}"
+    above = [line.strip(" #") for line in found[1].splitlines()]
+    return " ".join([*above, *found[2].split("  # ")[1:]])
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

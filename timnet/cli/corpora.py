@@ -41,13 +41,6 @@ def acquire(
 
     TIMNET_MIRROR may name the address of an institute's own copies.
     """
-    from timnet import corpora
-    from timnet.acquire import acquire as stage
-    from timnet.acquire import table
-    from timnet.project.dvc import ask_dvc, repository
-    from timnet.project.status import noted, refuse_loss
-    from timnet.project.tracked import refuse_ignore_files, refuse_left_out, restored
-
     workspace = Workspace(Path())
     if len(names) > 1 and (source or url or csv):
         raise ParameterError("--from, --url and --csv accept one corpus at a time.")
@@ -58,59 +51,77 @@ def acquire(
         )
     if (language or licence) and not csv:
         raise ParameterError("--language and --licence are for recordings of --csv.")
-    mirror = os.environ.get("TIMNET_MIRROR")
     brought: dict[str, Corpus] = {}
     failures: list[str] = []
     for name in names:
         try:
-            with _transfer(name) as progress:
-                if csv is not None:
-                    recipe = table.import_table(
-                        csv,
-                        name,
-                        workspace.data,
-                        progress=progress,
-                        language=language,
-                        licence=licence,
-                    )
-                    say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
-                    missing = [
-                        key for key in ("language", "licence") if vars(recipe)[key] == "unknown"
-                    ]
-                    if missing:
-                        say(
-                            f"{name}: {' and '.join(missing)} unknown. Cards of models tell them: "
-                            f"run this again with {' and '.join(f'--{key}' for key in missing)}."
-                        )
-                else:
-                    recipe = corpora.corpus(name, workspace.data)
-                    got = stage.acquire(
-                        recipe, workspace.data, source, url, mirror, progress=progress
-                    )
-                    found = "already there, " if got.found else ""
-                    say(f"{name}: {found}{got.utterances} utterances in {got.folder}")
+            if csv is not None:
+                brought[name] = _import_table(workspace, name, csv, language, licence)
+            else:
+                brought[name] = _acquire_one(workspace, name, source, url)
         except CorpusError as error:  # the others go on
             failures.append(str(error) if repr(name) in str(error) else f"{name}: {error}")
-        else:
-            brought[name] = recipe
     if add and brought:
         try:
-            if not (workspace.root / ".dvc").is_dir():
-                raise ParameterError(
-                    "no DVC repository here, so data/ is not under DVC. Run this in the root of "
-                    "the project, or with --no-add."
-                )
-            refuse_ignore_files(workspace.root)
-            with repository(workspace.root) as repo:
-                refuse_loss(repo, list(brought))
-            with restored(workspace.root / "data.dvc"):
-                ask_dvc(workspace.root, "add", "data")
-                refuse_left_out(workspace.root, brought)
-            say(noted(workspace.root))
+            _put_under_dvc(workspace, brought)
         except TimnetError as error:
             failures.append(str(error))
     if failures:
         raise TimnetError("\n".join(failures))
+
+
+def _import_table(
+    workspace: Workspace, name: str, csv: Path, language: str | None, licence: str | None
+) -> Corpus:
+    """A custom corpus from its table; says what is not known of it."""
+    from timnet.acquire import table
+
+    with _transfer(name) as progress:
+        recipe = table.import_table(
+            csv, name, workspace.data, progress=progress, language=language, licence=licence
+        )
+        say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
+        if missing := [key for key in ("language", "licence") if vars(recipe)[key] == "unknown"]:
+            say(
+                f"{name}: {' and '.join(missing)} unknown. Cards of models tell them: "
+                f"run this again with {' and '.join(f'--{key}' for key in missing)}."
+            )
+    return recipe
+
+
+def _acquire_one(workspace: Workspace, name: str, source: Path | None, url: str | None) -> Corpus:
+    """A corpus of a recipe, from where it is to be had."""
+    from timnet import corpora
+    from timnet.acquire import acquire as stage
+
+    mirror = os.environ.get("TIMNET_MIRROR")
+    with _transfer(name) as progress:
+        recipe = corpora.corpus(name, workspace.data)
+        got = stage.acquire(recipe, workspace.data, source, url, mirror, progress=progress)
+        found = "already there, " if got.found else ""
+        say(f"{name}: {found}{got.utterances} utterances in {got.folder}")
+    return recipe
+
+
+def _put_under_dvc(workspace: Workspace, brought: dict[str, Corpus]) -> None:
+    """`dvc add data`, unless recordings would get lost or left out."""
+    from timnet.project.dvc import ask_dvc, repository
+    from timnet.project.status import noted, refuse_loss
+    from timnet.project.tracked import refuse_ignore_files, refuse_left_out, restored
+
+    root = workspace.root
+    if not (root / ".dvc").is_dir():
+        raise ParameterError(
+            "no DVC repository here, so data/ is not under DVC. Run this in the root of the "
+            "project, or with --no-add."
+        )
+    refuse_ignore_files(root)
+    with repository(root) as repo:
+        refuse_loss(repo, list(brought))
+    with restored(root / "data.dvc"):
+        ask_dvc(root, "add", "data")
+        refuse_left_out(root, brought)
+    say(noted(root))
 
 
 @contextmanager

@@ -42,11 +42,9 @@ def demo(
     seconds = {"set up": time.monotonic() - start} | clone.reproduce(folder, say)
     say("")
     for run in ("demo-random", "demo-speaker"):
-        figures = records.read_artifact(
-            workspace.run_results(run) / "metrics.json", records.Metrics
-        )
-        for protocol in (name for name in MEANING if name in figures):
-            say(f"UAR {figures[protocol]['uar']:6.2f} %   {protocol:19}  {MEANING[protocol]}")
+        scored = records.read_artifact(workspace.run_results(run) / "metrics.json", records.Metrics)
+        for protocol in (name for name in MEANING if name in scored):
+            say(f"UAR {scored[protocol]['uar']:6.2f} %   {protocol:19}  {MEANING[protocol]}")
     recipe = corpus.CORPUS
     say(f"chance {100 / len(recipe.labels):3.0f} %   on {recipe.utterances} utterances")
     taken = ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items() if value >= 0.5)

@@ -32,6 +32,5 @@ def init(
         return
     template.write(folder)
     say(f"started a project in {folder}/. Next, in that folder:")
-    say("  timnet acquire NAME --csv TABLE   copies the recordings that a table lists, with labels")
-    say("  dvc add data                      puts them under version control")
+    say("  timnet acquire NAME --csv TABLE   copies the recordings that a table lists, for DVC")
     say("then name the corpus and its runs in params.yaml; `timnet status` lists what would run.")

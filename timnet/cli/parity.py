@@ -23,7 +23,7 @@ def parity(
         Path | None, typer.Option(help="Folder of the recordings, instead of data/<corpus>.")
     ] = None,
 ) -> None:
-    """Score the authors' weights on features extracted here, against the paper's figures."""
+    """Score the authors' weights on features extracted here, against the paper's scores."""
     result = measure_parity(corpus, data or Workspace(Path()).corpus(corpus), weights)
     say(f"{corpus}: {result.correct} of {result.confusion.sum()} utterances correct")
     say(f"ours        UAR {result.uar:.2f} %  WAR {result.war:.2f} %")

@@ -172,20 +172,40 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
         if any(len(os.fsencode(part)) > 255 for part in path.parts):
             missing.append(f"{name(path)[:80]}… (file name too long)")
         elif path.is_dir():
-            files = [
+            named = [
                 file
-                for file in path.rglob("*")
+                for file in _below(path)
                 if file.suffix.lower() in endings
-                and file.is_file()
                 and file.name[0] != "."
                 and not is_litter(file.relative_to(path))
             ]
-            if not files:
+            files = [file for file in named if file.is_file()]
+            missing += [f"{name(file)} ({_no_file(file)})" for file in named if not file.is_file()]
+            if not named:
                 missing.append(f"{name(path)} (no recordings in this folder)")
             found |= dict.fromkeys(sorted(files, key=lambda file: natural_key(str(file))))
         elif path.is_file():
             found[path] = None
+        elif path.exists() or path.is_symlink():
+            missing.append(f"{name(path)} ({_no_file(path)})")
         else:
             near = f"; {similar}" if (similar := namesake(path)) else ""
             missing.append(f"{name(path)} (no such file{near})")
     return list(found), missing
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All names but those of folders, through links to folders, but in no circle."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(parent, each) for each in names)
+
+
+def _no_file(path: Path) -> str:
+    """Why a name that is there is no file."""
+    return "a pipe or a device" if path.exists() else "a link that leads nowhere"

@@ -10,7 +10,7 @@ import typer
 from timnet.cli.common import app, open_workspace, say
 from timnet.cli.models import one_thread_each
 from timnet.cli.stages import STAGES, RunName
-from timnet.errors import listing
+from timnet.errors import counted, listing
 from timnet.evaluation.protocols import CROSS
 from timnet.paths import Workspace, replacing_folder, write_text
 from timnet.project.leftovers import leftovers
@@ -45,17 +45,17 @@ def _score(workspace: Workspace, params: Params, run: str) -> None:
         for corpus, path in paths.items()
         if path.exists()
     }
-    for protocol, figures in results.write_scores(workspace.run_results(run), sexes).items():
-        bounds = f"95 % {figures['uar']['low']:.2f} to {figures['uar']['high']:.2f}"
+    for protocol, scored in results.write_scores(workspace.run_results(run), sexes).items():
+        bounds = f"95 % {scored['uar']['low']:.2f} to {scored['uar']['high']:.2f}"
         say(
-            f"{run}: {protocol}: UAR {figures['uar']['value']:.2f} % ({bounds}), "
-            f"WAR {figures['war']['value']:.2f} %"
+            f"{run}: {protocol}: UAR {scored['uar']['value']:.2f} % ({bounds}), "
+            f"WAR {scored['war']['value']:.2f} %"
         )
 
 
 @app.command(rich_help_panel=STAGES)
 def tables() -> None:
-    """Put the paper's figures beside ours, as Markdown, CSV and LaTeX."""
+    """Put the paper's scores beside ours, as Markdown, CSV and LaTeX."""
     from timnet.reporting import gather, render, write
 
     workspace, params = open_workspace()
@@ -140,7 +140,10 @@ def report() -> None:
     overview = workspace.tables / f"{made[0].name}.svg"
     page = stage.page(made, overview, runs, drawn, found, described)
     write_text(workspace.report, page)
-    say(f"{workspace.report}: {len(made)} tables, {len(runs)} runs, {len(page) / 1e6:.1f} MB")
+    say(
+        f"{workspace.report}: {len(made)} tables, {counted(len(runs), 'run')}, "
+        f"{len(page) / 1e6:.1f} MB"
+    )
 
 
 @app.command(name="offline-plots")

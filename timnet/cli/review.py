@@ -27,6 +27,7 @@ from timnet.paths import Workspace
 
 if TYPE_CHECKING:
     from timnet.evaluation.gate import Rule
+    from timnet.records import RunRecord
     from timnet.training.stack import TrainSettings
 
 CLOSED = 3  # exit status of `timnet gate`
@@ -148,7 +149,7 @@ def verify(
     workspace, params = open_workspace()
     params.run(run)
     results = workspace.run_results(run)
-    record = records.read_artifact(results / "run.json", records.RunRecord)
+    record: RunRecord = records.read_artifact(results / "run.json", records.RunRecord)
     split = schemas.read(workspace.folds(run), schemas.FOLDS)
     known = sorted(set(split["fold"].to_pylist()))
     if fold not in known:
@@ -184,7 +185,7 @@ def verify(
         say(f"  {change}")
 
 
-def _trained_with(record: dict, path: Path) -> TrainSettings:
+def _trained_with(record: RunRecord, path: Path) -> TrainSettings:
     from timnet.training.stack import TrainSettings
 
     known, given = {field.name for field in fields(TrainSettings)}, record["train"]

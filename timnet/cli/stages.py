@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -215,7 +215,7 @@ def _train(
     shutil.rmtree(checkpoints)  # those of other settings too
 
 
-def keeps_best_on_test(folds: dict[str, Any]) -> bool:
+def keeps_best_on_test(folds: Mapping[str, Any]) -> bool:
     """Whether a run keeps the epoch that was best ON THE TEST FOLD, as the paper does."""
     return folds["protocol"] == "random" and not folds.get("validation")
 
@@ -286,28 +286,28 @@ def training_progress(run: str, epochs: int, file: Path | None = None) -> Iterat
 
     columns = (
         TextColumn("{task.percentage:>5.1f} %"),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[said]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     told = written = time.monotonic()
     with bars(*columns) as progress:
-        task = progress.add_task(run, total=None, figures="")
+        task = progress.add_task(run, total=None, said="")
 
         def show(message: Any, done: int) -> None:
             nonlocal told, written
             total = message.parts * epochs
-            figures = f"loss {message.loss:.3f}"
+            said = f"loss {message.loss:.3f}"
             if message.accuracy == message.accuracy:  # else nothing is tested
-                figures += f", test accuracy {100 * message.accuracy:.1f} %"
-            progress.update(task, total=total, completed=done, figures=figures)
+                said += f", test accuracy {100 * message.accuracy:.1f} %"
+            progress.update(task, total=total, completed=done, said=said)
             if file and time.monotonic() - written > 1:
                 written = time.monotonic()
                 record = {"done": done, "total": total, "unit": "fold-epochs"}
-                write_json(file, {**record, "figures": figures})
+                write_json(file, {**record, "said": said})
             if not progress.console.is_terminal and time.monotonic() - told > 30:
                 told = time.monotonic()
-                say(f"{run}: {done} of {total} fold-epochs, {figures}")
+                say(f"{run}: {done} of {total} fold-epochs, {said}")
 
         try:
             yield TrainingReport(show)

@@ -137,6 +137,7 @@ def _id(path: str) -> str:
 def read_table(table: Path) -> list[dict[str, Any]]:
     """The rows of a table, every one of them checked."""
     columns, raw = _cells(table)
+    known = {*REQUIRED, *OPTIONAL}
     lacking = [column for column in REQUIRED if column not in columns]
     if lacking:
         raise CorpusError(
@@ -148,6 +149,12 @@ def read_table(table: Path) -> list[dict[str, Any]]:
         raise CorpusError(
             f"{table}, line 1: more than one column {listing(twice)}. Which one counts? Rename or "
             "delete the others."
+        )
+    capitals = [name for name in columns if name not in known and name.lower() in known]
+    if capitals:
+        raise CorpusError(
+            f"{table}, line 1: column {listing(capitals)}: write it in small letters, or rename it "
+            "if it is something else."
         )
     if not raw:
         raise CorpusError(f"{table}: no rows. Expected one per recording.")
@@ -163,9 +170,11 @@ def read_table(table: Path) -> list[dict[str, Any]]:
         if not fault:
             first = seen.setdefault(_normal(_id(row["path"] or "")), number)
             speaker = str(row["speaker"])
-            same = spelt.setdefault(_normal(speaker), speaker)
+            same = spelt.setdefault(_normal(speaker).casefold(), speaker)
             if first != number:
                 fault = f"{row['path']} gives the same utterance as line {first}"
+            elif _normal(same) != _normal(speaker):
+                fault = f"speaker {speaker!r} stands before as {same!r}: are they one person?"
             elif same != speaker:
                 fault = f"speaker {speaker!r} stands before in another Unicode normal form"
         if fault:
@@ -219,7 +228,10 @@ def _fault(row: dict[str, str | None], folder: Path) -> str | None:
         return f"path {path!r} is not below the table's folder, with forward slashes"
     if path != "/".join(parts):
         return f"path {path!r} is written as {'/'.join(parts)!r}"
-    if any(len(os.fsencode(part)) > 255 for part in parts) or not (folder / path).is_file():
+    too_long = any(len(os.fsencode(part)) > 255 for part in parts)
+    if not too_long and (folder / path).exists() and not (folder / path).is_file():
+        return f"{folder / path} is a folder, a pipe or a device"
+    if too_long or not (folder / path).is_file():
         near = f"; {found}" if len(path) < 256 and (found := namesake(folder / path)) else ""
         return f"no file {folder / path}{near}"
     if is_litter(PurePosixPath(path)):

@@ -14,7 +14,7 @@ from timnet.evaluation.score import Tested
 
 @dataclass(frozen=True)
 class Change:
-    """Of the figures of one protocol, on the utterances that both revisions tested."""
+    """Of the scores of one protocol, on the utterances that both revisions tested."""
 
     utterances: int
     left_out: int  # that one of the two alone tested, or under another emotion

@@ -1,6 +1,6 @@
 """Whether a new training may replace what is in use: rules, each with a reason.
 
-The gate closes only for what the figures show. A UAR that fell within what chance does to a test
+The gate closes only for what the scores show. A UAR that fell within what chance does to a test
 set of this size leaves it open: the interval of the change tells the two apart.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from timnet.evaluation.compare import Change, compare
 from timnet.evaluation.intervals import CONFIDENCE
 from timnet.evaluation.results import Result
+from timnet.records import Check, Validation
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Rule:
 def judge(
     here: Mapping[str, Result],
     there: Mapping[str, Result],
-    validations: Mapping[str, dict[str, Any]],
+    validations: Mapping[str, Validation],
     protocols: Sequence[str],
     tolerance: float,
 ) -> list[Rule]:
@@ -82,7 +82,7 @@ def uar(name: str, change: Change | None, tolerance: float) -> Rule:
     return Rule(name, passed, said, change.before, change.after, (points, low, high))
 
 
-def validation(corpus: str, summary: Mapping[str, Any] | None) -> Rule:
+def validation(corpus: str, summary: Validation | None) -> Rule:
     """Closes if a corpus is not what its recipe describes, or was not validated."""
     name = f"validation of {corpus}"
     if summary is None:
@@ -96,7 +96,7 @@ def validation(corpus: str, summary: Mapping[str, Any] | None) -> Rule:
     return Rule(name, True, told)
 
 
-def _is_error(check: Mapping[str, Any]) -> bool:
+def _is_error(check: Check) -> bool:
     return not check["passed"] and check["severity"] == "error"
 
 

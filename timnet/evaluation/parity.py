@@ -1,4 +1,4 @@
-"""The external anchor: the authors' weights on features extracted here give the paper's figures."""
+"""The external anchor: the authors' weights on features extracted here give the paper's scores."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether ours are the paper's figures, to the last digit that tells utterances apart."""
+        """Whether ours are the paper's scores, to the last digit that tells utterances apart."""
         one = 100 / self.confusion.sum()  # an utterance more or less, in points of WAR
         agree = abs(self.war - self.paper[1]) < one / 2 and abs(self.uar - self.paper[0]) < one / 2
         rows = 100 * self.confusion / self.confusion.sum(1, keepdims=True)
@@ -59,7 +59,7 @@ def settings(corpus: Corpus) -> FeatureSettings:
     """Features as the paper has them for a corpus.
 
     Raises:
-        ParameterError: the paper has no figures for the corpus.
+        ParameterError: the paper has no scores for the corpus.
     """
     lengths = paper()["signal_length"]
     if corpus.id not in lengths:
@@ -119,21 +119,21 @@ def parity(corpus: Corpus, table: pa.Table, network: TIMNet) -> Parity:
         table: features of all its utterances (`refuse_incomplete`) under `settings`.
         network: what `read_networks` gives for the corpus.
     """
-    figures = paper()
+    printed = paper()
     values = pad_channels(torch.from_numpy(features.array(table)), network.width)
-    fold_of = folds.random_folds(len(table), network.networks, figures["fold_seed"][corpus.id])
+    fold_of = folds.random_folds(len(table), network.networks, printed["fold_seed"][corpus.id])
     logits = np.zeros((len(table), network.classes), np.float32)
     for fold in range(network.networks):
         test = np.flatnonzero(fold_of == fold)
         batch = values[test].transpose(0, 1)[None]
         logits[test] = network(batch, rows=slice(fold, fold + 1))[0][0].numpy()
     truth = np.array([corpus.labels.index(emotion) for emotion in table["emotion"].to_pylist()])
-    printed = figures["figure_s3_confusion"].get(corpus.id)
+    confusion = printed["figure_s3_confusion"].get(corpus.id)
     return Parity(
         logits,
         metrics.confusion_matrix(truth, logits.argmax(1), network.classes),
-        tuple(figures["table_1_single_corpus"][corpus.id]["TIM-Net"]),
-        np.array(printed["rows"]) if printed else None,
+        tuple(printed["table_1_single_corpus"][corpus.id]["TIM-Net"]),
+        np.array(confusion["rows"]) if confusion else None,
     )
 
 

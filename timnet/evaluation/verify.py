@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,14 +43,16 @@ def of_fold(table: pa.Table, fold: int) -> pa.Table:
     return table.filter(pc.equal(table["fold"], fold))
 
 
-def made_with(record: dict) -> dict:
-    """Settings of a run: what its figures depend on, apart from code and data."""
+def made_with(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run: what its scores depend on, apart from code and data."""
     folds = {f"folds' {name}": value for name, value in record["folds"].items()}
     features = record["features"]["settings"]
     return {"seeds": record["seeds"], **folds, **features, **record["train"]}
 
 
-def differing(now: dict, then: dict) -> Iterator[tuple[str, tuple[Any, Any]]]:
+def differing(
+    now: Mapping[str, Any], then: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Entries of `now` that were different, those of inner mappings by their own name."""
     for name, value in now.items():
         if isinstance(value, dict):

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +174,7 @@ def write(model: Model, path: Path, with_features: bool, single: bool) -> Export
         ParameterError: the packages of the extra `export` are not installed.
         ArtifactError: onnxruntime's probabilities are not PyTorch's within TOLERANCE.
     """
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ParameterError(
-            f"exporting needs {error.name}. Install it with `pip install 'timnet[export]'`."
-        ) from None
+    _refuse_without_packages()
     vote: nn.Module = Vote(model, 1 if single else model.network.networks)
     module = (nn.Sequential(Mfcc(model.settings), vote) if with_features else vote).eval()
     signals = _signals(model)
@@ -190,11 +184,9 @@ def write(model: Model, path: Path, with_features: bool, single: bool) -> Export
         inputs = np.stack([features.mfcc(signal, rate, model.settings) for signal in signals])
     name = "signal" if with_features else "mfcc"
     content = _onnx(module, torch.from_numpy(inputs), name, model)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    in_onnxruntime = _session(content, name)
     expected = [model.predict(each, rate, single=single).probabilities for each in signals]
-    difference = float(np.abs(session.run(None, {name: inputs})[0] - np.stack(expected)).max())
+    difference = float(np.abs(in_onnxruntime(inputs) - np.stack(expected)).max())
     if not difference <= TOLERANCE:
         raise ArtifactError(
             f"{path}: not written, since onnxruntime's probabilities are up to {difference:.1e} "
@@ -208,12 +200,32 @@ def write(model: Model, path: Path, with_features: bool, single: bool) -> Export
 
     export = Export(
         difference,
-        _milliseconds(lambda place: session.run(None, {name: inputs[place : place + 1]})),
+        _milliseconds(lambda place: in_onnxruntime(inputs[place : place + 1])),
         _milliseconds(in_timnet),
     )
     with replacing(path) as partial:
         partial.write_bytes(content)
     return export
+
+
+def _refuse_without_packages() -> None:
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ParameterError(
+                f"exporting needs {error.name}. Install it with `pip install 'timnet[export]'`."
+            ) from None
+
+
+def _session(content: bytes, name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that runs an exported model in onnxruntime, on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, {name: inputs})[0]
 
 
 def _signals(model: Model) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Predictions as text: a table for people, CSV and JSON Lines for programs, line by line."""
+"""Predictions as text: a table to read, CSV and JSON Lines for programs, line by line."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ class CsvWriter:
         )
 
     def line(self, path: Path, found: Prediction) -> str:
-        figures = [f"{value:.4f}" for value in found.probabilities]
+        probabilities = [f"{value:.4f}" for value in found.probabilities]
         reasons = "; ".join(found.out_of_domain)
         cells = [
             answer(found, self.abstain_below) or "",
-            *figures,
+            *probabilities,
             found.votes,
             found.networks,
             reasons,

@@ -9,5 +9,5 @@ from importlib.resources import files
 
 @lru_cache
 def paper() -> dict:
-    """paper.json: figures as printed, percent, pairs of [UAR, WAR]; the training's settings."""
+    """paper.json: scores as printed, percent, pairs of [UAR, WAR]; the training's settings."""
     return json.loads(files("timnet.paper").joinpath("paper.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from timnet.errors import ArtifactError
 
-WRITTEN = ("params.yaml", "dvc.yaml")  # by people, whose conflicts they settle
+WRITTEN = ("params.yaml", "dvc.yaml")  # by hand, so conflicts are for a person to resolve
 NOTED = ("data.dvc", "dvc.lock")  # by DVC, for which either side will do
 MARK = b"<<<<<<< "  # begins a line where two versions differ
 
@@ -30,7 +30,7 @@ def refuse_conflicts(root: Path) -> None:
     """Stop where a merge has left its marks in a file that stages and parameters are read from.
 
     Raises:
-        ArtifactError: with the commands that mend it.
+        ArtifactError: with the commands that resolve it.
     """
     for name in (*WRITTEN, *NOTED):
         try:

@@ -59,13 +59,14 @@ class _Section(BaseModel):
 
 
 class FeatureSet(_Section):
-    corpus: str
-    signal_length: SignalLength
+    corpus: str  # whose recordings are read, as in `corpora`
+    signal_length: SignalLength  # samples at 22,050 Hz, to which recordings are padded or cropped
 
 
 class Features(_Section):
+    # how recordings come to 22,050 Hz: the paper's way, or a quality of the library soxr
     resampler: Literal[(EXACT_RESAMPLER, *SOXR_RESAMPLERS)]  # type: ignore[valid-type]
-    sets: dict[Name, FeatureSet]
+    sets: dict[Name, FeatureSet]  # named by corpus and length, such as `emovo-96000`
 
 
 class Recipe(_Section):
@@ -73,39 +74,48 @@ class Recipe(_Section):
 
     # names and defaults of `timnet.training.stack.TrainSettings`, which torch has to be there for
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 500
-    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3  # at its highest
-    beta1: Share = 0.93
-    beta2: Share = 0.98
-    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8
-    label_smoothing: Share = 0.1  # in training alone
-    dropout: Share = 0.1  # share of channels
-    compiled: bool = True  # kernels, at the start
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 500  # passes over the training part
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64  # utterances
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3  # of Adam, at its highest
+    beta1: Share = 0.93  # of Adam: decay of the mean of gradients
+    beta2: Share = 0.98  # of Adam: decay of the mean of their squares
+    epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8  # of Adam
+    label_smoothing: Share = 0.1  # in training alone: share of the target given to all emotions
+    dropout: Share = 0.1  # share of channels that are dropped
+    compiled: bool = True  # compile kernels at the start; false where there is no C++ compiler
+    # to mean 0 and deviation 1 of each coefficient, over the training part (`corpus`), an utterance
+    # or a speaker
     normalise: Literal[NORMALISATIONS] = "none"  # type: ignore[valid-type]
-    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"  # of the learning rate
-    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0  # of kernels
-    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = (
-        0.01  # share of a batch in running statistics
-    )
-    balance: bool = False  # every emotion counts alike
-    by_speaker: bool = False  # batches and tests by one speaker each
-    standardised: bool = False  # the fused vector
-    shift: Annotated[int, Field(ge=0, le=10_000)] = 0  # frames, to either side
-    speed: Share = 0.0  # share by which time is stretched, either way
-    vocal_tract: Share = 0.0  # share by which the mel axis is, either way
-    channel: Annotated[float, Field(ge=0, le=100)] = 0.0  # deviation of an offset per coefficient
-    noise: Annotated[float, Field(ge=0, le=100)] = 0.0  # deviation
-    time_mask: Annotated[int, Field(ge=0, le=10_000)] = 0  # frames at most
-    coefficient_mask: Annotated[int, Field(ge=0, le=COEFFICIENTS)] = 0  # coefficients at most
-    mixup: Annotated[float, Field(ge=0, le=1)] = 0.0  # share at most
+    # of the learning rate over all epochs
+    schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0  # of kernels, apart from Adam (AdamW)
+    # share of a batch in batch norm's running statistics
+    batch_norm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.01
+    balance: bool = False  # weight utterances so that every emotion counts alike
+    by_speaker: bool = False  # batches of one speaker; tests by the speaker's own batch statistics
+    standardised: bool = False  # batch norm's statistics for the fused vector too
+    shift: Annotated[int, Field(ge=0, le=10_000)] = 0  # augmentation: frames, to either side
+    speed: Share = 0.0  # augmentation: share by which time is stretched, either way
+    vocal_tract: Share = 0.0  # augmentation: share by which the mel axis is stretched, either way
+    # augmentation: deviation of an offset per coefficient, constant over an utterance
+    channel: Annotated[float, Field(ge=0, le=100)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=100)] = 0.0  # augmentation: deviation of added noise
+    # augmentation: frames that are set to zero, at most
+    time_mask: Annotated[int, Field(ge=0, le=10_000)] = 0
+    # augmentation: neighbouring coefficients that are set to zero, at most
+    coefficient_mask: Annotated[int, Field(ge=0, le=COEFFICIENTS)] = 0
+    # augmentation: share of another utterance and its label, at most
+    mixup: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 class Folds(_Section):
+    # what a fold leaves out for the test: random utterances, speakers, sentences, or both
     protocol: Literal["random", "speaker", "sentence", "speaker-sentence"]
-    number: Annotated[int, Field(ge=2, le=1000)] | None = None  # of folds or groups
-    seeds: Seeds | None = None
-    validation: Annotated[int, Field(ge=0, le=1000)] = 0  # groups that choose the epoch
+    # of folds, or of groups of speakers or sentences; `random` needs it
+    number: Annotated[int, Field(ge=2, le=1000)] | None = None
+    seeds: Seeds | None = None  # of `random`: each divides the utterances in another way
+    # groups that choose the epoch, outside training and test
+    validation: Annotated[int, Field(ge=0, le=1000)] = 0
 
     @model_validator(mode="after")
     def _fits_protocol(self) -> Folds:
@@ -117,20 +127,24 @@ class Folds(_Section):
 
 
 class Network(_Section):
-    tabs: Annotated[int, Field(ge=1, le=16)]
+    tabs: Annotated[int, Field(ge=1, le=16)]  # temporal-aware blocks in each direction
+    # the whole network; or without backward blocks (BD), with the last scale alone (without MS),
+    # with the mean of the scales (without DF); or a plain temporal convolutional network (TCN)
     variant: Literal["tim-net", "without-bd", "without-ms", "without-df", "tcn"]
 
 
 class Trained(_Section):
     """What is trained on a corpus: networks or a baseline."""
 
-    trained_on: str
-    signal_length: SignalLength
-    recipe: Name
-    network: Network | None = None
-    precision: Literal["fp32", "tf32", "bf16"] | None = None  # tf32: on a GPU
-    seeds: Seeds | None = None  # one network each: weights, data order, dropout
-    baseline: Literal["svm"] | None = None  # in place of networks
+    trained_on: str  # corpus, as in `corpora`
+    signal_length: SignalLength  # names the features with the corpus: one of `features.sets`
+    recipe: Name  # one of `recipes`
+    network: Network | None = None  # size and variant of TIM-Net; needed unless it is a baseline
+    # of training; tf32: on a GPU; needed with `network`
+    precision: Literal["fp32", "tf32", "bf16"] | None = None
+    # one network each: initial weights, data order, dropout; needed with `network`
+    seeds: Seeds | None = None
+    baseline: Literal["svm"] | None = None  # a support vector machine in place of networks
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> Trained:
@@ -152,38 +166,39 @@ class Trained(_Section):
 class Run(Trained):
     """Trained and tested on the folds of a corpus."""
 
-    folds: Folds
+    folds: Folds  # how the corpus is divided into training and test
 
 
 class Source(Trained):
     """Trained on a whole corpus, for models and to be tested on other corpora."""
 
-    emotions: Literal["shared", "all"]  # shared: those of all of the paper's corpora
+    # all of the corpus, or those that all of the paper's corpora share, for `transfers`
+    emotions: Literal["shared", "all"]
 
 
 class Transfer(_Section):
     """A source tested on another corpus."""
 
-    source: str
-    tested_on: str
+    source: str  # one of `sources`, with `emotions: shared`
+    tested_on: str  # another corpus than the source's
     signal_length: SignalLength  # the source's
 
 
 class TrainedModel(_Section):
     run: str  # whose scores and calibration the model has
-    corpus: str  # that it is trained on
-    networks: str  # those of the run itself, a network a fold, or those of a source
+    corpus: str  # the run's
+    networks: str  # the run's name, for its folds' networks; or one of `sources`
 
 
 class Params(_Section):
-    corpora: dict[Name, Name]  # name -> module of timnet.corpora that reads it
-    features: Features
-    recipes: dict[Name, Recipe]
-    tuned_on: dict[Name, Name] = {}  # recipe -> the corpus by whose scores it was chosen
-    runs: dict[Name, Run]
-    sources: dict[Name, Source] = {}
-    transfers: dict[Name, Transfer] = {}
-    models: dict[Name, TrainedModel] = {}
+    corpora: dict[Name, Name]  # each with the module of timnet/corpora that reads it, or `custom`
+    features: Features  # what networks read: MFCC of each corpus
+    recipes: dict[Name, Recipe]  # how networks are trained
+    tuned_on: dict[Name, Name] = {}  # recipes chosen by scores, each with the corpus of these
+    runs: dict[Name, Run]  # trained and tested on folds of one corpus
+    sources: dict[Name, Source] = {}  # trained on a whole corpus
+    transfers: dict[Name, Transfer] = {}  # sources that are tested on another corpus
+    models: dict[Name, TrainedModel] = {}  # files for `timnet predict`
 
     @model_validator(mode="after")
     def _names_agree(self) -> Params:

@@ -1,11 +1,14 @@
-"""Where a figure comes from: commit, versions, device."""
+"""Where a score comes from: commit, versions, device."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from timnet import records
@@ -72,10 +75,16 @@ def changed_versions(record: RunRecord) -> list[str]:
     return said
 
 
+@cache
 def _installed(name: str) -> str:
-    """A version, by what the installation says: importing torch to ask it takes seconds."""
+    """A version as `versions` has it, without importing torch, which takes seconds."""
     if name == "python":
         return platform.python_version()
+    spec = importlib.util.find_spec("torch") if name == "torch" else None
+    if spec and spec.origin:  # the registry's own build is named 2.14.1 and says 2.14.1+cu130
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+        if found := re.search(r"^__version__ = ['\"](.+)['\"]", text, re.MULTILINE):
+            return found[1]
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -13,6 +13,7 @@ from timnet.project import git
 
 if TYPE_CHECKING:
     from timnet.evaluation.results import Result
+    from timnet.records import Validation
     from timnet.reporting.render import Table
 
 PLACES = Workspace(Path())  # in git as in a checkout
@@ -97,7 +98,7 @@ def result_of(root: Path, commit: str, run: str) -> Result:
     return Result(record, predictions)
 
 
-def validations_of(root: Path, commit: str) -> dict[str, dict]:
+def validations_of(root: Path, commit: str) -> dict[str, Validation]:
     """Published summaries of validation by corpus."""
     from timnet import records
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,14 +213,11 @@ def stale_stages(repo: Any) -> dict[str, list[str]]:
     from dvc.stage import PipelineStage
 
     changes = findings(repo)
-    graph = repo.index.graph
-    made = {out.def_path for stage in graph for out in stage.outs if stage.cmd}
-    follow = {  # by name: an address depends on the current folder
-        stage.name: [other.name for other in graph.predecessors(stage)]
-        for stage in graph
-        if isinstance(stage, PipelineStage)
-    }
-    known = locked(Path(repo.root_dir))
+    stages = [stage for stage in repo.index.stages if isinstance(stage, PipelineStage)]
+    made = {out.def_path for stage in stages for out in stage.outs if stage.cmd}
+    follow = _followers(repo, stages)
+    # dvc.lock itself takes longer to read than all of this: what has no hash is not in it
+    known = {stage.name for stage in stages if any(out.hash_info for out in stage.outs)}
     causes = {}
     for name, entries in changes.items():
         stage = name.split("@")[0]
@@ -231,8 +228,25 @@ def stale_stages(repo: Any) -> dict[str, list[str]]:
         name = queue.pop()
         if name not in stale:
             stale[name] = causes.get(name, [])
-            queue += follow[name]
+            queue += sorted(follow[name])
     return stale
+
+
+def _followers(repo: Any, stages: Iterable[Any]) -> dict[str, set[str]]:
+    """The stages that use what each stage makes, by name: an address depends on the current folder.
+
+    As DVC's own graph, which takes longer to set up than all of this.
+    """
+    outs = repo.index.outs_trie
+    follow: dict[str, set[str]] = {stage.name: set() for stage in stages}
+    for stage in stages:
+        for dep in stage.deps:
+            place = dep.fs.parts(dep.fs_path)
+            used = [found.value for found in outs.prefixes(place)]
+            used += outs.values(prefix=place) if outs.has_subtrie(place) else ()
+            for out in used:
+                follow.get(getattr(out.stage, "name", ""), set()).add(stage.name)
+    return follow
 
 
 def _reasons(entry: Any, made: set[str], stage: str) -> list[str]:
@@ -259,7 +273,21 @@ def training_stages(workspace: Workspace) -> set[str]:
     return {f"train@{run}" for run in known.runs} | {f"source@{name}" for name in known.sources}
 
 
-def disk(lock: dict[str, Any], stages: Iterable[str]) -> str:
-    """What the stages' outputs took when they were last locked."""
-    known = [out.get("size", 0) for name in stages for out in lock.get(name, {}).get("outs", [])]
-    return f"{sum(known) / 1e6:.1f} MB" if known else ""
+def sizes(repo: Any) -> dict[str, int]:
+    """Bytes that the outputs of each stage took when they were last made, where known.
+
+    Args:
+        repo: as of `timnet.project.dvc.repository`.
+    """
+    found = dict[str, int]()
+    for stage in repo.index.stages:
+        known = [out.meta.size for out in stage.outs if out.meta and out.meta.size is not None]
+        if known:
+            found[getattr(stage, "name", None) or stage.path_in_repo] = sum(known)
+    return found
+
+
+def disk(known: Mapping[str, int], stages: Iterable[str]) -> str:
+    """What the outputs of some stages took, as of `sizes`."""
+    took = [known[name] for name in stages if name in known]
+    return f"{sum(took) / 1e6:.1f} MB" if took else ""

@@ -66,16 +66,32 @@ def write(folder: Path) -> None:
 def update(folder: Path) -> list[str]:
     """Take the stages and the hashes of a project to the installed timnet; the modules that differ.
 
+    Sections of params.yaml that stages name and that are new are added, empty.
+
     Raises:
-        ParameterError: it is no project that `write` made.
+        ParameterError: it is no project that `write` made, or its params.yaml cannot be read.
     """
     if not (folder / CODE).is_file():
         raise ParameterError(f"{folder} has no {CODE}: not a project made by `timnet init`.")
     changed = differing(folder)
+    _add_sections(folder / "params.yaml")
     with replacing(folder / "dvc.yaml") as partial:
         shutil.copyfile(NEW / "dvc.yaml", partial)
     write_text(folder / CODE, _as_yaml(hashes(folder / "dvc.yaml")))
     return changed
+
+
+def _add_sections(path: Path) -> None:
+    try:
+        known = read_yaml(path, dict[str, Any])
+    except OSError as error:
+        raise ParameterError(f"{path}: cannot be read ({error.strerror}).") from None
+    except DamagedRecord as error:
+        raise ParameterError(f"{path}: {error}") from None
+    new = read_yaml(NEW / "params.yaml")
+    if missing := [name for name, value in new.items() if not value and name not in known]:
+        added = "".join(f"\n{name}: {{}}\n" for name in missing)
+        write_text(path, path.read_text(encoding="utf-8").rstrip("\n") + "\n" + added)
 
 
 def differing(folder: Path) -> list[str]:

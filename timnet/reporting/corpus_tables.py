@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from timnet.paper import paper
+from timnet.records import Description, Validation
 from timnet.reporting.render import NO_FIGURE, NOT_HERE, Cell, Table, print_figure, row_of
 
 
-def corpora(validations: dict[str, dict], descriptions: dict[str, dict]) -> Table:
+def corpora(validations: dict[str, Validation], descriptions: dict[str, Description]) -> Table:
     """Table S1: what the corpora are, in print and in our manifests.
 
     Args:
@@ -50,7 +53,7 @@ def corpora(validations: dict[str, dict], descriptions: dict[str, dict]) -> Tabl
     )
 
 
-def _counted(validation: dict, description: dict) -> tuple[str, str, str, str]:
+def _counted(validation: Validation, description: Description) -> tuple[str, str, str, str]:
     """Language, speakers, utterances and sample rates of a corpus as its manifest has them."""
     seen = _observed(validation)
     sexes = [description["speakers"][speaker] for speaker in seen["all speakers"]]
@@ -63,8 +66,8 @@ def _counted(validation: dict, description: dict) -> tuple[str, str, str, str]:
     )
 
 
-def class_counts(validations: dict[str, dict]) -> Table:
-    """Table S2: utterances an emotion, in print and in our manifests."""
+def class_counts(validations: dict[str, Validation]) -> Table:
+    """Table S2: utterances per emotion, in print and in our manifests."""
     printed = paper()["table_s2_class_counts"]
     here = {corpus: _observed(seen).get("class counts", {}) for corpus, seen in validations.items()}
     every = (*printed.values(), *here.values())
@@ -90,5 +93,5 @@ def class_counts(validations: dict[str, dict]) -> Table:
     )
 
 
-def _observed(validation: dict) -> dict:
+def _observed(validation: Validation) -> dict[str, Any]:
     return {check["check"]: check.get("observed") for check in validation["checks"]}

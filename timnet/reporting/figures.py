@@ -7,6 +7,7 @@ import json
 import math
 import re
 import textwrap
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vP*X"
 TITLE = 9.5  # points
 WRAP = 54  # characters of SMALL type in a line of a figure
+TITLE_WRAP = 40  # of a title
+LONGEST = 18  # characters of a speaker's name beside axes; in a legend of few names
+LONGEST_OF_MANY = 9  # above a small panel, and in a legend
 _BASES = list(dict.fromkeys(protocol.base for protocol in PROTOCOLS))
 STYLES: dict[str, dict[str, str]] = {  # colour and marker of each protocol
     protocol.name: {
@@ -102,7 +106,9 @@ def all_figures(results: Path) -> Iterator[tuple[str, Figure]]:
 def save(figure: Figure, path: Path) -> None:
     """Write `path`.svg atomically; equal figures give equal bytes."""
     drawn = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # text stays text, and a reader's fonts may well have what those here lack
+        warnings.filterwarnings("ignore", message=r"Glyph \d+")
         figure.savefig(drawn, format="svg", dpi=200, metadata={"Date": None, "Creator": None})
     write_text(path.with_suffix(".svg"), lighter(drawn.getvalue()))
 
@@ -135,7 +141,9 @@ def _told_once(marks: re.Match) -> str:
 def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protocol: str) -> Figure:
     """Row-normalised confusion matrix in percent, as Figures S1 to S3; counts (K, K)."""
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure, axes = _figure(max(NARROW, 0.34 * len(labels) + 0.95), 0.32 * len(labels) + 1.3)
+    title = f"{corpus}, {protocol}: confusion matrix"
+    height = 0.32 * len(labels) + 1.3 + 0.16 * (len(_lines_of(title)) - 1)
+    figure, axes = _figure(max(NARROW, 0.34 * len(labels) + 0.95), height)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     for row, column in np.ndindex(*share.shape):
         # print, like the paper: whole percent, half up
@@ -147,7 +155,7 @@ def confusion_matrix(counts: np.ndarray, labels: list[str], corpus: str, protoco
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted, %", ylabel="true emotion")
-    _title(figure, f"{corpus}, {protocol}: confusion matrix", MEANING[protocol])
+    _title(figure, title, MEANING[protocol])
     return figure
 
 
@@ -239,12 +247,13 @@ def _scatter(axes, points: np.ndarray, of: pl.Series, groups: list[str]) -> None
     ]
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+    wide = max(map(len, groups)) > LONGEST_OF_MANY
     axes.legend(
         handles,  # with labels given here, since those of artists must not begin with `_`
-        groups,
+        [short(group, LONGEST) for group in groups],
         frameon=False,
         fontsize=SMALL,
-        ncols=4,
+        ncols=2 if wide else 4,
         loc="upper center",
         bbox_to_anchor=(0.5, 0),
         handletextpad=0.1,
@@ -262,7 +271,16 @@ def _panels(panels, points: np.ndarray, of: pl.Series, groups: list[str]) -> Non
         # everybody else as one image: as shapes they are megabytes in 24 panels
         axes.scatter(*points.T, s=0.6, lw=0, color="0.8", rasterized=True)
         axes.scatter(*points[own].T, s=2.5, lw=0, color=COLOURS[1])
-        axes.set_title(group, fontsize=6.5, pad=1)
+        axes.set_title(short(group, LONGEST_OF_MANY), fontsize=6.5, pad=1)
+
+
+def short(name: str, longest: int) -> str:
+    """A name of so many characters at most, with its beginning and its end: both may tell it."""
+    name = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in name)
+    if len(name) <= longest:
+        return name
+    end = longest // 2
+    return f"{name[: longest - end - 1]}…{name[-end:]}"
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -377,7 +395,8 @@ def speakers(scores: dict[str, dict], corpus: str, chance: float) -> Figure:
         at = np.array(shown) + shift
         axes.plot([own[names[place]] for place in shown], at, **style, label=protocol)
         axes.axvline(scores[protocol]["uar"]["value"], color=style["color"], lw=0.8, alpha=0.6)
-    axes.set_yticks(range(len(names)) if named else [], names if named else [])
+    shown_names = [short(name, LONGEST) for name in names]
+    axes.set_yticks(range(len(names)) if named else [], shown_names if named else [])
     axes.set(xlabel="UAR, %", xlim=(0, 100), ylim=(-0.7, max(len(names), 1) - 0.3))
     axes.grid(axis="both" if named else "x", alpha=0.25)
     axes.axvline(chance, **CHANCE, label="chance")
@@ -453,13 +472,24 @@ def _figure(width: float, height: float, rows: int = 1):
         return figure, figure.subplots(rows)
 
 
+def _lines_of(title: str) -> list[str]:
+    """A title in lines that fit; behind its colon one begins."""
+    if len(title) <= TITLE_WRAP:
+        return [title]
+    before, colon, behind = title.partition(": ")
+    return textwrap.wrap(before + colon.strip(), TITLE_WRAP) + textwrap.wrap(behind, TITLE_WRAP)
+
+
 def _title(figure, title: str, below: str = "") -> None:
     """A title and lines below it, at the left edge of a figure, whatever its axes are."""
+    titles = _lines_of(title)
     lines = [line for part in below.splitlines() for line in textwrap.wrap(part, WRAP)]
     room = "\n" * math.ceil(1.25 * SMALL * len(lines) / TITLE)  # for the lines, in its own
-    figure.suptitle(title + room, x=0.02, ha="left", fontsize=TITLE, fontweight="bold")
+    title = "\n".join(titles) + room
+    figure.suptitle(title, x=0.02, ha="left", fontsize=TITLE, fontweight="bold")
     place: Any = {"xycoords": "figure fraction", "textcoords": "offset points", "va": "top"}
+    under = -(1.9 + 1.25 * (len(titles) - 1)) * TITLE
     text = figure.axes[0].annotate(
-        "\n".join(lines), (0.02, 1), (0, -1.9 * TITLE), **place, fontsize=SMALL, color="0.35"
+        "\n".join(lines), (0.02, 1), (0, under), **place, fontsize=SMALL, color="0.35"
     )
     text.set_in_layout(False)

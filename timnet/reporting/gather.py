@@ -10,8 +10,9 @@ from timnet.errors import ParameterError
 from timnet.evaluation import results
 from timnet.evaluation.compare import Change, mean_change
 from timnet.paths import Workspace
+from timnet.records import Description, Validation
 from timnet.reporting import tables
-from timnet.reporting.render import Table
+from timnet.reporting.render import Table, plain
 from timnet.reporting.scored import ScoredRun
 
 
@@ -39,7 +40,7 @@ def scored_runs(
     return found
 
 
-def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, Validation]:
     """Summaries of validation by corpus."""
     return {
         corpus: records.read_artifact(workspace.validation(corpus), records.Validation)
@@ -47,7 +48,7 @@ def validations(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]
     }
 
 
-def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict]:
+def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, Description]:
     """What recipes say of corpora."""
     return {
         corpus: records.read_artifact(workspace.description(corpus), records.Description)
@@ -58,8 +59,8 @@ def descriptions(workspace: Workspace, corpora: Iterable[str]) -> dict[str, dict
 def all_tables(
     workspace: Workspace,
     runs: list[ScoredRun],
-    found: dict[str, dict],
-    described: dict[str, dict],
+    found: dict[str, Validation],
+    described: dict[str, Description],
 ) -> list[Table]:
     """Every table of the report.
 
@@ -77,12 +78,12 @@ def all_tables(
     return made
 
 
-def _leaks(runs: list[ScoredRun], found: dict[str, dict]) -> list[str]:
+def _leaks(runs: list[ScoredRun], found: dict[str, Validation]) -> list[str]:
     """Corpora of random folds that hold a recording twice, as their validation found it."""
     random = (run.corpus for run in runs if run.record["folds"]["protocol"] == "random")
     return [
-        f"{corpus}: {check['message']}. Under random folds a copy may be trained on while the "
-        "other is tested: a leak, kept as in the paper."
+        f"{corpus}: {plain(check['message'])}. Under random folds a copy may be trained on "
+        "while the other is tested: a leak, kept as in the paper."
         for corpus in dict.fromkeys(random)
         for check in found[corpus]["checks"]
         if check["check"] == "documented copies" and not check["passed"]

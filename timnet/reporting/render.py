@@ -16,7 +16,7 @@ NOT_HERE = "not in this commit"
 @dataclass(frozen=True)
 class Cell:
     text: str
-    run: str = ""  # whose figure it is: the key of its provenance
+    run: str = ""  # whose score it is: the key of its provenance
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Table:
 
 
 def print_figure(value: float | None, decimals: int = 2) -> str:
-    """Rounded half up, as in print; a dash where there is no figure."""
+    """Rounded half up, as in print; a dash where there is no number."""
     if value is None:
         return NO_FIGURE
-    exact = Decimal(repr(round(float(value), 9)))  # a sum of figures in print is no 0.92499999
+    exact = Decimal(repr(round(float(value), 9)))  # a sum of printed numbers is no 0.92499999
     return str(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
@@ -45,14 +45,15 @@ def signed(points: float) -> str:
 
 
 def row_of(*texts: str) -> list[Cell]:
-    """A row of figures that are no run's."""
+    """A row of texts that are no run's."""
     return [Cell(text) for text in texts]
 
 
 def markdown(table: Table) -> str:
-    """A page with a table whose columns align in plain text too, figures to the right."""
+    """A page with a table whose columns align in plain text too, numbers to the right."""
     columns = [
-        [name, *(row[place].text for row in table.rows)] for place, name in enumerate(table.columns)
+        [name, *(_cell(row[place].text) for row in table.rows)]
+        for place, name in enumerate(table.columns)
     ]
     widths = [max(map(len, column)) for column in columns]
     right = [is_figures(column[1:]) for column in columns]
@@ -71,6 +72,31 @@ def markdown(table: Table) -> str:
     header, *body = [line(list(row)) for row in zip(*columns, strict=True)]
     text = [f"# {table.title}", "", header, line(rule), *body, ""]
     return "\n".join([*text, *(f"- {note}" for note in table.notes), ""])
+
+
+def plain(text: str) -> str:
+    """Text that somebody gave, such as the name of a file, as it is: no Markdown, no formula."""
+    return re.sub(r"[\\`*_|<$~]|(?<=\])\(", r"\\\g<0>", " ".join(text.splitlines()))
+
+
+def literals(text: str) -> str:
+    """What `plain` marked as characters of a private area, which no other form gives a meaning."""
+    return re.sub(r"\\([\\`*_|<$~(])", lambda mark: chr(_PRIVATE + ord(mark[1])), text)
+
+
+def shown(text: str) -> str:
+    """The characters that `literals` put aside."""
+    return "".join(
+        chr(ord(char) - _PRIVATE) if _PRIVATE <= ord(char) < _PRIVATE + 128 else char
+        for char in text
+    )
+
+
+_PRIVATE = 0xE000
+
+
+def _cell(text: str) -> str:
+    return text if re.fullmatch(r"\*\*[^*|]+\*\*", text) else plain(text)
 
 
 def as_csv(table: Table) -> str:
@@ -111,15 +137,20 @@ def latex(table: Table) -> str:
 
 
 def is_figures(texts: list[str]) -> bool:
-    """Whether a column holds figures, and so is flush right."""
-    figures = re.compile(r"[+-]?\d+(\.\d+)?( ± .*| to .*| \[.*| / \d+)?")
+    """Whether a column holds numbers, and so is flush right."""
+    numbers = re.compile(r"[+-]?\d+(\.\d+)?( ± .*| to .*| \[.*| / \d+)?")
     told = [text for text in texts if text not in ("", NO_FIGURE, NOT_HERE)]
-    return bool(told) and all(figures.fullmatch(text) for text in told)
+    return bool(told) and all(numbers.fullmatch(text) for text in told)
 
 
 def _tex(text: str) -> str:
     special = {"±": r"$\pm$", "†": r"$\dagger$", "\\": r"\textbackslash{}"}
+    special |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {"<": r"\textless{}", ">": r"\textgreater{}"}
     special |= {char: f"\\{char}" for char in "&%$#_{}"}
-    text = "".join(special.get(char, char) for char in text)
+    text = "".join(special.get(char, char) for char in literals(text))
     text = re.sub(r"`([^`]*)`", r"\\texttt{\1}", text)
-    return re.sub(r"\*\*([^*]*)\*\*", r"\\textbf{\1}", text)
+    text = re.sub(r"\*\*([^*]*)\*\*", r"\\textbf{\1}", text)
+    return "".join(
+        special.get(shown(char), shown(char)) if shown(char) != char else char for char in text
+    )

@@ -10,7 +10,7 @@ from timnet.evaluation import protocols
 from timnet.evaluation.compare import Change
 from timnet.evaluation.intervals import FEW_CLUSTERS
 from timnet.paper import paper
-from timnet.records import tested_on
+from timnet.records import RunRecord, tested_on
 from timnet.reporting.render import NO_FIGURE, Cell, print_figure, signed
 
 PAPER_S = "TIM-Net, the paper's"
@@ -36,7 +36,7 @@ class ScoredRun:
     """A run with its scores."""
 
     name: str
-    record: dict  # run.json: what was trained, on what, at which commit
+    record: RunRecord  # run.json: what was trained, on what, at which commit
     scores: dict[str, dict]  # by protocol, as of `score.scores`
     tuned_on: str | None = None  # the corpus by whose scores its recipe was chosen
 

@@ -8,7 +8,7 @@ unseen speakers in `unseen_tables`, those of corpora in `corpus_tables`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from timnet.evaluation.protocols import (
     named,
 )
 from timnet.paper import paper
+from timnet.records import Description, Validation
 from timnet.reporting import corpus_tables, cross_tables, unseen_tables
 from timnet.reporting.render import NO_FIGURE, NOT_HERE, Cell, Table, print_figure, row_of, signed
 from timnet.reporting.scored import (
@@ -69,8 +70,8 @@ PRINTED = {BEST_EPOCH: "table_1_single_corpus", LAST_EPOCH: "last_epoch_single_c
 
 def all_tables(
     runs: list[ScoredRun],
-    validations: dict[str, dict],
-    descriptions: dict[str, dict],
+    validations: dict[str, Validation],
+    descriptions: dict[str, Description],
     paired: Paired,
 ) -> list[Table]:
     """Every table that has rows, in the order of the report; the overview in any case.
@@ -106,31 +107,12 @@ def overview(runs: list[ScoredRun]) -> Table:
     """
     listed = [run for run in runs if run in compared_methods(runs) or _apart(run)]
     rows, shown, seen = [], set(), list[ScoredRun]()
-    for corpus, method in _groups(listed):
-        before: dict[tuple[str, str], float] = {}  # settings and protocol -> UAR
-        own = [run for run in listed if (run.corpus, run.method) == (corpus, method)]
-        for protocol, run in ((p, run) for p in ORDER for run in own if p in run.scores):
-            if protocol == CROSS or named(protocol).folds == CROSS:
-                continue
+    for group in _groups(listed):
+        own = [run for run in listed if (run.corpus, run.method) == group]
+        for protocol, run, step in _with_steps(own):
             shown.add(protocol)
             seen.append(run)
-            value = float(print_figure(run.scores[protocol]["uar"]["value"]))  # as in print
-            before.setdefault((run.settings, protocol), value)
-            less_strict = before.get((run.settings, LESS_STRICT.get(protocol, "")))
-            step = NO_FIGURE if less_strict is None else signed(value - less_strict)
-            rows.append(
-                [
-                    Cell(corpus),
-                    Cell(method),
-                    Cell(protocol),
-                    *(Cell(print_figure(value)) for value in printed(run, protocol)),
-                    *cells(run, protocol),
-                    Cell(seeds(run.scores[protocol]), run.name),
-                    Cell(step, "" if step == NO_FIGURE else run.name),
-                    Cell(run.name),
-                    Cell(run.record["commit"]),
-                ]
-            )
+            rows.append(_overview_row(protocol, run, step))
     return Table(
         "single-corpus",
         "Single corpora, every protocol",
@@ -162,6 +144,33 @@ def overview(runs: list[ScoredRun]) -> Table:
             *departures(run for run in _each_once(seen) if run.is_the_paper_s),
         ],
     )
+
+
+def _with_steps(runs: list[ScoredRun]) -> Iterator[tuple[str, ScoredRun, float | None]]:
+    """Scores within a corpus from optimistic to strict: protocol, run, and the points of UAR from
+    the less strict protocol under the same settings, None where there is none.
+    """
+    before: dict[tuple[str, str], float] = {}  # settings and protocol -> UAR
+    within = [protocol for protocol in ORDER if named(protocol).folds != CROSS]
+    for protocol, run in ((p, run) for p in within for run in runs if p in run.scores):
+        value = float(print_figure(run.scores[protocol]["uar"]["value"]))  # as in print
+        before.setdefault((run.settings, protocol), value)
+        less_strict = before.get((run.settings, LESS_STRICT.get(protocol, "")))
+        yield protocol, run, None if less_strict is None else value - less_strict
+
+
+def _overview_row(protocol: str, run: ScoredRun, step: float | None) -> list[Cell]:
+    return [
+        Cell(run.corpus),
+        Cell(run.method),
+        Cell(protocol),
+        *(Cell(print_figure(value)) for value in printed(run, protocol)),
+        *cells(run, protocol),
+        Cell(seeds(run.scores[protocol]), run.name),
+        Cell(NO_FIGURE) if step is None else Cell(signed(step), run.name),
+        Cell(run.name),
+        Cell(run.record["commit"]),
+    ]
 
 
 def _steps(shown: set[str]) -> list[str]:
@@ -274,7 +283,7 @@ def figure_rows(runs: list[ScoredRun]) -> list[tuple[str, str, dict, float, dict
 
 
 def single_corpus(runs: list[ScoredRun], protocol: str) -> Table:
-    """Table 1 (`best-epoch`) or the authors' corrected scores (`last-epoch`), with all rivals."""
+    """Table 1 (`best-epoch`) or the authors' later scores (`last-epoch`), with all rivals."""
     marked, rows = False, []
     gains: dict[str, dict[str, tuple[Pair, list[Pair]]]] = {PAPER_S: {}}
     shown: list[ScoredRun] = []

@@ -100,7 +100,6 @@ def controlled(runs: Sequence[ScoredRun], paired: Paired) -> Table:
             *([_chosen_by(corpus)] if corpus else []),
             INTERVALS,
             SEEDS,
-            TIM_NET,
             *rough(own),
             *unlabelled(own),
         ],

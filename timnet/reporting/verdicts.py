@@ -29,7 +29,7 @@ def _with_points(rule: Rule) -> str:
 
 
 def gate_table(rules: Sequence[Rule], title: str, notes: Sequence[str]) -> Table:
-    """The verdict for people: a row a rule, with what it says below; narrow enough for a page."""
+    """The verdict: one row per rule, what it says in the notes; narrow enough for a page."""
     rows = []
     for rule in rules:
         change = NO_FIGURE
@@ -78,12 +78,12 @@ def compare_table(
         "these are unseen; not significant if the interval includes 0.",
         f"tables that changed: {', '.join(tables) or 'none'}.",
     ]
-    columns = ("run", "protocol", "figure", commit, "here", "change", "95 % of the change")
+    columns = ("run", "protocol", "score", commit, "here", "change", "95 % of the change")
     return Table("compare", f"Results against {revision}", columns, rows, notes)
 
 
 def _compared(run: str, ours: Result, theirs: Result) -> list[list[Cell]]:
-    """A row per protocol and figure of a run that both have."""
+    """A row per protocol and score of a run that both have."""
     found, rows = compare(ours, theirs), []
     new, old = (_pooled(result) for result in (ours, theirs))
     for protocol in (each for each in protocols.MEANING if each in new):
