@@ -116,8 +116,6 @@ def test_a_recipe_that_adapts_to_speakers_stands_beside_it(workspace: Path) -> N
     assert row["pair"] == "one to two"
     told = row["TIM-Net, recipe adapted UAR"].split()[0]
     assert float(told) == pytest.approx(score, abs=0.06)
-    with (tables / "table-2.csv").open() as file:
-        assert "TIM-Net, recipe adapted" in [line["method"] for line in csv.DictReader(file)]
     for name in ("table-2", "table-s4"):
         notes = (tables / f"{name}.md").read_text()
         assert "TIM-Net, recipe adapted: who is tested is heard by" in notes
