@@ -210,6 +210,11 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         "tables",
         ("results/runs/demo-speaker/run.json: no such file. Run `dvc repro`.",),
     ),
+    "figures before scores": (
+        remove("results/runs/demo-speaker/run.json"),
+        "figures demo-speaker",
+        ("results/runs/demo-speaker/run.json: no such file. Run `dvc repro`.",),
+    ),
     "folder of the demo taken": (
         lambda folder: None,
         "demo timnet",

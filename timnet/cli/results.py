@@ -84,9 +84,11 @@ def figures(run: RunName) -> None:
 
 def _draw(workspace: Workspace, run: str) -> None:
     """Draw the figures of a run or transfer."""
+    from timnet import records
     from timnet.reporting import figures as stage
 
     source, target = workspace.run_results(run), workspace.figures(run)
+    records.read_artifact(source / "run.json", records.RunRecord)  # was it scored?
     with replacing_folder(target) as partial:
         for name, figure in stage.all_figures(source):
             stage.save(figure, partial / name)
