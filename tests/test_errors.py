@@ -160,7 +160,7 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
     "empty params.yaml": (
         replace("params.yaml", lambda _: b""),
         "tables",
-        ("params.yaml: empty; expected corpora, features, recipes, runs",),
+        ("params.yaml: empty; expected corpora, features, recipes, ",),
     ),
     "predictions without their record": (
         remove("build/train/demo-random/run.json"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import signal
 from types import SimpleNamespace
@@ -57,8 +58,12 @@ def newest(root, client):
     )
 
 
-def on_server(root, tasks):
-    """The newest flow run of a workspace, with its so many tasks, as the server tells of it."""
+def on_server(root, tasks=None):
+    """The newest flow run of a workspace, with its so many tasks, as the server tells of it.
+
+    Args:
+        tasks: None: as many as there are, where it depends on the moment.
+    """
     with get_client(sync_client=True) as client:
         flow_run = newest(root, client)
         chosen = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run.id]))
@@ -66,7 +71,8 @@ def on_server(root, tasks):
         def settled():
             runs = client.read_task_runs(flow_run_filter=chosen)
             ended = [run for run in runs if run.state.is_final() or run.state_name == "NotReady"]
-            return (ended,) if len(ended) == len(runs) == tasks else None
+            wanted = max(len(runs), 1) if tasks is None else tasks
+            return (ended,) if len(ended) == len(runs) == wanted else None
 
         (runs,) = until(settled)
         return SimpleNamespace(
@@ -248,7 +254,7 @@ def test_dry_run_says_what_and_why(first, tmp_path):
     assert state.message == "dry run: 4 of 6 stages would run; one after the other: not timed"
     seen = on_server(root, tasks=0)
     assert seen.artifacts.keys() == {"dry-run"}
-    text = seen.artifacts["dry-run"].data
+    text = re.sub(" +", " ", seen.artifacts["dry-run"].data)  # columns are aligned
     assert "| copy@one | data/one modified |" in text
     assert "| tables | if what it depends on changes |" in text
     assert "copy@two" not in text
@@ -345,7 +351,6 @@ def test_a_limit_of_0_is_told_and_a_new_one_is_obeyed(first, tmp_path):
             limit(1)
 
 
-@pytest.mark.slow
 def test_no_error_is_logged_for_a_slot_that_another_training_holds(caplog):
     logger = logging.getLogger("prefect._internal.concurrency")
     said = "Service %r failed to process item %r"
@@ -355,16 +360,14 @@ def test_no_error_is_logged_for_a_slot_that_another_training_holds(caplog):
     assert "EventsWorker" in record.getMessage()
 
 
+@pytest.mark.slow
 def test_a_stage_waits_for_somebody_else_s_lock(first, tmp_path):
     root = copy(first.root, tmp_path / "busy")
-    write_recording(root, "one", "together\n")
     write_recording(root, "two", "slow\n")
-    flow = launch(root, "copy", "--max-workers", "1")
-    until((root / "here-one.txt").exists)
     with ProcessGroup() as processes:
         with started_dvc(processes, root, "repro", "--single-item", "copy@two"):
             until((root / "running").exists)
-            (root / "here-two.txt").touch()  # copy@one can end
+            flow = launch(root, "copy@two")
             busy = "is busy, it is being blocked by"
             until(lambda: any(busy in line for line in log_of(root)))
             write_recording(root, "two", "# deux\n")
@@ -453,8 +456,9 @@ def test_a_cancelled_run_stops(first, tmp_path):
     _, errors = flow.communicate(timeout=60)
     assert flow.returncode == 1
     assert left_in(root) == []
-    seen = on_server(root, tasks=1)
+    seen = on_server(root)  # score@one may have been about to start
     assert seen.state.is_cancelled()
+    assert names(seen.tasks)["copy@one"] == "Cancelled"
     message = "cancelled; stopped: copy@one; not reached: score@one"
     assert seen.state.message == message
     assert errors.splitlines()[-1] == f"reproduce: {message}"
