@@ -363,17 +363,22 @@ def test_no_error_is_logged_for_a_slot_that_another_training_holds(caplog):
 @pytest.mark.slow
 def test_a_stage_waits_for_somebody_else_s_lock(first, tmp_path):
     root = copy(first.root, tmp_path / "busy")
-    write_recording(root, "two", "slow\n")
+    for name in ("one", "two"):
+        write_recording(root, name, "together\n")
+    flow = launch(root, "copy", "--max-workers", "1")
+    until(lambda: any(root.glob("here-*")))
+    later = "one" if (root / "here-two.txt").exists() else "two"
+    write_recording(root, later, "slow\n")
     with ProcessGroup() as processes:
-        with started_dvc(processes, root, "repro", "--single-item", "copy@two"):
+        with started_dvc(processes, root, "repro", "--single-item", f"copy@{later}"):
             until((root / "running").exists)
-            flow = launch(root, "copy@two")
+            (root / f"here-{later}.txt").touch()  # the other one can end
             busy = "is busy, it is being blocked by"
             until(lambda: any(busy in line for line in log_of(root)))
-            write_recording(root, "two", "# deux\n")
+            write_recording(root, later, "# deux\n")
             processes.stop("enough")
         assert flow.wait(timeout=120) == 0
-    assert (root / "copy" / "two.txt").read_text() == "# deux\n"
+    assert (root / "copy" / f"{later}.txt").read_text() == "# deux\n"
 
 
 def log_of(root):
