@@ -128,6 +128,22 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def names_below(folder: Path) -> Iterator[Path]:
+    """All names in a folder but those of folders, in a fixed order.
+
+    Through links to folders, but in no circle.
+    """
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(parent, name) for name in sorted(names))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
     with replacing(path) as partial:

@@ -90,6 +90,11 @@ def tested_on(record: Mapping[str, Any]) -> list[str]:
     return [tested] if isinstance(tested, str) else list(tested)
 
 
+def hears_speakers(training: Mapping[str, Any]) -> bool:
+    """Whether networks trained by these settings take anything from a speaker's recordings."""
+    return bool(training.get("by_speaker")) or training.get("normalise") == "speaker"
+
+
 Percent = Annotated[float, Field(ge=0, le=100)]
 
 

@@ -20,7 +20,6 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -28,6 +27,7 @@ from typing import IO, Any
 from timnet.acquire.download import HEAD, Progress, archive_kind, refuse_space
 from timnet.corpora.corpus import is_litter, is_text
 from timnet.errors import CorpusError, listing
+from timnet.paths import names_below
 
 CHUNK = 1 << 18  # bytes
 LONGEST = 500  # characters of a member's name, folders included
@@ -138,9 +138,8 @@ def copy(
     """
     folder.mkdir(parents=True)
     sieve = _Sieve(source, keep, Limits())
-    for parent, _, names in _walk(source):
-        for name in names:
-            sieve.admit((parent / name).relative_to(source).as_posix())
+    for name in names_below(source):
+        sieve.admit(name.relative_to(source).as_posix())
     sieve.refuse_empty()
     for path in sieve.kept:  # a device would never end
         if (source / path).exists() and not (source / path).is_file():
@@ -356,16 +355,3 @@ def _damaged(archive: Path, error: Exception) -> CorpusError:
     return CorpusError(
         f"{archive}: damaged or truncated ({error or type(error).__name__}). Get it again."
     )
-
-
-def _walk(source: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`os.walk` in a fixed order, through links to folders but in no circle."""
-    seen = set()
-    for parent, folders, names in os.walk(source, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield Path(parent), folders, sorted(names)

@@ -13,6 +13,7 @@ import typer
 from timnet.cli.common import app, say, workers
 from timnet.cli.models import USE, Single, load_model, one_thread_each, say_unenrolled
 from timnet.errors import AudioError, ParameterError, counted
+from timnet.paths import names_below
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +175,7 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
         elif path.is_dir():
             named = [
                 file
-                for file in _below(path)
+                for file in names_below(path)
                 if file.suffix.lower() in endings
                 and file.name[0] != "."
                 and not is_litter(file.relative_to(path))
@@ -192,18 +193,6 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
             near = f"; {similar}" if (similar := namesake(path)) else ""
             missing.append(f"{name(path)} (no such file{near})")
     return list(found), missing
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    """All names but those of folders, through links to folders, but in no circle."""
-    seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(parent, each) for each in names)
 
 
 def _no_file(path: Path) -> str:

@@ -59,10 +59,7 @@ def gate(
     protocol: Annotated[
         list[Protocol] | None,
         typer.Option(
-            help=(
-                "Protocol protocol whose UAR counts; can be repeated. By default all except "
-                "best-epoch."
-            )
+            help=("Protocol whose UAR counts; can be repeated. By default all except best-epoch.")
         ),
     ] = None,
     tolerance: Annotated[

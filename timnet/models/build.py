@@ -35,6 +35,7 @@ from timnet.models.card import (
 from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import Measurement
 from timnet.models.predict import Model
+from timnet.records import hears_speakers
 from timnet.training import outcome
 from timnet.training.network import TIMNet
 
@@ -168,7 +169,7 @@ def of_run(
     speakers = recordings.table["speaker"].to_pylist()
     reference = out_of_domain.reference(recordings.measured, speakers)
     fitted, unenrolled, scale = calibrated(run), None, None
-    if enrolment.hears_speakers(record["train"]):
+    if hears_speakers(record["train"]):
         without = not_enrolled(run, recordings)
         cooled = calibrated(without)
         unenrolled = Unenrolled(

@@ -22,11 +22,6 @@ PRIOR = 1.0
 Scale = tuple[np.ndarray, np.ndarray]  # mean and deviation of each coefficient, (C,) float32
 
 
-def hears_speakers(training: Mapping[str, Any]) -> bool:
-    """Whether networks trained by these settings take anything from a speaker's recordings."""
-    return bool(training.get("by_speaker")) or training.get("normalise") == "speaker"
-
-
 def adapted(
     network: TIMNet, scale: Scale | None, training: Mapping[str, Any], mfcc: np.ndarray
 ) -> tuple[TIMNet, Scale | None]:

@@ -27,6 +27,7 @@ from timnet.models import enrolment, out_of_domain
 from timnet.models.card import Card
 from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import Measurement, Reference
+from timnet.records import hears_speakers
 from timnet.training.network import TIMNet
 
 BATCH = 16  # windows that go through the networks together, and files that a thread takes
@@ -275,7 +276,7 @@ def enrolled(model: Model, heard: list[list[np.ndarray]]) -> Model:
         AudioError: no sound.
     """
     card = model.card
-    if not enrolment.hears_speakers(card.training):
+    if not hears_speakers(card.training):
         raise ParameterError(
             f"{card.name} cannot be adapted to a speaker: its recipe, "
             f"{card.recipe or 'the paper'}'s, takes nothing from a speaker's recordings."

@@ -10,7 +10,7 @@ from timnet.evaluation import protocols
 from timnet.evaluation.compare import Change
 from timnet.evaluation.intervals import FEW_CLUSTERS
 from timnet.paper import paper
-from timnet.records import RunRecord, tested_on
+from timnet.records import RunRecord, hears_speakers, tested_on
 from timnet.reporting.render import NO_FIGURE, Cell, print_figure, signed
 
 PAPER_S = "TIM-Net, the paper's"
@@ -86,7 +86,7 @@ class ScoredRun:
     @property
     def hears_speakers(self) -> bool:
         """Whether who is tested is heard by statistics of their own recordings."""
-        return self.normalise == "speaker" or bool(self.record["train"].get("by_speaker"))
+        return hears_speakers(self.record["train"])
 
     def meaning(self, protocol: str) -> str:
         """What a protocol means for this run."""

@@ -53,7 +53,7 @@ def _tuned_on(runs: Sequence[ScoredRun]) -> str | None:
 def _chosen_by(corpus: str) -> str:
     return (
         f"The recipe was chosen by its scores on the test speakers of {corpus}, so its own score "
-        f"there is optimistic; on the other corpora it is used unchanged."
+        "there is optimistic; on the other corpora it is used unchanged."
     )
 
 
