@@ -464,6 +464,12 @@ def test_the_judged_table_has_the_chosen_recipe_on_every_corpus() -> None:
     assert "test speakers of emovo, so its own score there is optimistic" in render.markdown(table)
 
 
+def test_a_tuned_recipe_is_called_optimistic_wherever_it_stands() -> None:
+    made = tables.all_tables(recipes(), {}, {}, of_means)
+    told = {table.name for table in made if "score there is optimistic" in render.markdown(table)}
+    assert {"single-corpus", "strictness", "unseen-speakers", "judged"} <= told
+
+
 def test_nothing_is_said_of_tuning_that_nobody_declared() -> None:
     undeclared = [replace(run, tuned_on=None) for run in recipes()]
     table = unseen_tables.judged(undeclared, of_means)

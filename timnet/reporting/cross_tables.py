@@ -18,10 +18,10 @@ from timnet.reporting.scored import (
     brackets,
     compared_methods,
     departures,
+    on_recipes,
     other_settings,
     rough,
     seeds,
-    unlabelled,
 )
 
 PAIRS = len(CROSS_CORPORA) * (len(CROSS_CORPORA) - 1)
@@ -101,7 +101,7 @@ def average(runs: list[ScoredRun]) -> Table:
 def _notes(found: dict[str, Tested]) -> list[str]:
     runs = {run.name: run for tested in found.values() for run, _ in tested.values()}.values()
     return [
-        *unlabelled(runs),
+        *on_recipes(runs),
         *other_settings(runs),
         *departures(run for run in runs if run.is_the_paper_s),
     ]

@@ -23,7 +23,7 @@ from timnet.reporting.render import (
     print_figure,
     shown,
 )
-from timnet.reporting.scored import TIM_NET, ScoredRun, compared_methods
+from timnet.reporting.scored import TIM_NET, ScoredRun, compared_methods, on_recipes
 from timnet.reporting.tables import GAIN
 
 MARK = "†"
@@ -66,7 +66,14 @@ def page(
     whole = [run for run in compared_methods(runs) if run.is_network] or runs
     return template.render(
         cards=_cards(whole),
-        meanings={name: MEANING[name] for name in MEANING if any(name in r.scores for r in whole)},
+        legend=[
+            *(
+                f"`{name}`: {MEANING[name]}."
+                for name in MEANING
+                if any(name in r.scores for r in whole)
+            ),
+            *on_recipes(whole),
+        ],
         tables=[_shown(table) | {"link": _link(table, tables)} for table in tables],
         overview=_image(overview),
         runs=[

@@ -262,10 +262,19 @@ def rough(runs: Iterable[ScoredRun]) -> list[str]:
     ]
 
 
-def unlabelled(runs: Iterable[ScoredRun]) -> list[str]:
-    """A note on methods that need recordings of who is tested."""
+def on_recipes(runs: Iterable[ScoredRun]) -> list[str]:
+    """Notes on recipes that were tuned, and on methods that need recordings of who is tested."""
+    runs = list(runs)
+    tuned = dict.fromkeys((run.recipe, run.tuned_on) for run in runs if run.tuned_on)
     methods = dict.fromkeys(run.method for run in runs if run.hears_speakers)
-    return [f"{', '.join(methods)}: {HEARD}."] if methods else []
+    return [
+        *(
+            f"Recipe {recipe} was chosen by its scores on the test speakers of {corpus}, so its "
+            "own score there is optimistic; on the other corpora it is used unchanged."
+            for recipe, corpus in tuned
+        ),
+        *([f"{', '.join(methods)}: {HEARD}."] if methods else []),
+    ]
 
 
 HEARD = (

@@ -43,11 +43,11 @@ from timnet.reporting.scored import (
     compared_methods,
     departures,
     find,
+    on_recipes,
     other_settings,
     points,
     rough,
     seeds,
-    unlabelled,
 )
 
 GAIN = "gain"  # stands where corpora do, over all of them
@@ -137,7 +137,7 @@ def overview(runs: list[ScoredRun]) -> Table:
             "UAR and WAR in percent, on the confusion matrix pooled over the folds. " + INTERVALS,
             SEEDS,
             *rough(seen),
-            *unlabelled(seen),
+            *on_recipes(seen),
             *_chances(seen),
             *_steps(shown),
             *other_settings(_each_once(seen)),
@@ -246,7 +246,7 @@ def strictness(runs: list[ScoredRun]) -> Table:
             *(f"`{protocol}`: {MEANING[protocol]}." for protocol in columns),
             INTERVALS,
             *rough(listed),
-            *unlabelled(listed),
+            *on_recipes(listed),
             *_chances(listed),
         ],
     )
