@@ -59,4 +59,4 @@ def authors_model(weights: Path, folder: Path, corpus: str = "emovo", workers: i
         )
     table = pa.Table.from_pylist(said, schema=nothing.schema)
     run = build.TrainedRun("the authors' weights", record, table, networks)
-    return build.of_run(f"{corpus}-authors", run, recordings, recipe)
+    return build.of_run(f"{corpus}-authors", run, recordings, recipe.description)
