@@ -105,11 +105,11 @@ def measure(name: str, build: Path) -> list[dict]:
             rows = np.flatnonzero(speaker == who)
             random = np.random.default_rng((seed, sorted(set(speaker)).index(who)))
             for kind, draw, enrolled, tested in trials(emotion[rows], random):
-                heard = network
+                adapted = network
                 if len(enrolled):
                     own = mfcc[rows[enrolled]]
-                    heard, _ = enrolment.adapted(network, None, record["train"], own)
-                logits, _ = heard(enrolment.frames(heard, None, mfcc[rows[tested]]))
+                    adapted, _ = enrolment.adapted(network, None, record["train"], own)
+                logits, _ = adapted(enrolment.frames(adapted, None, mfcc[rows[tested]]))
                 answers = said.setdefault((kind, draw), np.full((len(seeds), len(mfcc)), -1))
                 answers[seeds.index(seed), rows[tested]] = logits[0].argmax(1).numpy()
         print(f"{name}: fold {fold}, seed {seed}", flush=True)

@@ -213,6 +213,28 @@ def test_an_mp3_that_was_cut_off(tmp_path: Path, mode: str, told: bool) -> None:
             audio.examine(path)
 
 
+def test_mp3_within_wav(tmp_path: Path) -> None:
+    sound = mp3("CONSTANT", told=False)
+    form = struct.pack("<HHIIHHHHIHHH", 0x55, 1, RATE, 12000, 1, 0, 12, 1, 2, FRAME, 1, 0)
+    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form
+    body += b"data" + struct.pack("<I", len(sound)) + sound
+    path = tmp_path / "x.wav"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
+    (samples,) = lengths(path)
+    assert abs(samples - len(SOUND)) < 3 * FRAME
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(AudioError, match="truncated"):
+        audio.examine(path)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(999), ID3, ID3[:6] + b"\x7f" * 4 + mp3()], ids=len)
+def test_an_mp3_without_frames(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.mp3"
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=f"^{len(content)} bytes, not sound: no MP3 frame"):
+        audio.examine(path)
+
+
 def test_joined_files_of_different_form(tmp_path: Path) -> None:
     path = tmp_path / "x.mp3"
     other = io.BytesIO()

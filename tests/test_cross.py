@@ -118,7 +118,7 @@ def test_a_recipe_that_adapts_to_speakers_stands_beside_it(workspace: Path) -> N
     assert float(told) == pytest.approx(score, abs=0.06)
     for name in ("table-2", "table-s4"):
         notes = (tables / f"{name}.md").read_text()
-        assert "TIM-Net, recipe adapted: who is tested is heard by" in notes
+        assert "TIM-Net, recipe adapted: adapted to each tested speaker by" in notes
         assert "without labels" in notes
 
 

@@ -70,8 +70,8 @@ def test_the_training_set_counts_as_one_recording() -> None:
     before, mine = made.network, made.enrol(OWN, RATE).network
     own = copy.deepcopy(before)
     mfcc = np.stack([features.mfcc(sound, RATE, made.settings) for sound in OWN])
-    heard = enrolment.frames(own, None, mfcc)
-    own.adapt(heard.expand(own.networks, -1, -1, -1))
+    inputs = enrolment.frames(own, None, mfcc)
+    own.adapt(inputs.expand(own.networks, -1, -1, -1))
     for name in ("running_mean", "running_variance"):
         one, four, both = (getattr(each, name)[..., :39] for each in (before, own, mine))
         torch.testing.assert_close(both, one / 5 + four * 4 / 5, atol=1e-4, rtol=1e-4)
@@ -179,7 +179,7 @@ def test_the_recordings_themselves_may_be_one_speaker_s(folder: Path) -> None:
     assert own != said("mine", "--model", "hearing.safetensors")[0]
 
 
-def test_a_microphone_s_recording_is_heard_by_who_is_enrolled(
+def test_a_microphone_s_recording_enrols_a_speaker(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plug_in(monkeypatch, RATE)
@@ -217,7 +217,7 @@ def test_a_broken_recording_is_told_of_and_the_others_enrol(folder: Path) -> Non
         assert "4 recordings" in done.stderr and ".wav" in done.stdout
 
 
-def test_what_is_held_back_is_vouched_for_as_the_speaker_is_heard(folder: Path) -> None:
+def test_coverage_is_told_with_and_without_enrolment(folder: Path) -> None:
     given = ["predict", "new.wav", "--model", "hearing.safetensors", "--abstain-below", "0.1"]
     assert "41.0 % of these" in CliRunner().invoke(app, given).stdout
     assert "50.0 % of these" in CliRunner().invoke(app, [*given, "--enrol", "mine"]).stdout
@@ -293,7 +293,7 @@ def of_run(folder: Path, name: str) -> build.TrainedRun:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ("adapted", "both"))
-def test_who_is_enrolled_by_all_their_recordings_hears_what_evaluation_said(
+def test_enrolment_by_all_recordings_gives_the_predictions_of_evaluation(
     made: Path, recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(enrolment, "PRIOR", 0.0)

@@ -72,7 +72,7 @@ def test_single_asks_the_first_network(small: model.Model) -> None:
     np.testing.assert_allclose(found.logits, small.predict(voice(1), RATE).logits[:, :1], atol=1e-5)
 
 
-def test_a_signal_is_heard_whatever_its_type(small: model.Model) -> None:
+def test_a_signal_of_any_type_is_predicted(small: model.Model) -> None:
     sound = voice(1)
     as_integers = np.round(sound * 32768).astype(np.int16)
     stereo = np.stack((sound, sound), 1).astype(np.float64)

@@ -22,10 +22,11 @@ from small_pipeline import dvc, make, until, write_recording
 
 from timnet.errors import ArtifactError
 from timnet.paths import Workspace, write_text
-from timnet.project import params
+from timnet.project import estimates, params
 from timnet.project.dvc import locked, repository
-from timnet.project.estimates import estimate
+from timnet.project.estimates import estimate, in_slow_bf16
 from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
+from timnet.project.machine import has_bf16
 from timnet.project.status import groups, stale_stages, training_stages
 from timnet.project.status import refuse_data_changes as refuse
 
@@ -59,7 +60,9 @@ def refuse_data_changes(root: Path) -> None:
         refuse(repo)
 
 
-def test_a_run_that_never_ran_is_estimated_from_those_that_did(tmp_path: Path) -> None:
+def test_a_run_that_never_ran_is_estimated_from_those_that_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workspace = Workspace(tmp_path)
     shutil.copy(ROOT / "timnet" / "demo.yaml", workspace.params)
 
@@ -78,11 +81,30 @@ def test_a_run_that_never_ran_is_estimated_from_those_that_did(tmp_path: Path) -
     # 6 folds of speakers; another precision; half the epochs
     assert told("train@demo-speaker") == "about 13 min"
     edit(workspace.params, "epochs: 22", "epochs: 11")
-    edit(workspace.params, "precision: fp32", "precision: bf16")
     assert told("train@demo-random") == "about 6 min"
+    edit(workspace.params, "precision: fp32", "precision: bf16")
+    for instructions, expected in ((True, "about 3 min"), (False, "about 37 min")):
+        monkeypatch.setattr(estimates, "has_bf16", lambda found=instructions: found)
+        assert told("train@demo-random") == expected
     assert told("train@demo-random", "manifest@demo").endswith("; not known yet: manifest@demo")
     write_text(workspace.times("manifest@demo"), '{"seconds": 6, "work": 240}')
     assert told("manifest@demo") == "about 6 s"
+
+
+def test_bf16_on_a_cpu_without_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    for flags, there in (("fma avx2", False), ("fma avx2 avx512_bf16", True), ("asimd bf16", True)):
+        cpuinfo.write_text(f"model name\t: X\nflags\t\t: {flags}\n")
+        assert has_bf16(cpuinfo) == there
+    assert has_bf16(tmp_path / "none of this system")
+    shutil.copy(ROOT / "timnet" / "demo.yaml", tmp_path / "params.yaml")
+    edit(tmp_path / "params.yaml", "precision: fp32", "precision: bf16")
+    known = params.read(tmp_path / "params.yaml")
+    stages = ["train@demo-random", "train@demo-speaker", "score@demo-random"]
+    monkeypatch.setattr(estimates, "has_bf16", lambda: True)
+    assert in_slow_bf16(known, stages) == []
+    monkeypatch.setattr(estimates, "has_bf16", lambda: False)
+    assert in_slow_bf16(known, stages) == ["demo-random", "demo-speaker"]
 
 
 def test_what_a_source_costs_and_that_others_take_seconds(tmp_path: Path) -> None:

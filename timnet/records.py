@@ -90,8 +90,8 @@ def tested_on(record: Mapping[str, Any]) -> list[str]:
     return [tested] if isinstance(tested, str) else list(tested)
 
 
-def hears_speakers(training: Mapping[str, Any]) -> bool:
-    """Whether networks trained by these settings take anything from a speaker's recordings."""
+def adapts_to_speakers(training: Mapping[str, Any]) -> bool:
+    """Whether networks trained by these settings adapt to a speaker by recordings of theirs."""
     return bool(training.get("by_speaker")) or training.get("normalise") == "speaker"
 
 

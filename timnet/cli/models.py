@@ -162,7 +162,7 @@ def load_model(name: str | None) -> Model:
 
 
 def say_unenrolled(loaded: Model) -> None:
-    """Where networks that hear their speakers are not adapted to one: what that costs."""
+    """What it costs networks that adapt to speakers to be adapted to none."""
     from timnet.models.card import without_enrolment
 
     if told := without_enrolment(loaded.card):

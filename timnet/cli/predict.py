@@ -136,10 +136,12 @@ def _enrolled(loaded: Model, paths: list[Path]) -> tuple[Model, list[str]]:
     from timnet.models import formats
     from timnet.models import predict as stage
 
-    heard, broken = stage.read_speaker(loaded, paths)
-    loaded = stage.enrolled(loaded, heard)
-    better = "" if len(heard) >= USEFUL else f": {USEFUL} or more, of several emotions, are better"
-    number = counted(len(heard), "recording")
+    recordings, broken = stage.read_speaker(loaded, paths)
+    loaded = stage.enrolled(loaded, recordings)
+    better = (
+        "" if len(recordings) >= USEFUL else f": {USEFUL} or more, of several emotions, are better"
+    )
+    number = counted(len(recordings), "recording")
     typer.echo(f"adapted to the speaker of {number}{better}\n", err=True)
     return loaded, [f"{formats.name(path)} ({why})" for path, why in broken]
 

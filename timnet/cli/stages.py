@@ -171,7 +171,8 @@ def _train(
         labels: the emotions in the order of their indices.
     """
     from timnet.project import provenance
-    from timnet.project.estimates import training_work
+    from timnet.project.estimates import in_slow_bf16, training_work
+    from timnet.project.machine import SLOW_BF16
     from timnet.training import outcome
     from timnet.training import train as training
     from timnet.training.stack import TrainSettings
@@ -202,6 +203,8 @@ def _train(
         return
     chosen = training_settings(params, settings, place)
     work = replace(work, settings=chosen, keep_best=keeps_best_on_test(record["folds"]))
+    if place == "cpu" and in_slow_bf16(params, [stage]):
+        say(f"{name}: {SLOW_BF16}.")
     checkpoints = workspace.checkpoints(name)
     shown = training_progress(name, chosen.epochs, workspace.progress(stage))
     with timed(workspace, stage) as done, shown as report:

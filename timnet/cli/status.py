@@ -23,9 +23,9 @@ def status(
     from rich.console import Console
     from rich.table import Table
 
-    from timnet.project import provenance
+    from timnet.project import machine, provenance
     from timnet.project.dvc import repository
-    from timnet.project.estimates import estimate
+    from timnet.project.estimates import estimate, in_slow_bf16
     from timnet.project.locks import WorkspaceInUse
     from timnet.project.status import (
         disk,
@@ -70,8 +70,10 @@ def status(
     if stale:
         whole = estimate(workspace, params, stale)
         say(f"\nall of it, one stage after the other: {whole}")
-    if training_stages(workspace) & stale.keys():
+    if training := training_stages(workspace) & stale.keys():
         say(f"training would run on {_where()}")
+        if not machine.has_gpu() and (slow := in_slow_bf16(params, training)):
+            say(f"{listing(slow)}: {machine.SLOW_BF16}.")
 
 
 def _where() -> str:

@@ -112,7 +112,7 @@ def _disagreements(rows: list[dict[str, Any]], contract: dict[str, Any]) -> list
     """Labels and speakers that the contract has not, or not as often."""
     counts, speakers = contract["counts"], contract["speakers"]
     found = Counter(row["emotion"] for row in rows)
-    heard = {row["speaker"] for row in rows}
+    present = {row["speaker"] for row in rows}
     faults = []
     for row in rows:
         if row["emotion"] not in counts:
@@ -125,7 +125,7 @@ def _disagreements(rows: list[dict[str, Any]], contract: dict[str, Any]) -> list
         if found[label] != count
     ]
     return faults + [
-        (f"no recording of speaker {speaker}") for speaker in speakers if speaker not in heard
+        (f"no recording of speaker {speaker}") for speaker in speakers if speaker not in present
     ]
 
 

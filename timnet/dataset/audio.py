@@ -62,6 +62,7 @@ class _Source(Protocol):
     samplerate: int
     channels: int
     frames: int
+    subtype: str
     extra_info: str
 
     def read(self, frames: int, dtype: str) -> np.ndarray: ...
@@ -135,8 +136,9 @@ class Recording:
     @property
     def announced(self) -> int:
         """Samples that the header of the current part tells; 0 if it tells none."""
-        frames = 0 if self._part is None else self._part.frames
-        return 0 if self._counted or frames > UNTOLD_FRAMES else frames
+        if self._counted or self._part is None or "MPEG" in self._part.subtype:  # MP3 within WAV
+            return 0
+        return 0 if self._part.frames > UNTOLD_FRAMES else self._part.frames
 
     def close(self) -> None:
         if self._part is not None:
@@ -242,10 +244,14 @@ def _recording(path: Path, file: BinaryIO, ffmpeg: bool) -> Recording:
         return Recording((partial(_Part, source) for source in sources), counted)
     except soundfile.LibsndfileError as error:
         file.seek(0)
-        kind = foreign.kind_of(path, file.read(16))
+        head, size = file.read(16), path.stat().st_size
+        kind = foreign.kind_of(path, head)
         if kind is None:
-            size = path.stat().st_size
-            raise AudioError(f"{size} bytes, not sound: {error.error_string}") from None
+            why = error.error_string
+            if head.startswith(b"ID3") or path.suffix.lower() == ".mp3":
+                # libsndfile says that there is no such file
+                why = "no MP3 frame that can be read, or a damaged ID3 tag before it"
+            raise AudioError(f"{size} bytes, not sound: {why}") from None
         if not ffmpeg:
             raise AudioError(
                 f"{kind}, while corpora are read as WAV, FLAC, MP3, Ogg and the like. Convert it: "

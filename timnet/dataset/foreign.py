@@ -60,7 +60,7 @@ class Decoded:
     """Sound that ffmpeg decodes while it is read."""
 
     frames = 0
-    extra_info = ""
+    subtype = extra_info = ""
 
     def __init__(self, program: str, path: Path) -> None:
         command = (

@@ -63,6 +63,6 @@ def by_group(mfcc: np.ndarray, groups: Sequence) -> np.ndarray:
     for row, group in enumerate(groups):
         rows_of.setdefault(group, []).append(row)
     for rows in rows_of.values():
-        own, heard = mfcc[rows], sounding[rows]
-        result[rows] = apply(own, heard, *statistics(own, heard))
+        own, sound = mfcc[rows], sounding[rows]
+        result[rows] = apply(own, sound, *statistics(own, sound))
     return result

@@ -35,7 +35,7 @@ from timnet.models.card import (
 from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import Measurement
 from timnet.models.predict import Model
-from timnet.records import hears_speakers
+from timnet.records import adapts_to_speakers
 from timnet.training import outcome
 from timnet.training.network import TIMNet
 
@@ -169,7 +169,7 @@ def of_run(
     speakers = recordings.table["speaker"].to_pylist()
     reference = out_of_domain.reference(recordings.measured, speakers)
     fitted, unenrolled, scale = calibrated(run), None, None
-    if hears_speakers(record["train"]):
+    if adapts_to_speakers(record["train"]):
         without = not_enrolled(run, recordings)
         cooled = calibrated(without)
         unenrolled = Unenrolled(
@@ -220,8 +220,8 @@ def not_enrolled(run: TrainedRun, recordings: Recordings) -> TrainedRun:
         own = fold_of == fold
         tested = recordings.mfcc[place[own]]
         scale = _scale(run.record["train"], np.delete(recordings.mfcc, place[own], 0))
-        heard = enrolment.frames(run.networks, scale, tested)
-        logits[own] = run.networks(heard, rows=slice(row, row + 1))[0][0].numpy()
+        inputs = enrolment.frames(run.networks, scale, tested)
+        logits[own] = run.networks(inputs, rows=slice(row, row + 1))[0][0].numpy()
     column = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), len(run.labels))
     at = told.schema.get_field_index("logits")
     return replace(run, predictions=told.set_column(at, told.schema.field(at), column))
@@ -234,11 +234,11 @@ def _scale(training: dict[str, Any], mfcc: np.ndarray) -> Scale | None:
     return normalise.statistics(mfcc, normalise.sounding_frames(mfcc))
 
 
-def figures(run: TrainedRun, heard: str = "") -> list[Figures]:
+def figures(run: TrainedRun, enrolled: str = "") -> list[Figures]:
     """What the folds' networks reach, a protocol each; of cross runs on the other corpus.
 
     Args:
-        heard: how those who are tested are enrolled, where networks hear speakers.
+        enrolled: how tested speakers are enrolled, where networks adapt to speakers.
     """
     result = []
     folds, classes = run.record["folds"]["protocol"], len(run.labels)
@@ -256,7 +256,7 @@ def figures(run: TrainedRun, heard: str = "") -> list[Figures]:
         result.append(
             Figures(
                 protocol=protocol,
-                meaning=f"{MEANING[protocol]}; {heard}" if heard else MEANING[protocol],
+                meaning=f"{MEANING[protocol]}; {enrolled}" if enrolled else MEANING[protocol],
                 utterances=len(tested.utterances),
                 uar=_percent(metrics.uar(pooled)),
                 war=_percent(metrics.war(pooled)),

@@ -69,7 +69,7 @@ class Coverage(_Section):
 
 
 class Unenrolled(_Section):
-    """What networks that hear a speaker's own recordings reach where they have none."""
+    """What networks that adapt to a speaker reach without recordings of them."""
 
     figures: list[Figures]
     calibration: Calibration
@@ -124,7 +124,7 @@ class Card(_Section):
     figures: list[Figures]
     calibration: Calibration
     coverage: list[Coverage] = []  # older models have none
-    unenrolled: Unenrolled | None = None  # of recipes that hear a speaker's own recordings
+    unenrolled: Unenrolled | None = None  # of recipes that adapt to speakers
     enrolled: int = 0  # recordings of the one speaker whom the networks are adapted to
     typical: Typical
     commit: str
@@ -241,18 +241,18 @@ def _reach(card: Card) -> str:
 
 
 def without_enrolment(card: Card) -> str:
-    """What networks that hear their speakers do where they are not adapted to one, and the cost."""
+    """What networks that adapt to speakers do where they are adapted to none, and the cost."""
     if card.unenrolled is None or card.enrolled:
         return ""
     scores, without = card.figures[-1], card.unenrolled.figures[-1]
     return (
-        f"{card.name} uses {' and '.join(_heard(card))} of its training set in place of the "
+        f"{card.name} uses {' and '.join(_adapted_by(card))} of its training set in place of the "
         f"speaker's. Under `{scores.protocol}` this reaches {without.uar:.1f} % UAR, not "
         f"{scores.uar:.1f} %."
     )
 
 
-def _heard(card: Card) -> list[str]:
+def _adapted_by(card: Card) -> list[str]:
     """What networks take from a speaker's recordings."""
     found = ["batch norm's statistics"] if card.training.get("by_speaker") else []
     scale = card.training.get("normalise") == "speaker"
@@ -270,10 +270,11 @@ def _enrolment(card: Card) -> list[str]:
     fitted, number = card.unenrolled.calibration, card.data.utterances // card.data.speakers
     return [
         "## Enrolment",
-        f"The networks need recordings of the speaker, without labels, several emotions among them "
-        f"(`timnet predict --enrol FOLDER`, or `--one-speaker`): {' and '.join(_heard(card))} are "
-        "theirs. The scores and probabilities above are those of speakers enrolled by all of their "
-        f"own recordings in the corpus, about {number} each, the tested one among them.",
+        "The networks need recordings of the speaker, without labels, several emotions among them "
+        "(`timnet predict --enrol FOLDER`, or `--one-speaker`): "
+        f"{' and '.join(_adapted_by(card))} are theirs. The scores and probabilities above are "
+        "those of speakers enrolled by all of their own recordings in the corpus, about "
+        f"{number} each, the tested one among them.",
         now,
         _figures(card.unenrolled),
         f"Logits are then divided by {fitted.temperature:.3f}; the expected calibration error is "
@@ -320,14 +321,14 @@ def _probabilities(card: Card) -> str:
     """What the temperature was fitted on, and what its error is worth."""
     fitted = card.calibration
     if _across(card):
-        heard = f"utterances of the other corpus by the network of run {card.run}"
+        scored = f"utterances of the other corpus by the network of run {card.run}"
         worth = "on the predictions that it was fitted on; expect more on others"
     else:
-        heard = f"utterances that a network of run {card.run} was not trained on"
+        scored = f"utterances that a network of run {card.run} was not trained on"
         worth = "each fold with the temperature of the other folds"
     sentences = [
         f"All logits are divided by {fitted.temperature:.3f}, fitted on {fitted.utterances} "
-        f"predictions for {heard}.",
+        f"predictions for {scored}.",
         "Expected calibration error of single networks of that run: "
         f"{100 * fitted.error_before:.1f} % before, {100 * fitted.error_after:.1f} % after "
         f"({worth}).",

@@ -36,8 +36,8 @@ def adapted(
     if training.get("normalise") == "speaker" and scale:
         own = normalise.statistics(mfcc, normalise.sounding_frames(mfcc))
         mean, deviation = (
-            np.float32(1 - share) * known + np.float32(share) * heard
-            for known, heard in zip(scale, own, strict=True)
+            np.float32(1 - share) * known + np.float32(share) * theirs
+            for known, theirs in zip(scale, own, strict=True)
         )
         scale = mean, deviation
     if training.get("by_speaker"):
@@ -45,8 +45,8 @@ def adapted(
         values = frames(network, scale, mfcc)
         for row in range(network.networks):  # one after the other: activations stay in the cache
             network.adapt(values, slice(row, row + 1))
-        for known, heard in zip(trained.buffers(), network.buffers(), strict=True):
-            heard.mul_(share).add_(known, alpha=1 - share)
+        for known, theirs in zip(trained.buffers(), network.buffers(), strict=True):
+            theirs.mul_(share).add_(known, alpha=1 - share)
     return network, scale
 
 

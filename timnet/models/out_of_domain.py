@@ -51,7 +51,7 @@ class Reference:
         reasons = []
         if cancelled:
             reasons.append(
-                f"channels that cancel out: the mean of the channels, which is heard, is at "
+                f"channels that cancel out: the mean of the channels, which is analysed, is at "
                 f"{found.level:.0f} dB, the loudest channel at {found.loudest:.0f}; give one "
                 "channel alone"
             )

@@ -27,7 +27,7 @@ from timnet.models import enrolment, out_of_domain
 from timnet.models.card import Card
 from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import Measurement, Reference
-from timnet.records import hears_speakers
+from timnet.records import adapts_to_speakers
 from timnet.training.network import TIMNet
 
 BATCH = 16  # windows that go through the networks together, and files that a thread takes
@@ -168,11 +168,11 @@ class Model:
                 that is adapted to one already.
             AudioError: as of `predict`, or no recordings.
         """
-        heard = []
+        recordings = []
         for signal in signals:
             read = _from_memory(signal, sample_rate)
-            heard.append(list(_features_of_windows(self, read, sample_rate, _Analysis())))
-        return enrolled(self, heard)
+            recordings.append(list(_features_of_windows(self, read, sample_rate, _Analysis())))
+        return enrolled(self, recordings)
 
     def enrol_files(self, paths: Iterable[Path | str]) -> Model:
         """As `enrol`, by files.
@@ -181,11 +181,11 @@ class Model:
             ParameterError: as of `enrol`.
             AudioError: recordings that cannot be read, or none.
         """
-        heard, unread = read_speaker(self, [Path(path) for path in paths])
+        recordings, unread = read_speaker(self, [Path(path) for path in paths])
         if unread:
             told = listing((f"{path} ({why})" for path, why in unread), 20)
             raise AudioError(f"recordings that cannot be read: {told}.")
-        return enrolled(self, heard)
+        return enrolled(self, recordings)
 
 
 @dataclass
@@ -253,30 +253,30 @@ def read_speaker(
 
     Of many recordings as many as are of use, from all over the list.
     """
-    heard: list[list[np.ndarray]] = []
+    recordings: list[list[np.ndarray]] = []
     unread: list[tuple[Path, str]] = []
     for path in paths[:: -(-len(paths) // ENOUGH) or 1]:
         try:
             with audio.opened(path, ffmpeg=True) as file:
                 found = _features_of_windows(model, file.read, file.sample_rate, _Analysis())
-                heard.append(list(islice(found, ENOUGH)))
+                recordings.append(list(islice(found, ENOUGH)))
         except AudioError as error:
             unread.append((path, str(error)))
-    return heard, unread
+    return recordings, unread
 
 
-def enrolled(model: Model, heard: list[list[np.ndarray]]) -> Model:
+def enrolled(model: Model, recordings: list[list[np.ndarray]]) -> Model:
     """A model adapted to the speaker of some recordings.
 
     Args:
-        heard: features of each recording, (T, C) a window.
+        recordings: features of each recording, (T, C) a window.
 
     Raises:
         ParameterError: as of `Model.enrol`.
         AudioError: no sound.
     """
     card = model.card
-    if not hears_speakers(card.training):
+    if not adapts_to_speakers(card.training):
         raise ParameterError(
             f"{card.name} cannot be adapted to a speaker: its recipe, "
             f"{card.recipe or 'the paper'}'s, takes nothing from a speaker's recordings."
@@ -285,12 +285,12 @@ def enrolled(model: Model, heard: list[list[np.ndarray]]) -> Model:
         raise ParameterError(
             f"{card.name} is adapted to a speaker already; enrol others by the model before."
         )
-    windows = [w for each in heard for w in each if normalise.sounding_frames(w[None]).any()]
+    windows = [w for each in recordings for w in each if normalise.sounding_frames(w[None]).any()]
     if not windows:
         raise AudioError("no sound to enrol a speaker with.")
     evenly = np.stack(windows[:: -(-len(windows) // ENOUGH)])
     network, scale = enrolment.adapted(model.network, model.scale, card.training, evenly)
-    told = card.model_copy(update={"enrolled": len(heard)})
+    told = card.model_copy(update={"enrolled": len(recordings)})
     return Model(told, network, model.reference, scale)
 
 

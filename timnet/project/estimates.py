@@ -14,13 +14,17 @@ from pathlib import Path
 from timnet import records
 from timnet.errors import listing
 from timnet.paths import Workspace
+from timnet.project.machine import has_bf16
 from timnet.project.params import Params, Run, Trained
 
 TIMED = ("manifest", "validate", "features", "train", "source", "model")  # the others take seconds
-# Where nothing was ever trained: work a second on two cores with compiled kernels, as
-# benchmarks/README.md has it for EMOVO (0.80 and 1.53 fold-epochs a second)
-# tf32 is of a GPU, of which a CPU's speed says nothing
-ELSEWHERE = {"fp32": 0.80 * 588 * 188 * 16, "bf16": 1.53 * 588 * 188 * 16}
+EMOVO = 588 * 188 * 16  # work of a fold-epoch: utterances x frames x blocks
+# Where nothing was ever trained: work per second on two cores with compiled kernels, with bf16
+# instructions and without, as benchmarks/README.md has it. tf32 needs a GPU, of which a CPU's
+# speed says nothing; among those of a GPU it is near fp32.
+PRECISIONS = ("fp32", "tf32", "bf16")
+ELSEWHERE = {"fp32": 0.80 * EMOVO, "tf32": 0.80 * EMOVO, "bf16": 1.53 * EMOVO}
+ELSEWHERE_WITHOUT_BF16 = {"fp32": 0.54 * EMOVO, "tf32": 0.54 * EMOVO, "bf16": 0.08 * EMOVO}
 HOP = 512  # samples per frame
 
 
@@ -53,6 +57,7 @@ def duration(seconds: float) -> str:
 def estimate(workspace: Workspace, params: Params, stages: Iterable[str]) -> Estimate:
     """How long some stages would take, were they run one after the other."""
     speeds = _speeds(workspace, params)
+    elsewhere = ELSEWHERE if has_bf16() else ELSEWHERE_WITHOUT_BF16
     result = Estimate()
     for stage in stages:
         kind = _kind(stage, params)
@@ -60,16 +65,30 @@ def estimate(workspace: Workspace, params: Params, stages: Iterable[str]) -> Est
             continue
         result.timed += 1
         work = _work(workspace, params, stage)
-        # a network trains at another precision too, if at another speed
-        near = next((speeds[k] for k in speeds if k.startswith(kind.split()[0])), None)
-        speed = speeds.get(kind, near)
-        if speed is None and kind.removeprefix("train ") in ELSEWHERE:
-            speed, result.elsewhere = ELSEWHERE[kind.removeprefix("train ")], True
+        speed, precision = speeds.get(kind), kind.removeprefix("train ")
+        if speed is None and precision != kind:  # by another precision, or another machine
+            here = next((p for p in PRECISIONS if f"train {p}" in speeds), None)
+            if here:
+                speed = speeds[f"train {here}"] * elsewhere[precision] / elsewhere[here]
+            elif precision != "tf32":
+                speed, result.elsewhere = elsewhere[precision], True
         if work is None or speed is None:
             result.unknown.append(stage)
         else:
             result.seconds += work / speed
     return result
+
+
+def in_slow_bf16(params: Params, stages: Iterable[str]) -> list[str]:
+    """Runs and sources among some stages that ask for bf16, on a CPU without its instructions."""
+    if has_bf16():
+        return []
+    asked = (stage.partition("@") for stage in sorted(stages))
+    return [
+        item
+        for name, _, item in asked
+        if name in ("train", "source") and _trained(params, name, item).precision == "bf16"
+    ]
 
 
 def training_work(run: Trained, utterances: int) -> float:

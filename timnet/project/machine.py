@@ -7,6 +7,11 @@ import getpass
 import os
 from pathlib import Path
 
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # as Linux calls them on x86, and on ARM
+SLOW_BF16 = (
+    "this CPU has no bf16 instructions, so `precision: bf16` is slower than fp32 here, about seven "
+    "times where measured. `precision: fp32` gives scores that differ no more than between seeds"
+)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -38,6 +43,14 @@ def may_run_programs(folder: Path) -> bool:
     while not folder.exists():
         folder = folder.parent
     return not os.statvfs(folder).f_flag & os.ST_NOEXEC
+
+
+def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has instructions for bf16; taken for granted where nothing tells."""
+    try:
+        return bool(BF16_FLAGS & set(cpuinfo.read_text(encoding="utf-8").split()))
+    except (OSError, ValueError):
+        return True
 
 
 def has_gpu() -> bool:

@@ -305,7 +305,7 @@ def protocols(rows: list[tuple[str, str, dict, float, dict[str, float]]]) -> Fig
     figure, axes = _figure(NARROW, 0.27 * height + 1.7)
     for place, (_, protocol, scores, chance, marks) in zip(places, rows, strict=True):
         colour, uar = STYLES[protocol]["color"], scores["uar"]
-        spread = [each["uar"] for each in heard(scores).values()]
+        spread = [each["uar"] for each in with_enough_utterances(scores).values()]
         axes.plot(spread, [place] * len(spread), "|", color=colour, alpha=0.55, ms=9)
         axes.plot([uar["low"], uar["high"]], [place] * 2, color=colour, lw=3.5, alpha=0.35)
         axes.plot(uar["value"], place, "o", color=colour, ms=6)
@@ -360,7 +360,7 @@ def corpora(scores: dict[str, dict], corpus: str, chance: float) -> Figure:
         shift = 0.2 * (number - (len(protocols) - 1) / 2)
         for place, name in enumerate(names):
             own, at = scores[protocol]["corpora"][name], place + shift
-            spread = [each["uar"] for each in heard(own).values()]
+            spread = [each["uar"] for each in with_enough_utterances(own).values()]
             axes.plot(spread, [at] * len(spread), "|", color=style["color"], alpha=0.5, ms=9)
             bounds = [own["uar"]["low"], own["uar"]["high"]]
             axes.plot(bounds, [at] * 2, color=style["color"], lw=3.5, alpha=0.35)
@@ -379,7 +379,9 @@ def speakers(scores: dict[str, dict], corpus: str, chance: float) -> Figure:
     """UAR of each speaker under each protocol, sorted by the last of them; `chance` in percent."""
     protocols = [protocol for protocol in MEANING if protocol in scores]
     by_name = {
-        protocol: {name: each["uar"] for name, each in heard(scores[protocol]).items()}
+        protocol: {
+            name: each["uar"] for name, each in with_enough_utterances(scores[protocol]).items()
+        }
         for protocol in protocols
     }
     leading = by_name[protocols[-1]]
@@ -410,7 +412,7 @@ def speakers(scores: dict[str, dict], corpus: str, chance: float) -> Figure:
     return figure
 
 
-def heard(scores: dict) -> dict[str, dict]:
+def with_enough_utterances(scores: dict) -> dict[str, dict]:
     """The speakers of whom there are enough utterances to tell a UAR."""
     return {
         name: each

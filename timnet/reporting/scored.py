@@ -10,7 +10,7 @@ from timnet.evaluation import protocols
 from timnet.evaluation.compare import Change
 from timnet.evaluation.intervals import FEW_CLUSTERS
 from timnet.paper import paper
-from timnet.records import RunRecord, hears_speakers, tested_on
+from timnet.records import RunRecord, adapts_to_speakers, tested_on
 from timnet.reporting.render import NO_FIGURE, Cell, print_figure, signed
 
 PAPER_S = "TIM-Net, the paper's"
@@ -84,14 +84,14 @@ class ScoredRun:
         return OURS if self.method == TIM_NET else self.method
 
     @property
-    def hears_speakers(self) -> bool:
-        """Whether who is tested is heard by statistics of their own recordings."""
-        return hears_speakers(self.record["train"])
+    def adapts_to_speakers(self) -> bool:
+        """Whether it is adapted to each tested speaker by their own recordings."""
+        return adapts_to_speakers(self.record["train"])
 
     def meaning(self, protocol: str) -> str:
         """What a protocol means for this run."""
         told = protocols.MEANING[protocol]
-        return f"{told}; {HEARD}" if self.hears_speakers else told
+        return f"{told}; {ADAPTED_TO}" if self.adapts_to_speakers else told
 
     def by_protocol(self) -> Iterator[tuple[str, dict]]:
         """Its scores in the order of the protocols, from optimistic to strict."""
@@ -266,20 +266,20 @@ def on_recipes(runs: Iterable[ScoredRun]) -> list[str]:
     """Notes on recipes that were tuned, and on methods that need recordings of who is tested."""
     runs = list(runs)
     tuned = dict.fromkeys((run.recipe, run.tuned_on) for run in runs if run.tuned_on)
-    methods = dict.fromkeys(run.method for run in runs if run.hears_speakers)
+    methods = dict.fromkeys(run.method for run in runs if run.adapts_to_speakers)
     return [
         *(
             f"Recipe {recipe} was chosen by its scores on the test speakers of {corpus}, so its "
             "own score there is optimistic; on the other corpora it is used unchanged."
             for recipe, corpus in tuned
         ),
-        *([f"{', '.join(methods)}: {HEARD}."] if methods else []),
+        *([f"{'; '.join(methods)}: {ADAPTED_TO}."] if methods else []),
     ]
 
 
-HEARD = (
-    "who is tested is heard by statistics of all of their own recordings, the tested ones among "
-    "them, without labels"
+ADAPTED_TO = (
+    "adapted to each tested speaker by statistics of all of their own recordings, the tested ones "
+    "among them, without labels"
 )
 INTERVALS = (
     "95 % CI: bootstrap over utterances; where speakers are unseen, over speakers and the "

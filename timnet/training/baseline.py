@@ -48,10 +48,10 @@ def statistics(mfcc: np.ndarray, speech: np.ndarray) -> np.ndarray:
     for row, values, own in zip(rows, mfcc.astype(np.float64), speech, strict=True):
         if not own.any():
             continue
-        heard = values[own]
-        change = np.diff(heard, axis=0) if len(heard) > 1 else np.zeros_like(heard)
-        low, high = np.percentile(heard, (10, 90), axis=0)
-        row[:] = *heard.mean(0), *heard.std(0), *low, *high, *change.std(0), len(heard)
+        spoken = values[own]
+        change = np.diff(spoken, axis=0) if len(spoken) > 1 else np.zeros_like(spoken)
+        low, high = np.percentile(spoken, (10, 90), axis=0)
+        row[:] = *spoken.mean(0), *spoken.std(0), *low, *high, *change.std(0), len(spoken)
     return rows
 
 

@@ -56,9 +56,9 @@ class TrainSettings:
     weight_decay: float = 0.0  # of kernels, a step and learning rate (Loshchilov, Hutter, 2019)
     batch_norm_momentum: float = BATCH_NORM_MOMENTUM  # share of a batch in running statistics
     balance: bool = False  # weigh utterances so that every emotion counts alike
-    # a batch holds one speaker, so that batch norm takes away what is theirs; who is tested is
-    # heard by the statistics of their own recordings (Li et al., "Adaptive Batch Normalization",
-    # 2018), which needs no labels
+    # a batch holds one speaker, so that batch norm takes away what is theirs; a tested speaker
+    # has the statistics of their own recordings (Li et al., "Adaptive Batch Normalization", 2018),
+    # which needs no labels
     by_speaker: bool = False
     standardised: bool = False  # the fused vector too goes through batch norm's statistics
     # augmentation, see `augment`: at most so far, drawn for each utterance of a batch
@@ -115,7 +115,7 @@ class _Material:
     tested: Tensor  # (S, U) utterances: test part, validation part, padded with the first
     counted: Tensor  # (S, U) bool: the test part
     chosen_by: Tensor  # (S, U) bool: the validation part, the test part where there is none
-    by_speaker: list[_Heard]  # how networks are tested by a speaker's own statistics, if so
+    by_speaker: list[_TestedSpeakers]  # none where networks are tested by running statistics
     total_steps: Tensor  # (S,) of the whole training
     seeds: Tensor  # (S,) of dropout
     order: Tensor  # (S, longest training part), filled before an epoch
@@ -125,7 +125,7 @@ class _Material:
 
 
 @dataclass
-class _Heard:
+class _TestedSpeakers:
     """A speaker each of some networks, all of whose recordings give batch norm's statistics."""
 
     rows: slice  # the networks
@@ -218,9 +218,9 @@ def _order(split: Split, epoch: int, batch: int, speakers: np.ndarray | None) ->
     return np.concatenate([batches[place] for place in rng.permutation(len(batches))])
 
 
-def _heard(
+def _tested_speakers(
     splits: list[Split], tested: np.ndarray, speakers: np.ndarray, device: torch.device
-) -> list[_Heard]:
+) -> list[_TestedSpeakers]:
     """Whom the networks test, neighbours together that have as many utterances of theirs."""
     own = [list(dict.fromkeys(speakers[split.tested].tolist())) for split in splits]
     result = []
@@ -238,7 +238,7 @@ def _heard(
         for _, group in groups:
             rows, everyone, places = zip(*(job for _, job in group), strict=True)
             result.append(
-                _Heard(
+                _TestedSpeakers(
                     slice(rows[0], rows[-1] + 1),
                     torch.from_numpy(np.stack(everyone)).to(device),
                     torch.from_numpy(np.stack(places)).to(device),
@@ -303,10 +303,10 @@ def _material(
     frames = torch.from_numpy(features).transpose(0, 1)
     sounding, statistics = None, None
     if settings.normalise == "corpus":  # of its own training part, so each network has others
-        heard = normalise.sounding_frames(features)
-        each = [normalise.statistics(features[s.train], heard[s.train]) for s in splits]
+        sound = normalise.sounding_frames(features)
+        each = [normalise.statistics(features[s.train], sound[s.train]) for s in splits]
         means, deviations = (torch.from_numpy(np.stack(part)) for part in zip(*each, strict=True))
-        sounding = torch.from_numpy(heard.T.copy()).to(device)
+        sounding = torch.from_numpy(sound.T.copy()).to(device)
         statistics = (
             pad_channels(means, width).to(device),
             (pad_channels(deviations - 1, width) + 1).to(device),
@@ -328,7 +328,7 @@ def _material(
     sizes = _sizes(splits, settings.batch_size, speakers)
     longest = max(sizes)
     steps = [settings.epochs * -(-size // settings.batch_size) for size in sizes]
-    heard_by = [] if speakers is None else _heard(splits, tested, speakers, device)
+    by_speaker = [] if speakers is None else _tested_speakers(splits, tested, speakers, device)
     return _Material(
         pad_channels(frames, width).contiguous().to(device),
         sounding,
@@ -338,7 +338,7 @@ def _material(
         torch.from_numpy(tested).to(device),
         torch.from_numpy(counted).to(device),
         torch.from_numpy(chosen_by).to(device),
-        heard_by,
+        by_speaker,
         torch.tensor(steps, device=device),
         torch.tensor([_stream(split, "dropout") for split in splits], device=device),
         torch.zeros(s, longest, dtype=torch.int64, device=device),
@@ -521,14 +521,14 @@ def _test_by_speaker(state: State, material: _Material, settings: TrainSettings)
     """Each speaker by the statistics of their own recordings; running ones stay what they were."""
     network = state.network
     before = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    for heard in material.by_speaker:
-        network.adapt(_gather(material, heard.all, heard.rows, settings), heard.rows)
-        index = material.tested[heard.rows].gather(1, heard.tested)
-        frames = _gather(material, index, heard.rows, settings)
-        both = network(frames, rows=heard.rows)
+    for who in material.by_speaker:
+        network.adapt(_gather(material, who.all, who.rows, settings), who.rows)
+        index = material.tested[who.rows].gather(1, who.tested)
+        frames = _gather(material, index, who.rows, settings)
+        both = network(frames, rows=who.rows)
         for scores, found in zip((state.last.logits, state.last.fused), both, strict=True):
-            place = heard.tested[..., None].expand(-1, -1, found.shape[2])
-            scores[heard.rows].scatter_(1, place, found)
+            place = who.tested[..., None].expand(-1, -1, found.shape[2])
+            scores[who.rows].scatter_(1, place, found)
     for buffer, value in before:
         buffer.copy_(value)
 

@@ -93,8 +93,8 @@ def _logits(
         )
     frames = torch.from_numpy(mfcc).transpose(0, 1)  # T, utterances, C
 
-    def heard(rows: np.ndarray) -> torch.Tensor:
-        """What every network hears of some utterances, (S, T, B, C)."""
+    def inputs(rows: np.ndarray) -> torch.Tensor:
+        """Some utterances as every network takes them, (S, T, B, C)."""
         batch = frames[None, :, rows]
         if sounding is not None:
             known = sounding[None, :, rows, None]
@@ -110,6 +110,6 @@ def _logits(
     logits = np.empty((stack.networks, len(mfcc), len(record["labels"])), np.float32)
     for rows in parts:
         if settings.by_speaker:
-            stack.adapt(heard(rows))
-        logits[:, rows] = stack(heard(rows))[0].numpy()
+            stack.adapt(inputs(rows))
+        logits[:, rows] = stack(inputs(rows))[0].numpy()
     return logits
