@@ -103,6 +103,10 @@ def test_a_baseline_stands_beside_it(workspace: Path) -> None:
     text = (workspace / "results/tables/table-s4.md").read_text()
     (pair,) = (line for line in text.splitlines() if line.startswith("| one to two"))
     assert pair.count("[") >= 2  # its scores and the network's
+    page = (workspace / "results/report.html").read_text()
+    links = re.findall(r'href="(figures/svm-to-two/[^"]*)"', page)
+    assert links and all((workspace / "results" / link).is_file() for link in links)
+    assert "figures/one-to-two/" not in page.replace("results/figures/", "")  # in the page itself
 
 
 def test_a_recipe_that_adapts_to_speakers_stands_beside_it(workspace: Path) -> None:

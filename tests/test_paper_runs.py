@@ -27,6 +27,11 @@ def test_every_entry_of_the_paper_is_there_with_its_settings() -> None:
     assert len(adapted["transfers"]) == 20
     assert adapted["transfers"]["savee-adapted-to-casia"]["source"] == "savee-shared-adapted"
     assert adapted["sources"]["savee-shared-adapted"] == source | {"recipe": "adapted"}
+    baseline = paper_runs.entries("table-2-baseline", list(paper_runs.CROSS_CORPORA))
+    assert len(baseline["transfers"]) == 2 * 20
+    own = baseline["transfers"]["savee-svm-normalised-to-casia"]["source"]
+    assert baseline["sources"][own]["recipe"] == "speaker-normalised"
+    assert "seeds" not in baseline["sources"][own]
     iemocap = paper_runs.entries("table-1", ["iemocap"])["runs"]["iemocap-random"]
     assert iemocap["network"]["tabs"] == 10
     assert iemocap["folds"]["seeds"] == [16]
@@ -76,6 +81,7 @@ def folder(tmp_path: Path) -> Path:
             ("table-2-adapted", "emovo", "emodb"),
             ["emovo-adapted-to-emodb", "emodb-adapted-to-emovo"],
         ),
+        (("table-2-baseline", "emovo", "emodb"), ["emovo-svm-to-emodb"]),
         (("table-1", "iemocap"), ["iemocap-random"]),
         (
             ("sentence", "both", "baseline", "speaker", "emovo", "savee", "--seeds", "3"),

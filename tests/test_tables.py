@@ -389,7 +389,8 @@ def test_tables_say_who_needs_recordings_of_those_who_are_tested() -> None:
     across = cross_runs(paper_runs.CROSS_CORPORA)
     theirs = cross_runs(paper_runs.CROSS_CORPORA, seeds=1, recipe="own", by_speaker=True)
     for table in (cross_tables.average, cross_tables.pair_by_pair):
-        assert "TIM-Net, recipe own: adapted to each tested speaker" in render.markdown(table([*across, *theirs]))
+        said = render.markdown(table([*across, *theirs]))
+        assert "TIM-Net, recipe own: adapted to each tested speaker" in said
         assert "without labels" not in render.markdown(table(across))
     assert "without labels" in adapted.meaning("speaker-independent")
     assert "without labels" not in own[0].meaning("speaker-independent")

@@ -111,8 +111,9 @@ def _show(workspace: Workspace, params: Params) -> None:
         lines: dict[str, list[str]] = {}
         for name, entry in (made.get("runs") or made["transfers"]).items():
             corpus = _corpora(entry, made)[0]
-            endings = {"table-2": "to-*", "table-s3": "*", "baseline": "svm-*"}
-            ending = (endings | {"table-2-adapted": "adapted-to-*"}).get(table)
+            endings = {"table-2": "to-*", "table-2-adapted": "adapted-to-*"}
+            endings |= {"table-2-baseline": "svm*-to-*", "table-s3": "*", "baseline": "svm-*"}
+            ending = endings.get(table)
             lines.setdefault(f"{corpus}-{ending}" if ending else name, []).append(name)
         for line, own in lines.items():
             entries = [(made.get("runs") or made["transfers"])[name] for name in own]

@@ -26,6 +26,7 @@ TABLES = {
     "baseline": "the SVM, random and speaker-independent folds, with and without normalisation",
     "table-2": "Tables 2 and S4: trained on one corpus, tested on another",
     "table-2-adapted": "the same pairs, by the recipe that adapts to each tested speaker",
+    "table-2-baseline": "the same pairs, by the SVM, with and without normalisation",
     "table-s3": "Table S3: ablations",
 }
 Entries = dict[str, dict[str, dict[str, Any]]]  # section of params.yaml -> name -> entry
@@ -33,7 +34,7 @@ Entries = dict[str, dict[str, dict[str, Any]]]  # section of params.yaml -> name
 
 def corpora_of(table: str) -> tuple[str, ...]:
     """The corpora that a table may have: the paper's, or those whose sentences are known."""
-    known = table in ("sentence", "both", "table-2", "table-2-adapted")
+    known = table in ("sentence", "both") or table.startswith("table-2")
     return CROSS_CORPORA if known else tuple(paper()["fold_seed"])
 
 
@@ -56,10 +57,8 @@ def entries(table: str, corpora: list[str], seeds: int | None = None) -> Entries
             raise ParameterError(
                 f"{table} has no {corpus}; it has {', '.join(known)}.{suggestion(corpus, known)}"
             )
-    if table == "table-2":
-        return _across(table, corpora, seeds or CROSS_SEEDS, {RECIPE: {}})
-    if table == "table-2-adapted":
-        return _across(table, corpora, seeds or CROSS_SEEDS, {"adapted": ADAPTED})
+    if table.startswith("table-2"):
+        return _across(table, corpora, seeds or CROSS_SEEDS)
     runs: dict[str, dict[str, Any]] = {}
     for corpus in corpora:
         random = {"protocol": "random", "number": 10, "seeds": [paper()["fold_seed"][corpus]]}
@@ -94,36 +93,37 @@ def entries(table: str, corpora: list[str], seeds: int | None = None) -> Entries
     return {"recipes": recipes, "runs": runs}
 
 
-def _across(
-    table: str, corpora: list[str], seeds: int, recipes: dict[str, dict[str, Any]]
-) -> Entries:
-    """Sources by a recipe, and transfers of all ordered pairs of some corpora."""
+def _across(table: str, corpora: list[str], seeds: int) -> Entries:
+    """Sources of some corpora, and transfers of all ordered pairs of them."""
     if len(corpora) < 2:
         raise ParameterError(f"{table} needs two corpora or more: each is tested on the others.")
     length = paper()["signal_length_cross_corpus"]
-    (recipe,) = recipes
-    ending = "" if recipe == RECIPE else f"-{recipe}"
-    return {
-        "recipes": recipes,
-        "sources": {
-            f"{corpus}-shared{ending}": {
-                "trained_on": corpus,
-                "signal_length": length,
-                "emotions": "shared",
-                **_networks(corpus, "tim-net", seeds),
-                "recipe": recipe,
-            }
-            for corpus in corpora
-        },
-        "transfers": {
-            f"{one}{ending}-to-{other}": {
-                "source": f"{one}-shared{ending}",
+    svm = {"baseline": "svm", "recipe": RECIPE}
+    # by the ending of their sources' names, and what stands before `-to-` in those of transfers
+    trained: dict[tuple[str, str], dict[str, Any]] = {("-shared", ""): {}}
+    recipes: dict[str, dict[str, Any]] = {RECIPE: {}}
+    if table == "table-2-adapted":
+        recipes = {"adapted": ADAPTED}
+        trained = {("-shared-adapted", "-adapted"): {"recipe": "adapted"}}
+    elif table == "table-2-baseline":
+        recipes[NORMALISED] = {"normalise": "speaker"}
+        trained = {
+            ("-shared-svm", "-svm"): svm,
+            ("-shared-svm-normalised", "-svm-normalised"): svm | {"recipe": NORMALISED},
+        }
+    sources, transfers = {}, {}
+    for (ending, before), own in trained.items():
+        for corpus in corpora:
+            networks = {} if "baseline" in own else _networks(corpus, "tim-net", seeds)
+            common = {"trained_on": corpus, "signal_length": length, "emotions": "shared"}
+            sources[f"{corpus}{ending}"] = common | networks | own
+        for one, other in permutations(corpora, 2):
+            transfers[f"{one}{before}-to-{other}"] = {
+                "source": f"{one}{ending}",
                 "tested_on": other,
                 "signal_length": length,
             }
-            for one, other in permutations(corpora, 2)
-        },
-    }
+    return {"recipes": recipes, "sources": sources, "transfers": transfers}
 
 
 def _of_corpus(corpus: str) -> dict[str, Any]:

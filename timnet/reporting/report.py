@@ -64,6 +64,9 @@ def page(
     )
     # ablations, baselines and the recipes that were tried have tables
     whole = [run for run in compared_methods(runs) if run.is_network] or runs
+    # so that the page opens quickly; the figures of the others lie beside it
+    inside = {run.name for run in runs if not run.is_network and not run.is_baseline}
+    inside |= {run.name for run in whole}
     return template.render(
         cards=_cards(whole),
         legend=[
@@ -80,7 +83,8 @@ def page(
             {
                 "name": run.name,
                 "record": run.record,
-                "figures": [_figure(path) for path in sorted(figures[run.name].glob("*.svg"))],
+                "figures": [_figure(path) for path in _drawn(run, figures) if run.name in inside],
+                "beside": [path.name for path in _drawn(run, figures) if run.name not in inside],
                 "scores": _scores(run),
                 "provenance": _lines(run, validations),
             }
@@ -177,6 +181,10 @@ def _scores(run: ScoredRun) -> str:
         f"{protocol} {print_figure(scores['uar']['value'])} %"
         for protocol, scores in run.by_protocol()
     )
+
+
+def _drawn(run: ScoredRun, figures: Mapping[str, Path]) -> list[Path]:
+    return sorted(figures[run.name].glob("*.svg"))
 
 
 def _figure(path: Path) -> dict:
