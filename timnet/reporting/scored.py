@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from timnet.errors import listing
 from timnet.evaluation import protocols
 from timnet.evaluation.compare import Change
 from timnet.evaluation.intervals import FEW_CLUSTERS
@@ -28,6 +29,7 @@ ABLATION_NAMES = {
 FREE = ("precision", "compiled", "tabs", "variant")  # compared in another way, or told apart
 # values of a setting that the paper has not, at which it changes nothing
 OFF = (None, 0, False, "none", "constant", "")
+MOST_NAMED = 6  # runs in a note
 UNCHANGED = {"batch_norm_momentum": 0.01}  # as Keras has it
 
 
@@ -230,7 +232,7 @@ def departures(runs: Iterable[ScoredRun]) -> list[str]:
 
 
 def _named(names: Sequence[str]) -> str:
-    listed = ", ".join(f"`{name}`" for name in names)
+    listed = listing((f"`{name}`" for name in names), MOST_NAMED)
     return f"{listed} {'differs' if len(names) == 1 else 'differ'}"
 
 
@@ -240,7 +242,9 @@ def other_settings(runs: Iterable[ScoredRun]) -> list[str]:
     for run in runs:
         if run.corpus in paper()["fold_seed"] and not run.is_baseline and run.differences:
             said.setdefault("; ".join(run.differences), []).append(f"`{run.name}`")
-    return [f"{', '.join(names)}: other settings: {told}." for told, names in said.items()]
+    return [
+        f"{listing(names, MOST_NAMED)}: other settings: {told}." for told, names in said.items()
+    ]
 
 
 def rough(runs: Iterable[ScoredRun]) -> list[str]:

@@ -1,0 +1,91 @@
+"""Across corpora: what choosing the epoch on the tested corpus is worth.
+
+    python benchmarks/cross_epochs.py emovo
+
+Trains the source of a corpus as `timnet source CORPUS-shared` does (the first seed; the same bits)
+and tests it every ten epochs on the other corpora. Prints UAR of the last epoch, which the tables
+have, and of the epoch with the best accuracy ON THE TESTED CORPUS, which is optimistic.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from timnet.corpora.corpus import SHARED_EMOTIONS
+from timnet.dataset import features
+from timnet.dataset.folds import whole_table
+from timnet.evaluation import metrics
+from timnet.paper.runs import CROSS_CORPORA
+from timnet.processes import worker_environment
+from timnet.training.network import pad_channels
+from timnet.training.stack import PRECISIONS, State, TrainSettings, train_stack
+from timnet.training.train import Work
+
+EVERY = 10  # epochs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("corpus", choices=CROSS_CORPORA)
+    parser.add_argument("--features", type=Path, default=Path("build/features"))
+    parser.add_argument("--epochs", type=int, default=500)
+    parser.add_argument("--precision", choices=PRECISIONS, default="bf16")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+
+    path = given.features / f"{given.corpus}-100000.parquet"
+    settings = TrainSettings(epochs=given.epochs, precision=given.precision)
+    split = whole_table(features.read(path)[0], shared=True)
+    material = Work([path], split, SHARED_EMOTIONS, settings, [0]).load()
+    targets = {}
+    for name in CROSS_CORPORA:
+        if name != given.corpus:
+            table, _ = features.read(given.features / f"{name}-100000.parquet")
+            emotions = table["emotion"].to_pylist()
+            rows = [row for row, emotion in enumerate(emotions) if emotion in SHARED_EMOTIONS]
+            truth = np.array([SHARED_EMOTIONS.index(emotions[row]) for row in rows])
+            targets[name] = features.array(table)[rows], truth
+    scores: dict[str, list[tuple[int, float, float]]] = {name: [] for name in targets}
+    bar = iter(track(range(given.epochs), given.corpus))
+
+    def test(state: State) -> None:
+        next(bar)
+        if state.epoch % EVERY and state.epoch != given.epochs:
+            return
+        for name, (mfcc, truth) in targets.items():
+            said = predict(state, mfcc, settings)
+            matrix = metrics.confusion_matrix(truth, said, len(SHARED_EMOTIONS))
+            scores[name].append((state.epoch, 100 * metrics.uar(matrix), 100 * metrics.war(matrix)))
+
+    with worker_environment():
+        train_stack(
+            material.mfcc, material.targets, material.splits, len(SHARED_EMOTIONS), settings,
+            checkpoint=test,
+        )  # fmt: skip
+    next(bar, None)
+    print("source,tested on,last epoch UAR,best epoch,best epoch UAR")
+    for name, found in scores.items():
+        best = max(found, key=lambda each: each[2])
+        print(f"{given.corpus},{name},{found[-1][1]:.2f},{best[0]},{best[1]:.2f}")
+
+
+def predict(state: State, mfcc: np.ndarray, settings: TrainSettings) -> np.ndarray:
+    """(utterances,) label indices, from (utterances, T, C)."""
+    frames = pad_channels(torch.from_numpy(mfcc).transpose(0, 1), state.network.width)
+    frames = frames.to(PRECISIONS[settings.precision])[None]
+    with torch.inference_mode():
+        logits = [
+            state.network(frames[:, :, start : start + settings.batch_size].contiguous())[0]
+            for start in range(0, len(mfcc), settings.batch_size)
+        ]
+    return torch.cat(logits, 1)[0].argmax(1).numpy()
+
+
+if __name__ == "__main__":
+    main()
