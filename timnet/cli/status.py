@@ -48,20 +48,27 @@ def status(
         say(f"{busy}. Run this again when it has ended.")
         return
     columns = ("", "stale", "stale if their inputs change", "because", "time", "disk")
-    table = Table(*columns, box=None, pad_edge=False)
+    table, current = Table(*columns, box=None, pad_edge=False), 0
+    table.columns[0].no_wrap = True
     for title, stages in groups(params).items():
         own = [name for name in stages if name in stale]
+        if not own:
+            current += 1
+            continue
         direct = [name for name in own if stale[name]]
         reasons = dict.fromkeys(cause for name in direct for cause in stale[name])
         table.add_row(
             title,
-            ", ".join(name.split("@")[0] for name in direct) or "nothing",
+            ", ".join(name.split("@")[0] for name in direct) or "-",
             ", ".join(name.split("@")[0] for name in own if name not in direct),
             "\n".join(reasons),
-            str(estimate(workspace, params, own)) if own else "",
-            disk(known, own) if own else "",
+            str(estimate(workspace, params, own)),
+            disk(known, own),
         )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    if table.rows:
+        Console(width=None if sys.stdout.isatty() else 120).print(table)
+    of = current + len(table.rows)
+    say(f"up to date: {current} of {of} runs, corpora, models and tables")
     for change, runs in provenance.runs_by_change(workspace.root, params.scored).items():
         say(
             f"{change}: {listing(runs)}. This makes nothing stale; `timnet verify RUN` checks "

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from timnet.evaluation.protocols import MEANING, ORDER
+from timnet.evaluation.protocols import CROSS, MEANING, ORDER
 from timnet.records import Description, Validation, originals, tested_on
 from timnet.reporting.render import (
     NOT_HERE,
@@ -102,26 +102,42 @@ def page(
 def _cards(runs: list[ScoredRun]) -> list[dict]:
     """The headline figures, a card per corpus, from optimistic to strict."""
     cards: dict[str, dict] = {}
+    across: dict[tuple[str, str], list[ScoredRun]] = {}
     for run in runs:
         card = cards.setdefault(
             run.corpus, {"corpus": run.corpus, "chance": print_figure(run.chance), "scores": []}
         )
-        card["scores"] += [
-            {
-                "run": run.name,
-                "method": run.method.removeprefix(TIM_NET).removeprefix(", "),
-                "protocol": protocol,
-                "meaning": run.meaning(protocol),
-                "uar": print_figure(figures["uar"]["value"]),
-                "low": print_figure(figures["uar"]["low"]),
-                "high": print_figure(figures["uar"]["high"]),
-                "war": print_figure(figures["war"]["value"]),
-            }
-            for protocol, figures in run.by_protocol()
-        ]
+        for protocol, figures in run.by_protocol():
+            if protocol == CROSS:
+                across.setdefault((run.corpus, run.method), []).append(run)
+                continue
+            uar = figures["uar"]
+            interval = f"95 % CI {print_figure(uar['low'])} to {print_figure(uar['high'])};"
+            told = [interval, f"WAR {print_figure(figures['war']['value'])} %"]
+            card["scores"].append(_headline(run, protocol, uar["value"], told))
+    for (corpus, _), own in across.items():
+        every = [run.scores[CROSS]["uar"]["value"] for run in own]
+        tested = ", ".join(name for run in own for name in run.tested_on)
+        told = [f"chance {print_figure(own[0].chance)} %;", f"on {tested}"]
+        if len(own) > 1:
+            told = [f"mean, of {print_figure(min(every))} to {print_figure(max(every))};", *told]
+        headline = _headline(own[0], CROSS, sum(every) / len(every), told)
+        cards[corpus]["scores"].append(headline | {"run": ", ".join(run.name for run in own)})
     for card in cards.values():
         card["scores"].sort(key=lambda score: (score["method"], ORDER.index(score["protocol"])))
     return [cards[corpus] for corpus in sorted(cards)]
+
+
+def _headline(run: ScoredRun, protocol: str, uar: float, told: list[str]) -> dict:
+    """One score of a card; `told` stands below it."""
+    return {
+        "run": run.name,
+        "method": run.method.removeprefix(TIM_NET).removeprefix(", "),
+        "protocol": protocol,
+        "meaning": run.meaning(protocol),
+        "uar": print_figure(uar),
+        "told": told,
+    }
 
 
 def _shown(table: Table) -> dict:
