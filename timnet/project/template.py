@@ -36,6 +36,7 @@ PLACES = {
     "dvc-config.txt": ".dvc/config",
     "dvc-gitignore.txt": ".dvc/.gitignore",
 }
+RECIPES = ("paper", "speaker-normalised", "adapted")  # those that were only compared stay here
 HEAD = """\
 # Recordings to tables. A stage is a command of `timnet`, and lists all that bears on its result:
 # inputs, parameters, and by code.yaml the modules of the installed timnet that its numbers come
@@ -186,6 +187,8 @@ def derived(root: Path) -> dict[str, str]:
         for name in ("corpora", "sets", "tuned_on", "runs", "sources", "transfers", "models"):
             if name in section:
                 section[name] = {}
+    for recipe in [name for name in params["recipes"] if name not in RECIPES]:
+        del params["recipes"][recipe]
     return {
         "dvc.yaml": HEAD + _dumped(yaml, {"stages": stages["stages"]}),
         "params.yaml": _dumped(yaml, params),
