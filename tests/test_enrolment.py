@@ -30,7 +30,7 @@ NORMALISED = {"tabs": 3, "variant": "tim-net", "normalise": "speaker"}
 OWN = [voice(1.0, pitch) for pitch in (180, 190, 200, 210)]
 
 
-def hearing(training: dict | None = None) -> Model:
+def adapting(training: dict | None = None) -> Model:
     """A small model that adapts to its speaker; without, it knows less and is less sure."""
     made = small_model()
     figures = made.card.figures[0].model_copy(update={"uar": 41.0})
@@ -52,7 +52,7 @@ def logits(of: Model, sound: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("training", (BY_SPEAKER, NORMALISED), ids=("by_speaker", "normalise"))
 def test_a_speaker_changes_what_is_said_and_the_model_stays_what_it_was(training: dict) -> None:
-    made, sound = hearing(training), voice(1.1, 195)
+    made, sound = adapting(training), voice(1.1, 195)
     before = logits(made, sound)
     mine = made.enrol(OWN, RATE)
     assert np.abs(logits(mine, sound) - before).max() > 1e-3
@@ -66,7 +66,7 @@ def test_a_speaker_changes_what_is_said_and_the_model_stays_what_it_was(training
 
 def test_the_training_set_counts_as_one_recording() -> None:
     """Batch norm's statistics: a fifth the training's, four fifths those of four recordings."""
-    made = hearing()
+    made = adapting()
     before, mine = made.network, made.enrol(OWN, RATE).network
     own = copy.deepcopy(before)
     mfcc = np.stack([features.mfcc(sound, RATE, made.settings) for sound in OWN])
@@ -82,7 +82,7 @@ def test_a_speaker_s_own_offset_does_not_matter_once_they_are_enrolled(
 ) -> None:
     """A louder microphone moves the first coefficient of every frame."""
     monkeypatch.setattr(enrolment, "PRIOR", 0.0)
-    made = hearing(NORMALISED)
+    made = adapting(NORMALISED)
     one, other = made.enrol(OWN, RATE), made.enrol([sound / 4 for sound in OWN], RATE)
     same = logits(one, OWN[1])
     np.testing.assert_allclose(logits(other, OWN[1] / 4), same, atol=1e-3)
@@ -92,7 +92,7 @@ def test_a_speaker_s_own_offset_does_not_matter_once_they_are_enrolled(
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    model.save(hearing(), tmp_path / "hearing.safetensors")
+    model.save(adapting(), tmp_path / "adapting.safetensors")
     model.save(small_model(), tmp_path / "deaf.safetensors")
     (tmp_path / "mine").mkdir()
     for number, sound in enumerate(OWN):
@@ -102,7 +102,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_files_and_signals_enrol_alike(folder: Path) -> None:
-    made, sound = model.load(folder / "hearing.safetensors"), voice(1.1, 195)
+    made, sound = model.load(folder / "adapting.safetensors"), voice(1.1, 195)
     files = made.enrol_files(sorted((folder / "mine").iterdir()))
     np.testing.assert_allclose(logits(files, sound), logits(made.enrol(OWN, RATE), sound), atol=0.1)
     long = np.concatenate(OWN * 3)  # minutes in one file are as good: cut into windows
@@ -111,14 +111,14 @@ def test_files_and_signals_enrol_alike(folder: Path) -> None:
 
 @pytest.mark.parametrize("training", (BY_SPEAKER, NORMALISED), ids=("by_speaker", "normalise"))
 def test_an_adapted_model_can_be_kept_and_exported(training: dict, tmp_path: Path) -> None:
-    mine = hearing(training).enrol(OWN, RATE)
+    mine = adapting(training).enrol(OWN, RATE)
     model.save(mine, tmp_path / "mine.safetensors")
     kept = model.load(tmp_path / "mine.safetensors")
     assert (logits(kept, OWN[0]) == logits(mine, OWN[0])).all()
     assert kept.card.enrolled == len(OWN)
     told = card.markdown(kept.card)
     assert "adapted to one speaker, by 4 recordings" in told
-    for each in (mine, hearing(training)):
+    for each in (mine, adapting(training)):
         export.write(each, tmp_path / "x.onnx", with_features=False, single=False)
         session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
         sound = voice(1, 170, 22050)
@@ -128,7 +128,7 @@ def test_an_adapted_model_can_be_kept_and_exported(training: dict, tmp_path: Pat
 
 
 def test_a_scale_that_is_missing_or_wrong_is_refused(tmp_path: Path) -> None:
-    made, path = hearing(NORMALISED), tmp_path / "x.safetensors"
+    made, path = adapting(NORMALISED), tmp_path / "x.safetensors"
     assert made.scale is not None
     mean, deviation = made.scale
     for scale in (None, (mean[:5], deviation[:5]), (mean, deviation * 0)):
@@ -140,7 +140,7 @@ def test_a_scale_that_is_missing_or_wrong_is_refused(tmp_path: Path) -> None:
 def test_what_cannot_enrol_is_refused(folder: Path) -> None:
     with pytest.raises(ParameterError, match="paper"):
         small_model().enrol(OWN, RATE)
-    made = hearing()
+    made = adapting()
     for nothing in ([], [np.zeros(RATE)]):
         with pytest.raises(AudioError, match="no sound"):
             made.enrol(nothing, RATE)
@@ -157,11 +157,11 @@ def said(*arguments: str) -> tuple[list[dict], str]:
 
 
 def test_the_command_enrols_by_a_folder_and_by_files(folder: Path) -> None:
-    ((alone,), told) = said("new.wav", "--model", "hearing.safetensors")
+    ((alone,), told) = said("new.wav", "--model", "adapting.safetensors")
     assert "41.0 % UAR, not 50.0 %" in told and "--enrol" in told
-    (found, told) = said("new.wav", "--model", "hearing.safetensors", "--enrol", "mine")
+    (found, told) = said("new.wav", "--model", "adapting.safetensors", "--enrol", "mine")
     assert "4 recordings" in told and "41.0" not in told
-    expected = model.load(folder / "hearing.safetensors").enrol_files(
+    expected = model.load(folder / "adapting.safetensors").enrol_files(
         sorted((folder / "mine").iterdir())
     )
     ((_, one),) = expected.predict_files(["new.wav"])
@@ -169,21 +169,21 @@ def test_the_command_enrols_by_a_folder_and_by_files(folder: Path) -> None:
     np.testing.assert_allclose(probabilities, one.probabilities, atol=1e-3)
     assert found[0]["probabilities"] != alone["probabilities"]
     files = [part for n in range(4) for part in ("--enrol", f"mine/{n}.wav")]
-    assert said("new.wav", "--model", "hearing.safetensors", *files)[0] == found
+    assert said("new.wav", "--model", "adapting.safetensors", *files)[0] == found
 
 
 def test_the_recordings_themselves_may_be_one_speaker_s(folder: Path) -> None:
-    own, told = said("mine", "--model", "hearing.safetensors", "--one-speaker")
+    own, told = said("mine", "--model", "adapting.safetensors", "--one-speaker")
     assert "4 recordings" in told
-    assert own == said("mine", "--model", "hearing.safetensors", "--enrol", "mine")[0]
-    assert own != said("mine", "--model", "hearing.safetensors")[0]
+    assert own == said("mine", "--model", "adapting.safetensors", "--enrol", "mine")[0]
+    assert own != said("mine", "--model", "adapting.safetensors")[0]
 
 
 def test_a_microphone_s_recording_enrols_a_speaker(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plug_in(monkeypatch, RATE)
-    given = ("--microphone", "1.2", "--model", "hearing.safetensors")
+    given = ("--microphone", "1.2", "--model", "adapting.safetensors")
     (one,), _ = said(*given, "--enrol", "mine")
     (other,), told = said(*given)
     assert one["recording"] == "microphone" and "--enrol" in told
@@ -197,7 +197,7 @@ def test_a_microphone_s_recording_enrols_a_speaker(
         (("mine", "--model", "deaf.safetensors", "--one-speaker"), "small"),
         (("mine", "--one-speaker", "--enrol", "mine"), "--one-speaker"),
         (("--microphone", "1", "--one-speaker"), "--one-speaker"),
-        (("new.wav", "--model", "hearing.safetensors", "--enrol", "nobody"), "no sound"),
+        (("new.wav", "--model", "adapting.safetensors", "--enrol", "nobody"), "no sound"),
     ),
 )
 def test_the_command_refuses_what_makes_no_sense(
@@ -211,14 +211,14 @@ def test_the_command_refuses_what_makes_no_sense(
 def test_a_broken_recording_is_told_of_and_the_others_enrol(folder: Path) -> None:
     (folder / "mine" / "9.wav").write_bytes(b"no sound")
     for given in (("new.wav", "--enrol", "mine"), ("mine", "--one-speaker")):
-        done = CliRunner().invoke(app, ["predict", "--model", "hearing.safetensors", *given])
+        done = CliRunner().invoke(app, ["predict", "--model", "adapting.safetensors", *given])
         assert isinstance(done.exception, AudioError)
         assert str(done.exception).count("9.wav") == 1
         assert "4 recordings" in done.stderr and ".wav" in done.stdout
 
 
 def test_coverage_is_told_with_and_without_enrolment(folder: Path) -> None:
-    given = ["predict", "new.wav", "--model", "hearing.safetensors", "--abstain-below", "0.1"]
+    given = ["predict", "new.wav", "--model", "adapting.safetensors", "--abstain-below", "0.1"]
     assert "41.0 % of these" in CliRunner().invoke(app, given).stdout
     assert "50.0 % of these" in CliRunner().invoke(app, [*given, "--enrol", "mine"]).stdout
     bare = [*given[:2], "--model", "deaf.safetensors", *given[4:]]
@@ -226,7 +226,7 @@ def test_coverage_is_told_with_and_without_enrolment(folder: Path) -> None:
 
 
 def test_without_a_name_the_model_says_what_enrolment_is_worth(folder: Path) -> None:
-    told = card.in_short(hearing().card)
+    told = card.in_short(adapting().card)
     assert "50.0 % UAR" in told and "--enrol" in told and "41.0 % UAR" in told
     assert "--enrol" not in card.in_short(small_model().card)
 

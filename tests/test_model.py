@@ -286,7 +286,7 @@ def test_the_calibration_error_is_that_of_the_definition() -> None:
     assert calibration.expected_error(given, truth) == pytest.approx((0.4 + 0.4) / 2)
 
 
-def test_padding_does_not_make_a_recording_unlike() -> None:
+def test_padding_does_not_make_a_recording_out_of_domain() -> None:
     """The mean MFCC is over the sound: twice the window changes nothing."""
     sound = voice(0.7)
     means = []

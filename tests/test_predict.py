@@ -161,7 +161,7 @@ def test_a_recording_like_the_training_set_is_not_doubted(small: model.Model) ->
         (np.zeros(RATE), RATE, "silence"),
     ),
 )
-def test_a_recording_unlike_the_training_set_is_told(
+def test_a_recording_out_of_domain_is_told(
     small: model.Model, sound: np.ndarray, rate: int, words: str
 ) -> None:
     assert any(words in reason for reason in small.predict(sound, rate).out_of_domain)
