@@ -61,6 +61,7 @@ def test_a_variant_of_the_network_is_known_everywhere() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     yaml = YAML()
+    yaml.width = 4096
     content = yaml.load(ROOT / "params.yaml")  # of which EMOVO's networks are kept
     for section in (content["corpora"], content["features"]["sets"], content["runs"]):
         for name in [name for name in section if name.split("-")[0] != "emovo" or "svm" in name]:
