@@ -21,6 +21,8 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 os.environ["NO_PROXY"] = "*"  # all servers are on loopback
 os.environ.setdefault("TIMNET_DEVICE", "cpu")  # tests of a GPU name it
 os.environ["OMP_NUM_THREADS"] = "1"  # in small products threads only wait for each other
+# git tidies up in the background, while tests copy its folders
+os.environ |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "gc.auto", "GIT_CONFIG_VALUE_0": "0"}
 # jobs in the background of a shell ignore SIGINT, and so would all that tests start and interrupt
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
