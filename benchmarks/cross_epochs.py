@@ -10,6 +10,7 @@ have, and of the epoch with the best accuracy ON THE TESTED CORPUS, which is opt
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from timnet.dataset.folds import whole_table
 from timnet.evaluation import metrics
 from timnet.paper.runs import CROSS_CORPORA
 from timnet.processes import worker_environment
-from timnet.training.network import pad_channels
+from timnet.training import transfer
+from timnet.training.outcome import outcome
 from timnet.training.stack import PRECISIONS, State, TrainSettings, train_stack
 from timnet.training.train import Work
 
@@ -39,28 +41,31 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
 
-    path = given.features / f"{given.corpus}-100000.parquet"
+    paths = {name: given.features / f"{name}-100000.parquet" for name in CROSS_CORPORA}
+    tables = {name: features.read(path)[0] for name, path in paths.items()}
     settings = TrainSettings(epochs=given.epochs, precision=given.precision)
-    split = whole_table(features.read(path)[0], shared=True)
-    material = Work([path], split, SHARED_EMOTIONS, settings, [0]).load()
-    targets = {}
-    for name in CROSS_CORPORA:
-        if name != given.corpus:
-            table, _ = features.read(given.features / f"{name}-100000.parquet")
-            emotions = table["emotion"].to_pylist()
-            rows = [row for row, emotion in enumerate(emotions) if emotion in SHARED_EMOTIONS]
-            truth = np.array([SHARED_EMOTIONS.index(emotions[row]) for row in rows])
-            targets[name] = features.array(table)[rows], truth
-    scores: dict[str, list[tuple[int, float, float]]] = {name: [] for name in targets}
+    split = whole_table(tables.pop(given.corpus), shared=True)
+    material = Work([paths[given.corpus]], split, SHARED_EMOTIONS, settings, [0]).load()
+    record = {
+        "labels": SHARED_EMOTIONS,
+        "train": asdict(settings),
+        "features": {"settings": {"coefficients": material.mfcc.shape[2]}},
+    }
+    scores: dict[str, list[tuple[int, float, float]]] = {name: [] for name in tables}
     bar = iter(track(range(given.epochs), given.corpus))
 
     def test(state: State) -> None:
         next(bar)
         if state.epoch % EVERY and state.epoch != given.epochs:
             return
-        for name, (mfcc, truth) in targets.items():
-            said = predict(state, mfcc, settings)
-            matrix = metrics.confusion_matrix(truth, said, len(SHARED_EMOTIONS))
+        trained = outcome(
+            material.splits, [state], material.table, material.mfcc, SHARED_EMOTIONS, None, "none"
+        )
+        for name, table in tables.items():
+            told = transfer.predictions(record, trained.weights, table)
+            truth = [SHARED_EMOTIONS.index(emotion) for emotion in told["emotion"].to_pylist()]
+            said = np.array(told["logits"].to_pylist()).argmax(1)
+            matrix = metrics.confusion_matrix(np.array(truth), said, len(SHARED_EMOTIONS))
             scores[name].append((state.epoch, 100 * metrics.uar(matrix), 100 * metrics.war(matrix)))
 
     with worker_environment():
@@ -73,18 +78,6 @@ def main() -> None:
     for name, found in scores.items():
         best = max(found, key=lambda each: each[2])
         print(f"{given.corpus},{name},{found[-1][1]:.2f},{best[0]},{best[1]:.2f}")
-
-
-def predict(state: State, mfcc: np.ndarray, settings: TrainSettings) -> np.ndarray:
-    """(utterances,) label indices, from (utterances, T, C)."""
-    frames = pad_channels(torch.from_numpy(mfcc).transpose(0, 1), state.network.width)
-    frames = frames.to(PRECISIONS[settings.precision])[None]
-    with torch.inference_mode():
-        logits = [
-            state.network(frames[:, :, start : start + settings.batch_size].contiguous())[0]
-            for start in range(0, len(mfcc), settings.batch_size)
-        ]
-    return torch.cat(logits, 1)[0].argmax(1).numpy()
 
 
 if __name__ == "__main__":

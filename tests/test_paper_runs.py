@@ -46,7 +46,10 @@ def test_seeds_are_as_many_as_asked_for() -> None:
 
 def test_the_adapted_recipe_is_that_of_params() -> None:
     """One that `timnet runs` adds to another project is the one that was judged here."""
-    assert YAML(typ="safe").load(ROOT / "params.yaml")["recipes"]["adapted"] == paper_runs.ADAPTED
+    assert (
+        YAML(typ="safe").load(ROOT / "params.yaml")["recipes"]["adapted"]
+        == paper_runs.RECIPES["adapted"]
+    )
 
 
 def test_a_variant_of_the_network_is_known_everywhere() -> None:

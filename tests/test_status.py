@@ -248,3 +248,25 @@ def test_the_stages_of_a_new_project_are_none_of_this_one(tmp_path: Path) -> Non
     shutil.copy(ROOT / ".dvcignore", tmp_path)
     with repository(tmp_path) as repo:
         assert {stage.path_in_repo for stage in repo.index.stages} == {"dvc.yaml"}
+
+
+LOOKS = """
+import sys
+opened = []
+sys.addaudithook(lambda event, of: opened.append(str(of[0])) if event == "open" else None)
+from timnet.cli import main
+try:
+    main()
+finally:
+    print(sum(path.endswith("dvc.lock") for path in opened), file=sys.stderr)
+    print(*{"torch", "librosa", "sklearn", "matplotlib"} & set(sys.modules), file=sys.stderr)
+"""
+
+
+def test_it_parses_the_lock_once_and_imports_nothing_heavy(reproduced: Path) -> None:
+    """What makes it quick; how quick is in benchmarks/README.md."""
+    command = [sys.executable, "-c", LOOKS, "status", "--allow-data-changes"]
+    done = subprocess.run(command, cwd=reproduced, check=True, capture_output=True, text=True)
+    looks, heavy = done.stderr.splitlines()[-2:]
+    assert int(looks) <= 2  # for marks of a conflict, and by DVC
+    assert heavy == ""

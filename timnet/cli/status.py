@@ -48,12 +48,11 @@ def status(
         say(f"{busy}. Run this again when it has ended.")
         return
     columns = ("", "stale", "stale if their inputs change", "because", "time", "disk")
-    table, current = Table(*columns, box=None, pad_edge=False), 0
+    table, every = Table(*columns, box=None, pad_edge=False), groups(params)
     table.columns[0].no_wrap = True
-    for title, stages in groups(params).items():
+    for title, stages in every.items():
         own = [name for name in stages if name in stale]
         if not own:
-            current += 1
             continue
         direct = [name for name in own if stale[name]]
         reasons = dict.fromkeys(cause for name in direct for cause in stale[name])
@@ -67,8 +66,8 @@ def status(
         )
     if table.rows:
         Console(width=None if sys.stdout.isatty() else 120).print(table)
-    of = current + len(table.rows)
-    say(f"up to date: {current} of {of} runs, corpora, models and tables")
+    current = len(every) - len(table.rows)
+    say(f"up to date: {current} of {len(every)} runs, corpora, models and tables")
     for change, runs in provenance.runs_by_change(workspace.root, params.scored).items():
         say(
             f"{change}: {listing(runs)}. This makes nothing stale; `timnet verify RUN` checks "

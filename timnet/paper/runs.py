@@ -12,9 +12,22 @@ ABLATIONS = ("without-bd", "without-ms", "without-df", "tcn")  # network.VARIANT
 CROSS_CORPORA = ("casia", "emodb", "emovo", "ravdess", "savee")  # of the paper's 20 pairs
 CROSS_SEEDS = 10
 RECIPE = "paper"
-# for unseen speakers; adapts to a speaker's recordings, without labels
-ADAPTED = {"epochs": 40, "schedule": "one-cycle", "by_speaker": True}
 NORMALISED = "speaker-normalised"  # recipe of the baseline that knows its speakers' range
+ADAPTED = "adapted"  # for unseen speakers; adapts to a speaker's recordings, without labels
+RECIPES: dict[str, dict[str, Any]] = {  # settings that differ from the paper's
+    RECIPE: {},
+    NORMALISED: {"normalise": "speaker"},
+    ADAPTED: {"epochs": 40, "schedule": "one-cycle", "by_speaker": True},
+}
+# what is trained on one corpus and tested on the others, by the ending of its name
+ACROSS: dict[str, dict[str, dict[str, Any]]] = {
+    "table-2": {"": {"recipe": RECIPE}},
+    "table-2-adapted": {"-adapted": {"recipe": ADAPTED}},
+    "table-2-baseline": {
+        "-svm": {"baseline": "svm", "recipe": RECIPE},
+        "-svm-normalised": {"baseline": "svm", "recipe": NORMALISED},
+    },
+}
 SENTENCE_GROUPS = {"sentence": 10, "both": 5}  # into which sentences are dealt
 SENTENCES = {"ravdess": 2}  # where there are fewer
 
@@ -34,7 +47,7 @@ Entries = dict[str, dict[str, dict[str, Any]]]  # section of params.yaml -> name
 
 def corpora_of(table: str) -> tuple[str, ...]:
     """The corpora that a table may have: the paper's, or those whose sentences are known."""
-    known = table in ("sentence", "both") or table.startswith("table-2")
+    known = table in ("sentence", "both", *ACROSS)
     return CROSS_CORPORA if known else tuple(paper()["fold_seed"])
 
 
@@ -57,7 +70,7 @@ def entries(table: str, corpora: list[str], seeds: int | None = None) -> Entries
             raise ParameterError(
                 f"{table} has no {corpus}; it has {', '.join(known)}.{suggestion(corpus, known)}"
             )
-    if table.startswith("table-2"):
+    if table in ACROSS:
         return _across(table, corpora, seeds or CROSS_SEEDS)
     runs: dict[str, dict[str, Any]] = {}
     for corpus in corpora:
@@ -87,10 +100,7 @@ def entries(table: str, corpora: list[str], seeds: int | None = None) -> Entries
                 "folds": folds[table],
                 **_networks(corpus, variant, seeds or 1),
             }
-    recipes: dict[str, dict[str, Any]] = {RECIPE: {}}
-    if table == "baseline":
-        recipes[NORMALISED] = {"normalise": "speaker"}
-    return {"recipes": recipes, "runs": runs}
+    return {"recipes": _recipes(runs), "runs": runs}
 
 
 def _across(table: str, corpora: list[str], seeds: int) -> Entries:
@@ -98,32 +108,24 @@ def _across(table: str, corpora: list[str], seeds: int) -> Entries:
     if len(corpora) < 2:
         raise ParameterError(f"{table} needs two corpora or more: each is tested on the others.")
     length = paper()["signal_length_cross_corpus"]
-    svm = {"baseline": "svm", "recipe": RECIPE}
-    # by the ending of their sources' names, and what stands before `-to-` in those of transfers
-    trained: dict[tuple[str, str], dict[str, Any]] = {("-shared", ""): {}}
-    recipes: dict[str, dict[str, Any]] = {RECIPE: {}}
-    if table == "table-2-adapted":
-        recipes = {"adapted": ADAPTED}
-        trained = {("-shared-adapted", "-adapted"): {"recipe": "adapted"}}
-    elif table == "table-2-baseline":
-        recipes[NORMALISED] = {"normalise": "speaker"}
-        trained = {
-            ("-shared-svm", "-svm"): svm,
-            ("-shared-svm-normalised", "-svm-normalised"): svm | {"recipe": NORMALISED},
-        }
     sources, transfers = {}, {}
-    for (ending, before), own in trained.items():
+    for ending, own in ACROSS[table].items():
         for corpus in corpora:
             networks = {} if "baseline" in own else _networks(corpus, "tim-net", seeds)
             common = {"trained_on": corpus, "signal_length": length, "emotions": "shared"}
-            sources[f"{corpus}{ending}"] = common | networks | own
+            sources[f"{corpus}-shared{ending}"] = common | networks | own
         for one, other in permutations(corpora, 2):
-            transfers[f"{one}{before}-to-{other}"] = {
-                "source": f"{one}{ending}",
+            transfers[f"{one}{ending}-to-{other}"] = {
+                "source": f"{one}-shared{ending}",
                 "tested_on": other,
                 "signal_length": length,
             }
-    return {"recipes": recipes, "sources": sources, "transfers": transfers}
+    return {"recipes": _recipes(sources), "sources": sources, "transfers": transfers}
+
+
+def _recipes(trained: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The recipes that some runs or sources name, with their settings."""
+    return {entry["recipe"]: RECIPES[entry["recipe"]] for entry in trained.values()}
 
 
 def _of_corpus(corpus: str) -> dict[str, Any]:

@@ -22,7 +22,6 @@ EMOVO = 588 * 188 * 16  # work of a fold-epoch: utterances x frames x blocks
 # Where nothing was ever trained: work per second on two cores with compiled kernels, with bf16
 # instructions and without, as benchmarks/README.md has it. tf32 needs a GPU, of which a CPU's
 # speed says nothing; among those of a GPU it is near fp32.
-PRECISIONS = ("fp32", "tf32", "bf16")
 ELSEWHERE = {"fp32": 0.80 * EMOVO, "tf32": 0.80 * EMOVO, "bf16": 1.53 * EMOVO}
 ELSEWHERE_WITHOUT_BF16 = {"fp32": 0.54 * EMOVO, "tf32": 0.54 * EMOVO, "bf16": 0.08 * EMOVO}
 HOP = 512  # samples per frame
@@ -67,7 +66,7 @@ def estimate(workspace: Workspace, params: Params, stages: Iterable[str]) -> Est
         work = _work(workspace, params, stage)
         speed, precision = speeds.get(kind), kind.removeprefix("train ")
         if speed is None and precision != kind:  # by another precision, or another machine
-            here = next((p for p in PRECISIONS if f"train {p}" in speeds), None)
+            here = next((p for p in elsewhere if f"train {p}" in speeds), None)
             if here:
                 speed = speeds[f"train {here}"] * elsewhere[precision] / elsewhere[here]
             elif precision != "tf32":

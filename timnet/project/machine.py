@@ -48,9 +48,11 @@ def may_run_programs(folder: Path) -> bool:
 def has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the CPU has instructions for bf16; taken for granted where nothing tells."""
     try:
-        return bool(BF16_FLAGS & set(cpuinfo.read_text(encoding="utf-8").split()))
+        with cpuinfo.open(encoding="utf-8") as lines:  # as long as there are cores: read one's
+            flags = next((line for line in lines if line.startswith(("flags", "Features"))), None)
     except (OSError, ValueError):
         return True
+    return flags is None or bool(BF16_FLAGS & set(flags.split()))
 
 
 def has_gpu() -> bool:

@@ -239,13 +239,16 @@ def _followers(repo: Any, stages: Iterable[Any]) -> dict[str, set[str]]:
     """
     outs = repo.index.outs_trie
     follow: dict[str, set[str]] = {stage.name: set() for stage in stages}
+    users: dict[str, tuple[Any, set[str]]] = {}  # by path: one of its dependencies, and who has it
     for stage in stages:
         for dep in stage.deps:
-            place = dep.fs.parts(dep.fs_path)
-            used = [found.value for found in outs.prefixes(place)]
-            used += outs.values(prefix=place) if outs.has_subtrie(place) else ()
-            for out in used:
-                follow.get(getattr(out.stage, "name", ""), set()).add(stage.name)
+            users.setdefault(dep.fs_path, (dep, set()))[1].add(stage.name)
+    for dep, names in users.values():
+        place = dep.fs.parts(dep.fs_path)
+        used = [found.value for found in outs.prefixes(place)]
+        used += outs.values(prefix=place) if outs.has_subtrie(place) else ()
+        for out in used:
+            follow.get(getattr(out.stage, "name", ""), set()).update(names)
     return follow
 
 

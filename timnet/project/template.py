@@ -19,6 +19,7 @@ from typing import Any
 
 import timnet
 from timnet.errors import ArtifactError, ParameterError, TimnetError, listing
+from timnet.paper.runs import RECIPES
 from timnet.paths import replacing, write_text
 from timnet.project import git
 from timnet.records import DamagedRecord, read_yaml
@@ -36,7 +37,6 @@ PLACES = {
     "dvc-config.txt": ".dvc/config",
     "dvc-gitignore.txt": ".dvc/.gitignore",
 }
-RECIPES = ("paper", "speaker-normalised", "adapted")  # those that were only compared stay here
 HEAD = """\
 # Recordings to tables. A stage is a command of `timnet`, and lists all that bears on its result:
 # inputs, parameters, and by code.yaml the modules of the installed timnet that its numbers come
@@ -187,6 +187,7 @@ def derived(root: Path) -> dict[str, str]:
         for name in ("corpora", "sets", "tuned_on", "runs", "sources", "transfers", "models"):
             if name in section:
                 section[name] = {}
+    # those that were only compared stay here
     for recipe in [name for name in params["recipes"] if name not in RECIPES]:
         del params["recipes"][recipe]
     return {

@@ -80,11 +80,10 @@ def page(
         tables=[_shown(table) | {"link": _link(table, tables)} for table in tables],
         overview=_image(overview),
         runs=[
-            {
+            _drawn(figures[run.name], run.name in inside)
+            | {
                 "name": run.name,
                 "record": run.record,
-                "figures": [_figure(path) for path in _drawn(run, figures) if run.name in inside],
-                "beside": [path.name for path in _drawn(run, figures) if run.name not in inside],
                 "scores": _scores(run),
                 "provenance": _lines(run, validations),
             }
@@ -199,8 +198,12 @@ def _scores(run: ScoredRun) -> str:
     )
 
 
-def _drawn(run: ScoredRun, figures: Mapping[str, Path]) -> list[Path]:
-    return sorted(figures[run.name].glob("*.svg"))
+def _drawn(folder: Path, inside: bool) -> dict[str, list]:
+    """The figures of a run, in the page or named beside it."""
+    paths = sorted(folder.glob("*.svg"))
+    if inside:
+        return {"figures": [_figure(path) for path in paths], "beside": []}
+    return {"figures": [], "beside": [path.name for path in paths]}
 
 
 def _figure(path: Path) -> dict:
