@@ -110,12 +110,12 @@ def measure(name: str, build: Path) -> list[dict]:
                     own = mfcc[rows[enrolled]]
                     adapted, _ = enrolment.adapted(network, None, record["train"], own)
                 logits, _ = adapted(enrolment.frames(adapted, None, mfcc[rows[tested]]))
-                answers = said.setdefault((kind, draw), np.full((len(seeds), len(mfcc)), -1))
-                answers[seeds.index(seed), rows[tested]] = logits[0].argmax(1).numpy()
+                predicted = said.setdefault((kind, draw), np.full((len(seeds), len(mfcc)), -1))
+                predicted[seeds.index(seed), rows[tested]] = logits[0].argmax(1).numpy()
         print(f"{name}: fold {fold}, seed {seed}", flush=True)
     result = []
     for kind in dict.fromkeys(kind for kind, _ in said):
-        draws = [answers for (other, _), answers in said.items() if other == kind]
+        draws = [predicted for (other, _), predicted in said.items() if other == kind]
         uar = np.array([[_uar(truth, own, len(record["labels"])) for own in one] for one in draws])
         result.append(
             {
@@ -159,9 +159,9 @@ def markdown(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _uar(truth: np.ndarray, answers: np.ndarray, classes: int) -> float:
-    tested = answers >= 0
-    return 100 * metrics.uar(metrics.confusion_matrix(truth[tested], answers[tested], classes))
+def _uar(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
+    tested = predicted >= 0
+    return 100 * metrics.uar(metrics.confusion_matrix(truth[tested], predicted[tested], classes))
 
 
 def main() -> None:

@@ -47,25 +47,30 @@ def main() -> None:
         networks = 1 if single else model.network.networks
         for _ in range(2):  # the first call pays for tables and caches
             list(model.predict_files([three], single=single))
-        times, busy = [], time.process_time()
+        times, worked = [], time.process_time()
         for _ in range(50):
             start = time.perf_counter()
             list(model.predict_files([three], single=single))
             times.append(time.perf_counter() - start)
         _row(
-            "one file of 3 s", networks, 1, statistics.median(times), time.process_time() - busy, 50
+            "one file of 3 s",
+            networks,
+            1,
+            statistics.median(times),
+            time.process_time() - worked,
+            50,
         )
         for threads in (1, 2):
-            start, busy = time.perf_counter(), time.process_time()
+            start, worked = time.perf_counter(), time.process_time()
             done = len(list(model.predict_files(paths, single=single, workers=threads)))
             wall = (time.perf_counter() - start) / done
-            _row(f"folder of {done}", networks, threads, wall, time.process_time() - busy, done)
+            _row(f"folder of {done}", networks, threads, wall, time.process_time() - worked, done)
 
 
-def _row(what: str, networks: int, threads: int, wall: float, busy: float, files: int) -> None:
+def _row(what: str, networks: int, threads: int, wall: float, worked: float, files: int) -> None:
     print(
         f"| {what:18} | {networks:8} | {threads:7} | {1000 * wall:9.1f} "
-        f"| {1000 * busy / files:12.1f} | {1 / wall:14.0f} |"
+        f"| {1000 * worked / files:12.1f} | {1 / wall:14.0f} |"
     )
 
 

@@ -48,7 +48,7 @@ def test_blocks_are_those_of_the_paper_for_its_corpora(corpus: str) -> None:
     assert proposals.blocks(run["signal_length"]) == run["network"]["tabs"]
 
 
-def own_corpus(folder: Path, speakers: int) -> None:
+def custom_corpus(folder: Path, speakers: int) -> None:
     """A custom corpus `mine` of so many speakers in a workspace, and params.yaml."""
     shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
     names = [f"s{n}/{emotion}.wav" for n in range(speakers) for emotion in ("happy", "sad")]
@@ -60,7 +60,7 @@ def own_corpus(folder: Path, speakers: int) -> None:
 
 def test_runs_of_a_custom_corpus_are_entered(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    own_corpus(tmp_path, 3)
+    custom_corpus(tmp_path, 3)
     list_runs(["mine"], add=True)
     entered = params.read(tmp_path / "params.yaml")
     assert entered.corpora["mine"] == "custom"
@@ -83,7 +83,7 @@ def test_many_speakers_are_left_out_in_groups(
     tmp_path: Path, monkeypatch, capsys, speakers: int, folds: dict | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    own_corpus(tmp_path, speakers)
+    custom_corpus(tmp_path, speakers)
     list_runs(["mine"], add=True)
     runs = YAML(typ="safe").load(tmp_path / "params.yaml")["runs"]
     assert runs.get("mine-speaker", {}).get("folds") == folds

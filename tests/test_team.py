@@ -89,14 +89,14 @@ def api(
         )
     url = f"http://127.0.0.1:{port}/api"
     try:
-        small_pipeline.until(lambda: answers(url), 300)
+        small_pipeline.until(lambda: responds(url), 300)
         yield url
     finally:
         server.terminate()
         server.wait(60)
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     try:
         return httpx.get(f"{url}/health", auth=tuple(LOGIN.split(":"))).is_success
     except httpx.TransportError:

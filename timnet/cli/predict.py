@@ -98,13 +98,13 @@ def predict(
         Format.json: lambda: formats.JsonLinesWriter(abstain_below),
     }[form]()
     head, strange, unsure, done = writer.head(), 0, 0, 0
-    answers = loaded.predict_files(paths, single=single, workers=workers())
+    predictions = loaded.predict_files(paths, single=single, workers=workers())
     if microphone is not None:
-        answers = _recorded(loaded, microphone, single)
+        predictions = _recorded(loaded, microphone, single)
     try:
         if head and (paths or microphone):
             say(head)
-        for path, found in answers:
+        for path, found in predictions:
             if isinstance(found, str):
                 failures.append(f"{formats.name(path)} ({found})")
                 continue
