@@ -120,7 +120,7 @@ def _refuse_other_code(workspace: Workspace) -> None:
         return
     names = {path.relative_to(folder) for folder in (running, watched) for path in _code(folder)}
     differ = sorted(
-        name.as_posix()
+        f"timnet/{name.as_posix()}"
         for name in names
         if not (running / name).is_file()
         or not (watched / name).is_file()
@@ -128,8 +128,8 @@ def _refuse_other_code(workspace: Workspace) -> None:
     )
     if differ:
         raise ArtifactError(
-            f"{watched}: {listing(differ)} differ from the installed timnet, so DVC would not see "
-            "changes of the code that runs. Install this checkout (`pip install --editable .`), "
+            f"{listing(differ)} differ from the installed timnet, so DVC would not see changes of "
+            "the code that runs. Install this checkout (`pip install --editable .`), "
             "or set PYTHONPATH to its folder."
         )
 
