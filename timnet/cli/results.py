@@ -17,9 +17,11 @@ from timnet.project.leftovers import leftovers
 
 if TYPE_CHECKING:
     from timnet.project.params import Params
+    from timnet.records import Description, Validation
+    from timnet.reporting.render import Table
+    from timnet.reporting.scored import ScoredRun
 
 TransferName = Annotated[str, typer.Argument(metavar="TRANSFER", help="A transfer of params.yaml.")]
-OFFLINE_PLOTS = "tmp/offline-plots.html"  # below .dvc, where git looks at nothing
 
 
 @app.command(rich_help_panel=STAGES)
@@ -56,13 +58,10 @@ def _score(workspace: Workspace, params: Params, run: str) -> None:
 @app.command(rich_help_panel=STAGES)
 def tables() -> None:
     """Put the paper's scores beside ours, as Markdown, CSV and LaTeX."""
-    from timnet.reporting import gather, render, write
+    from timnet.reporting import render, write
 
     workspace, params = open_workspace()
-    runs = gather.scored_runs(workspace, params.scored, params.tuned_on)
-    found = gather.validations(workspace, params.corpora)
-    described = gather.descriptions(workspace, params.corpora)
-    made = gather.all_tables(workspace, runs, found, described)
+    runs, *_, made = _gathered(workspace, params)
     write.write_tables(made, runs, workspace.tables)
     say(render.markdown(made[0]))
     say(f"{len(made)} tables in {workspace.tables}")
@@ -71,6 +70,18 @@ def tables() -> None:
             f"no longer in params.yaml, and in no table: {listing(map(str, left))}. `timnet runs "
             "--prune` removes them."
         )
+
+
+def _gathered(
+    workspace: Workspace, params: Params
+) -> tuple[list[ScoredRun], dict[str, Validation], dict[str, Description], list[Table]]:
+    """What tables and report are made of, and the tables: runs, corpora's validations, recipes."""
+    from timnet.reporting import gather
+
+    runs = gather.scored_runs(workspace, params.scored, params.tuned_on)
+    found = gather.validations(workspace, params.corpora)
+    described = gather.descriptions(workspace, params.corpora)
+    return runs, found, described, gather.all_tables(workspace, runs, found, described)
 
 
 @app.command(rich_help_panel=STAGES)
@@ -130,14 +141,10 @@ def transfer(name: TransferName) -> None:
 @app.command(rich_help_panel=STAGES)
 def report() -> None:
     """Make the report: one HTML page with all tables and figures, for any browser, offline."""
-    from timnet.reporting import gather
     from timnet.reporting import report as stage
 
     workspace, params = open_workspace()
-    runs = gather.scored_runs(workspace, params.scored, params.tuned_on)
-    found = gather.validations(workspace, params.corpora)
-    described = gather.descriptions(workspace, params.corpora)
-    made = gather.all_tables(workspace, runs, found, described)
+    runs, found, described, made = _gathered(workspace, params)
     drawn = {run.name: workspace.figures(run.name) for run in runs}
     overview = workspace.tables / f"{made[0].name}.svg"
     page = stage.page(made, overview, runs, drawn, found, described)
