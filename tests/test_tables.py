@@ -494,6 +494,27 @@ def test_without_another_recipe_nothing_is_judged() -> None:
     assert rows(unseen_tables.judged(runs, of_means)) == []
 
 
+def test_the_chosen_recipe_stands_beside_itself_with_the_svm() -> None:
+    runs = recipes()
+    pairs = unseen_tables.to_join(runs)
+    names = [(network.name, machine.name) for network, machine in pairs]
+    assert names == [("emovo-best", "emovo-svm-norm"), ("savee-best", "savee-svm-norm")]
+    with_svm = [
+        unseen(run.corpus, "both", uar, recipe="best + SVM", tuned_on="emovo", normalise="speaker")
+        for (run, _), uar in zip(pairs, (41.0, 54.0), strict=True)
+    ]
+    table = unseen_tables.joined(runs, of_means, with_svm)
+    emovo, savee, mean = rows(table)
+    assert emovo["recipe best + SVM"] == "41.0 [39.0, 43.0]"
+    assert emovo["against the paper's recipe"] == "+13.00 [+10.00, +16.00]"
+    assert savee["against the recipe best"] == "+4.00 [+1.00, +7.00]"
+    assert mean["against SVM, speaker-normalised"] == "+2.50 [-0.50, +5.50]"
+    assert "nothing is fitted" in render.markdown(table)
+    last = rows(unseen_tables.controlled(runs, of_means, with_svm))[-1]
+    assert (last["method"], last["UAR"]) == ("recipe best + SVM", "41.00")
+    assert rows(unseen_tables.joined(runs, of_means, [])) == []
+
+
 def test_women_and_men_stand_side_by_side() -> None:
     (run,) = (unseen("emovo", "paper", 28.0),)
     own = {"female": 30.0, "male": 26.0}

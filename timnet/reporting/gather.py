@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 
 from timnet import records
 from timnet.errors import ParameterError
-from timnet.evaluation import results
+from timnet.evaluation import results, score, together
 from timnet.evaluation.compare import Change, mean_change
 from timnet.paths import Workspace
 from timnet.records import Description, Validation
-from timnet.reporting import tables
+from timnet.reporting import tables, unseen_tables
 from timnet.reporting.render import Table, plain
 from timnet.reporting.scored import ScoredRun
 
@@ -68,12 +69,22 @@ def all_tables(
         found: as of `validations`.
         described: as of `descriptions`, of the same corpora.
     """
-    read = cache(lambda name: results.read(workspace.run_results(name)))
+    joined = dict[str, results.Result]()
+    read = cache(lambda name: joined.get(name) or results.read(workspace.run_results(name)))
+    with_svm = []
+    for network, machine in unseen_tables.to_join(runs):
+        result = together.together(read(network.name), read(machine.name))
+        name = f"{network.name} + {machine.name}"
+        joined[name] = result
+        folds = network.record["folds"]["protocol"]
+        scores = score.scores(result.predictions, result.labels, folds, network.corpus)
+        record = network.record | {"recipe": f"{network.recipe} + SVM"}
+        with_svm.append(replace(network, name=name, record=record, scores=scores))
 
     def paired(pairs: Sequence[tuple[ScoredRun, ScoredRun]], protocol: str) -> Change | None:
         return mean_change([(read(run.name), read(other.name)) for run, other in pairs], protocol)
 
-    made = tables.all_tables(runs, found, described, paired)
+    made = tables.all_tables(runs, found, described, paired, with_svm)
     made[0].notes.extend(_leaks(runs, found))
     return made
 

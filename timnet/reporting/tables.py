@@ -73,6 +73,7 @@ def all_tables(
     validations: dict[str, Validation],
     descriptions: dict[str, Description],
     paired: Paired,
+    with_svm: Sequence[ScoredRun] = (),
 ) -> list[Table]:
     """Every table that has rows, in the order of the report; the overview in any case.
 
@@ -81,14 +82,16 @@ def all_tables(
         validations: corpus -> summary of its validation.
         descriptions: corpus -> what its recipe says of it.
         paired: the change from one run to another on the same utterances.
+        with_svm: the chosen recipe on unseen speakers, together with the SVM.
     """
     first, *others = (
         overview(runs),
         strictness(runs),
         single_corpus(runs, BEST_EPOCH),
         single_corpus(runs, LAST_EPOCH),
-        unseen_tables.controlled(runs, paired),
+        unseen_tables.controlled(runs, paired, with_svm),
         unseen_tables.judged(runs, paired),
+        unseen_tables.joined(runs, paired, with_svm),
         unseen_tables.by_sex(runs),
         ablation(runs, paired),
         cross_tables.average(runs),

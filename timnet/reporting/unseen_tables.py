@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -50,10 +51,26 @@ def _tuned_on(runs: Sequence[ScoredRun]) -> str | None:
     return next((run.tuned_on for run in runs if chosen and run.recipe == chosen), None)
 
 
-def controlled(runs: Sequence[ScoredRun], paired: Paired) -> Table:
+def to_join(runs: Sequence[ScoredRun]) -> list[tuple[ScoredRun, ScoredRun]]:
+    """The chosen recipe on each corpus, speaker-independent, and the SVM that takes as much."""
+    recipe = chosen_recipe(runs)
+    corpora = dict.fromkeys(run.corpus for run in runs if recipe and run.recipe == recipe)
+    pairs = (
+        (
+            find(runs, corpus, SPEAKER, is_network=True, recipe=recipe),
+            find(runs, corpus, SPEAKER, method=SPEAKER_SVM),
+        )
+        for corpus in corpora
+    )
+    return [(network, machine) for network, machine in pairs if network and machine]
+
+
+def controlled(
+    runs: Sequence[ScoredRun], paired: Paired, with_svm: Sequence[ScoredRun] = ()
+) -> Table:
     """Each recipe on the corpus of tuning, speaker-independent, against the paper's recipe."""
     corpus = _tuned_on(runs)
-    own = _on(runs, corpus) if corpus else []
+    own = [*_on(runs, corpus), *(run for run in with_svm if run.corpus == corpus)] if corpus else []
     reference = find(own, corpus or "", SPEAKER, is_network=True, recipe=PAPER_RECIPE)
     rows = []
     for run in own:
@@ -98,31 +115,77 @@ def controlled(runs: Sequence[ScoredRun], paired: Paired) -> Table:
     )
 
 
+Methods = dict[str, dict[str, ScoredRun]]  # name -> corpus -> run
+
+
 def judged(runs: Sequence[ScoredRun], paired: Paired) -> Table:
     """The chosen recipe on every corpus, speaker-independent, beside what it has to beat."""
+    methods = _methods(runs)
+    name = list(methods)[-1]
+    table = _on_every_corpus(methods, name, ("paper's recipe", SPEAKER_SVM), runs, paired)
+    return replace(table, name="judged", title="Unseen speakers: the chosen recipe on every corpus")
+
+
+def joined(runs: Sequence[ScoredRun], paired: Paired, with_svm: Sequence[ScoredRun]) -> Table:
+    """The chosen recipe together with the SVM, and what each adds to the other."""
+    methods = _methods(runs)
+    del methods["SVM"]
+    name = list(methods)[-1]
+    both = f"{name} + SVM"
+    methods[both] = {run.corpus: run for run in with_svm}
+    against = ("paper's recipe", name, SPEAKER_SVM)
+    table = _on_every_corpus(methods, both, against, runs, paired)
+    table.notes.insert(
+        1,
+        f"{both}: the mean of the probabilities that {name} and {SPEAKER_SVM} give each emotion; "
+        "nothing is fitted.",
+    )
+    return replace(
+        table, name="joined", title="Unseen speakers: the chosen recipe together with the SVM"
+    )
+
+
+def _methods(runs: Sequence[ScoredRun]) -> Methods:
+    """Speaker-independent runs by corpus: the paper's recipe, the baselines, the chosen recipe."""
     recipe = chosen_recipe(runs)
-    tuned = _tuned_on(runs)
-    name = f"recipe {recipe}" if recipe else "chosen recipe"
     wanted: dict[str, dict[str, object]] = {
         "paper's recipe": {"method": TIM_NET},
         "SVM": {"method": svm()},
         SPEAKER_SVM: {"method": SPEAKER_SVM},
-        name: {"is_network": True, "recipe": recipe},
+        f"recipe {recipe}" if recipe else "chosen recipe": {"is_network": True, "recipe": recipe},
     }
     corpora = sorted({run.corpus for run in runs if recipe and run.recipe == recipe})
-    found = {
-        corpus: {label: find(runs, corpus, SPEAKER, **each) for label, each in wanted.items()}
-        for corpus in corpora
+    return {
+        label: {
+            corpus: run
+            for corpus in corpora
+            if (run := find(runs, corpus, SPEAKER, **each)) is not None
+        }
+        for label, each in wanted.items()
     }
-    found = {corpus: own for corpus, own in found.items() if own[name] is not None}
+
+
+def _on_every_corpus(
+    methods: Methods,
+    ours: str,
+    against: Sequence[str],
+    runs: Sequence[ScoredRun],
+    paired: Paired,
+) -> Table:
+    """Methods on the corpora that one of them was tried on, and their means; without a name.
+
+    Args:
+        ours: the method that is judged.
+        against: the methods that it is held against.
+    """
+    corpora, tuned = sorted(methods[ours]), _tuned_on(runs)
     encoders = paper().get("emobox_speaker_independent", {})
-    rows = []
 
     def row(label: str, corpora: Sequence[str]) -> list[Cell]:
         """One corpus, or the mean over several."""
         told = [Cell(label)]
-        for method in wanted:
-            own = [run for corpus in corpora if (run := found[corpus][method]) is not None]
+        for found in methods.values():
+            own = [found[corpus] for corpus in corpora if corpus in found]
             if len(own) < len(corpora):
                 told.append(Cell(NO_FIGURE))
             elif len(own) == 1:
@@ -130,53 +193,52 @@ def judged(runs: Sequence[ScoredRun], paired: Paired) -> Table:
             else:
                 mean = np.mean([run.scores[SPEAKER]["uar"]["value"] for run in own])
                 told.append(Cell(print_figure(float(mean), 1), own[0].name))
-        for method in ("paper's recipe", SPEAKER_SVM):
+        for method in against:
             pairs = [
-                (ours, theirs)
+                (methods[ours][corpus], methods[method][corpus])
                 for corpus in corpora
-                if (ours := found[corpus][name]) and (theirs := found[corpus][method])
+                if corpus in methods[method]
             ]
             change = paired(pairs, SPEAKER) if len(pairs) == len(corpora) else None
             told.append(Cell(points(change), pairs[0][0].name if change else ""))
-        only = found[corpora[0]][name] if len(corpora) == 1 else None
+        only = methods[ours][corpora[0]] if len(corpora) == 1 else None
         told.append(Cell(seeds(only.scores[SPEAKER]), only.name) if only else Cell(""))
         known = [encoders[corpus] for corpus in corpora if corpus in encoders]
         whole = len(known) == len(corpora)
         told.append(Cell(print_figure(float(np.mean(known)), 1) if whole else NO_FIGURE))
         return told
 
-    rows = [row(corpus, [corpus]) for corpus in found]
-    if len(found) > 1:
-        rows.append(row("mean", list(found)))
-    rest = [corpus for corpus in found if corpus != tuned]
-    if 1 < len(rest) < len(found):
+    rows = [row(corpus, [corpus]) for corpus in corpora]
+    if len(corpora) > 1:
+        rows.append(row("mean", corpora))
+    rest = [corpus for corpus in corpora if corpus != tuned]
+    if 1 < len(rest) < len(corpora):
         rows.append(row(f"mean without {tuned}", rest))
-    own = [run for each in found.values() for run in each.values() if run is not None]
-    notes = [
-        f"UAR in percent. `{SPEAKER}`: {MEANING[SPEAKER]}.",
-        "Points of UAR against the paper's recipe and the SVM: on the same utterances, the same "
-        "speakers resampled for both, each the mean over its seeds; of a mean, speakers of each "
-        "corpus are drawn apart. Not significant where the interval includes 0.",
-        INTERVALS,
-        f"{SEEDS.removesuffix('.')}, of the {name}.",
-        "SSL encoder: the best frozen self-supervised encoder of EmoBox (Ma et al., Interspeech "
-        "2024), pre-trained and far larger, with other folds; its folds of emodb leak.",
-        *rough(own),
-        *on_recipes(own),
-    ]
+    own = [run for found in methods.values() for run in found.values()]
     return Table(
-        "judged",
-        "Unseen speakers: the chosen recipe on every corpus",
+        "",
+        "",
         (
             "corpus",
-            *wanted,
-            "against the paper's recipe",
-            f"against {SPEAKER_SVM}",
+            *methods,
+            *(f"against {'' if method == SPEAKER_SVM else 'the '}{method}" for method in against),
             "seeds",
             "SSL encoder",
         ),
         rows,
-        notes,
+        [
+            f"UAR in percent. `{SPEAKER}`: {MEANING[SPEAKER]}.",
+            "Points of UAR against another method: on the same utterances, the same speakers "
+            "resampled for both, each the mean over its seeds; of a mean, speakers of each corpus "
+            "are drawn apart. Not significant where the interval includes 0.",
+            INTERVALS,
+            f"{SEEDS.removesuffix('.')}, of the {ours}.",
+            "SSL encoder: the best frozen self-supervised encoder of EmoBox (Ma et al., "
+            "Interspeech 2024), pre-trained and far larger, with other folds; its folds of emodb "
+            "leak.",
+            *rough(own),
+            *on_recipes(own),
+        ],
     )
 
 
