@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 
 from timnet import records
@@ -79,7 +78,7 @@ def all_tables(
         folds = network.record["folds"]["protocol"]
         scores = score.scores(result.predictions, result.labels, folds, network.corpus)
         record = network.record | {"recipe": f"{network.recipe} + SVM"}
-        with_svm.append(replace(network, name=name, record=record, scores=scores))
+        with_svm.append(ScoredRun(name, record, scores))
 
     def paired(pairs: Sequence[tuple[ScoredRun, ScoredRun]], protocol: str) -> Change | None:
         return mean_change([(read(run.name), read(other.name)) for run, other in pairs], protocol)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -120,21 +120,34 @@ Methods = dict[str, dict[str, ScoredRun]]  # name -> corpus -> run
 
 def judged(runs: Sequence[ScoredRun], paired: Paired) -> Table:
     """The chosen recipe on every corpus, speaker-independent, beside what it has to beat."""
-    methods = _methods(runs)
+    methods, tuned = _methods(runs), _tuned_on(runs)
     name = list(methods)[-1]
-    table = _on_every_corpus(methods, name, ("paper's recipe", SPEAKER_SVM), runs, paired)
-    return replace(table, name="judged", title="Unseen speakers: the chosen recipe on every corpus")
+    table = _on_every_corpus(methods, list(methods), ("paper's recipe", SPEAKER_SVM), tuned, paired)
+    encoders = paper().get("emobox_speaker_independent", {})
+    for row, corpora in zip(table.rows, _with_means(methods[name], tuned).values(), strict=True):
+        known = [encoders[corpus] for corpus in corpora if corpus in encoders]
+        whole = len(known) == len(corpora)
+        row.append(Cell(print_figure(float(np.mean(known)), 1) if whole else NO_FIGURE))
+    table.notes.append(
+        "SSL encoder: the best frozen self-supervised encoder of EmoBox (Ma et al., Interspeech "
+        "2024), pre-trained and far larger, with other folds; its folds of emodb leak."
+    )
+    return replace(
+        table,
+        name="judged",
+        title="Unseen speakers: the chosen recipe on every corpus",
+        columns=(*table.columns, "SSL encoder"),
+    )
 
 
 def joined(runs: Sequence[ScoredRun], paired: Paired, with_svm: Sequence[ScoredRun]) -> Table:
     """The chosen recipe together with the SVM, and what each adds to the other."""
     methods = _methods(runs)
-    del methods["SVM"]
     name = list(methods)[-1]
     both = f"{name} + SVM"
     methods[both] = {run.corpus: run for run in with_svm}
-    against = ("paper's recipe", name, SPEAKER_SVM)
-    table = _on_every_corpus(methods, both, against, runs, paired)
+    shown, against = (SPEAKER_SVM, name, both), ("paper's recipe", name, SPEAKER_SVM)
+    table = _on_every_corpus(methods, shown, against, _tuned_on(runs), paired)
     table.notes.insert(
         1,
         f"{both}: the mean of the probabilities that {name} and {SPEAKER_SVM} give each emotion; "
@@ -165,27 +178,39 @@ def _methods(runs: Sequence[ScoredRun]) -> Methods:
     }
 
 
+def _with_means(corpora: Iterable[str], tuned: str | None) -> dict[str, list[str]]:
+    """Each corpus, all of them, and those that nothing was tuned on, by the name of their row."""
+    every = sorted(corpora)
+    rest = [corpus for corpus in every if corpus != tuned]
+    groups = {corpus: [corpus] for corpus in every}
+    if len(every) > 1:
+        groups["mean"] = every
+    if 1 < len(rest) < len(every):
+        groups[f"mean without {tuned}"] = rest
+    return groups
+
+
 def _on_every_corpus(
     methods: Methods,
-    ours: str,
+    shown: Sequence[str],
     against: Sequence[str],
-    runs: Sequence[ScoredRun],
+    tuned: str | None,
     paired: Paired,
 ) -> Table:
-    """Methods on the corpora that one of them was tried on, and their means; without a name.
+    """Methods on the corpora of the last one shown, and their means; without a name.
 
     Args:
-        ours: the method that is judged.
+        shown: the methods that have a column; the last is judged.
         against: the methods that it is held against.
+        tuned: the corpus on which it was tuned.
     """
-    corpora, tuned = sorted(methods[ours]), _tuned_on(runs)
-    encoders = paper().get("emobox_speaker_independent", {})
+    judged = methods[shown[-1]]
 
     def row(label: str, corpora: Sequence[str]) -> list[Cell]:
         """One corpus, or the mean over several."""
         told = [Cell(label)]
-        for found in methods.values():
-            own = [found[corpus] for corpus in corpora if corpus in found]
+        for method in shown:
+            own = [methods[method][corpus] for corpus in corpora if corpus in methods[method]]
             if len(own) < len(corpora):
                 told.append(Cell(NO_FIGURE))
             elif len(own) == 1:
@@ -195,47 +220,34 @@ def _on_every_corpus(
                 told.append(Cell(print_figure(float(mean), 1), own[0].name))
         for method in against:
             pairs = [
-                (methods[ours][corpus], methods[method][corpus])
+                (judged[corpus], methods[method][corpus])
                 for corpus in corpora
                 if corpus in methods[method]
             ]
             change = paired(pairs, SPEAKER) if len(pairs) == len(corpora) else None
             told.append(Cell(points(change), pairs[0][0].name if change else ""))
-        only = methods[ours][corpora[0]] if len(corpora) == 1 else None
+        only = judged[corpora[0]] if len(corpora) == 1 else None
         told.append(Cell(seeds(only.scores[SPEAKER]), only.name) if only else Cell(""))
-        known = [encoders[corpus] for corpus in corpora if corpus in encoders]
-        whole = len(known) == len(corpora)
-        told.append(Cell(print_figure(float(np.mean(known)), 1) if whole else NO_FIGURE))
         return told
 
-    rows = [row(corpus, [corpus]) for corpus in corpora]
-    if len(corpora) > 1:
-        rows.append(row("mean", corpora))
-    rest = [corpus for corpus in corpora if corpus != tuned]
-    if 1 < len(rest) < len(corpora):
-        rows.append(row(f"mean without {tuned}", rest))
-    own = [run for found in methods.values() for run in found.values()]
+    own = [run for method in shown for run in methods[method].values()]
     return Table(
         "",
         "",
         (
             "corpus",
-            *methods,
+            *shown,
             *(f"against {'' if method == SPEAKER_SVM else 'the '}{method}" for method in against),
             "seeds",
-            "SSL encoder",
         ),
-        rows,
+        [row(label, corpora) for label, corpora in _with_means(judged, tuned).items()],
         [
             f"UAR in percent. `{SPEAKER}`: {MEANING[SPEAKER]}.",
             "Points of UAR against another method: on the same utterances, the same speakers "
             "resampled for both, each the mean over its seeds; of a mean, speakers of each corpus "
             "are drawn apart. Not significant where the interval includes 0.",
             INTERVALS,
-            f"{SEEDS.removesuffix('.')}, of the {ours}.",
-            "SSL encoder: the best frozen self-supervised encoder of EmoBox (Ma et al., "
-            "Interspeech 2024), pre-trained and far larger, with other folds; its folds of emodb "
-            "leak.",
+            f"{SEEDS.removesuffix('.')}, of the {shown[-1]}.",
             *rough(own),
             *on_recipes(own),
         ],
