@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import commit, edit, run
+
+from timnet.project import revisions
 
 
 def test_without_a_change_nothing_is_said_to_have_changed(workspace: Path) -> None:
@@ -108,6 +111,16 @@ def test_a_run_that_left_is_judged_no_more(workspace: Path) -> None:
     assert "demo-random" not in judged and "demo-speaker" in judged
     judged = run(workspace, "timnet", "gate", "HEAD~1").stdout
     assert any("demo-random" in row and "Removed run" in row for row in judged.splitlines())
+
+
+def test_transfers_of_a_revision_are_compared_as_runs_are(workspace: Path) -> None:
+    folder = workspace / "results/runs"
+    shutil.copytree(folder / "demo-speaker", folder / "demo-to-other")
+    commit(workspace)
+    assert revisions.runs_of(workspace, "HEAD") == ["demo-random", "demo-speaker"]
+    edit(workspace / "params.yaml", "transfers: {}", "transfers: {demo-to-other: {}}")
+    commit(workspace)
+    assert "demo-to-other" in revisions.runs_of(workspace, "HEAD")
 
 
 def test_results_of_a_run_that_left_are_named_and_removed(workspace: Path) -> None:

@@ -33,7 +33,7 @@ def compared(workspace: Workspace, runs: Collection[str], revision: str) -> Tabl
     """Results of a workspace beside those of a revision.
 
     Args:
-        runs: those of its params.yaml.
+        runs: the runs and transfers of its params.yaml.
 
     Raises:
         ParameterError: there is no such revision.
@@ -56,13 +56,14 @@ def compared(workspace: Workspace, runs: Collection[str], revision: str) -> Tabl
 
 
 def runs_of(root: Path, commit: str) -> list[str]:
-    """Names of the runs of a commit that it has scores of.
+    """Names of the runs and transfers of a commit that it has scores of.
 
     Results may stay behind when a run leaves params.yaml; these say nothing of the commit.
     """
     paths = files_of(root, commit, PLACES.runs)
     scored = [path.parent.name for path in paths if path.name == "metrics.json"]
-    return [run for run in scored if run in _named(root, commit, "runs", scored)]
+    known = {name for part in ("runs", "transfers") for name in _named(root, commit, part, scored)}
+    return [name for name in scored if name in known]
 
 
 def _named(root: Path, commit: str, section: str, found: Collection[str]) -> Collection[str]:
