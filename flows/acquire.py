@@ -36,7 +36,7 @@ from timnet.acquire.download import Progress, without_login
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
 from timnet.project.dvc import repository
-from timnet.project.status import noted, refuse_loss
+from timnet.project.status import noted, nothing_to_add
 from timnet.project.tracked import refuse_ignore_files, refuse_left_out, restored
 
 EVERY = 5.0  # s between two reports of progress
@@ -87,7 +87,9 @@ def add_data(workspace: Path, brought: list[str]) -> State:
     try:
         refuse_ignore_files(workspace)
         with repository(workspace) as repo:
-            refuse_loss(repo, brought)
+            why = nothing_to_add(repo, brought)
+        if why:
+            return Completed(message=why)
         data = Workspace(workspace).data
         with restored(workspace / "data.dvc"):
             with ProcessGroup() as processes:

@@ -186,9 +186,10 @@ def look(
 ) -> Found:
     """What a run would do; arguments and errors as of the flow `reproduce`."""
     with repository(root) as repo:
+        steps = plan(repo, targets, corpora, protocols)
         if not allow_data_changes:
-            refuse_data_changes(repo)
-        steps, stale = plan(repo, targets, corpora, protocols), stale_stages(repo)
+            refuse_data_changes(repo, corpora_of(Workspace(root), steps))
+        stale = stale_stages(repo)
     forced = {stage: ["forced"] for stage in (steps if force else ())}
     why = {stage: reasons or ["if what it depends on changes"] for stage, reasons in stale.items()}
     return Found(steps, {stage: each for stage, each in (forced | why).items() if stage in steps})

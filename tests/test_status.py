@@ -26,7 +26,7 @@ from timnet.project.dvc import locked, repository
 from timnet.project.estimates import estimate, in_slow_bf16
 from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
 from timnet.project.machine import has_bf16
-from timnet.project.status import groups, stale_stages, training_stages
+from timnet.project.status import groups, nothing_to_add, stale_stages, training_stages
 from timnet.project.status import refuse_data_changes as refuse
 
 LOCK = (ROOT / "dvc.lock").read_bytes()
@@ -214,14 +214,48 @@ def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> 
     dvc(root, "add", "--quiet", "data")
     shutil.rmtree(root / "data")
     says = "- emovo: 1 file missing\n  - savee: 1 file missing\nRestore the committed recordings"
-    with pytest.raises(ArtifactError, match=rf"{says}: `timnet acquire emovo savee`\."):
+    ways = "`timnet acquire emovo savee`, or `dvc checkout data`"
+    with pytest.raises(ArtifactError, match=rf"{says}: {ways}\."):
         refuse_data_changes(root)
     dvc(root, "remote", "add", "private", "/dev/null/no-address-yet")
-    with pytest.raises(ArtifactError, match=r"`timnet acquire emovo savee`\."):
+    with pytest.raises(ArtifactError, match=rf"{ways}\."):
         refuse_data_changes(root)
     dvc(root, "remote", "modify", "private", "url", str(tmp_path / "remote"))
-    with pytest.raises(ArtifactError, match=r"`timnet acquire emovo savee`, or `dvc pull`\. If"):
+    with pytest.raises(ArtifactError, match=rf"{ways}, or `dvc pull`\. If"):
         refuse_data_changes(root)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_one_corpus_of_several_may_be_here_alone(tmp_path: Path, cached: bool) -> None:
+    root = make(tmp_path / "root")
+    dvc(root, "repro")
+    if not cached:  # as in a fresh clone
+        shutil.rmtree(root / ".dvc" / "cache")
+    shutil.rmtree(root / "data" / "two")
+    with repository(root) as repo:
+        assert refuse(repo, ()) == refuse(repo, ("one",)) == ["two"]
+        for needed in (None, ("one", "two")):
+            with pytest.raises(ArtifactError, match=r"two: 1 file missing\n.*--corpus one`"):
+                refuse(repo, needed)
+        assert "one as committed, not here: two" in nothing_to_add(repo, ["one"])
+    write_recording(root, "one", "# other\n")
+    with repository(root) as repo:
+        with pytest.raises(ArtifactError, match=r"- one: "):
+            refuse(repo, ())
+        with pytest.raises(ArtifactError, match=r"would lose recordings:\n  - two: 1 file"):
+            nothing_to_add(repo, ["one"])
+    shutil.rmtree(root / "data")
+    with repository(root) as repo, pytest.raises(ArtifactError, match=r"- one: .*\n  - two: "):
+        refuse(repo, ())
+
+
+def test_a_missing_recording_is_named_with_the_way_back(tmp_path: Path) -> None:
+    root = make(tmp_path / "root")
+    dvc(root, "repro")
+    (root / "data" / "one" / "take.txt").unlink()
+    with pytest.raises(ArtifactError, match=r"one: 1 file missing \(data/one/take.txt\)") as error:
+        refuse_data_changes(root)
+    assert "`dvc checkout data`" in str(error.value)
 
 
 def test_what_dvc_refuses_is_told_with_its_reason(tmp_path: Path) -> None:

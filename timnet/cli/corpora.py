@@ -106,7 +106,7 @@ def _acquire_one(workspace: Workspace, name: str, source: Path | None, url: str 
 def _put_under_dvc(workspace: Workspace, brought: dict[str, Corpus]) -> None:
     """`dvc add data`, unless recordings would get lost or left out."""
     from timnet.project.dvc import ask_dvc, repository
-    from timnet.project.status import noted, refuse_loss
+    from timnet.project.status import noted, nothing_to_add
     from timnet.project.tracked import refuse_ignore_files, refuse_left_out, restored
 
     root = workspace.root
@@ -117,11 +117,13 @@ def _put_under_dvc(workspace: Workspace, brought: dict[str, Corpus]) -> None:
         )
     refuse_ignore_files(root)
     with repository(root) as repo:
-        refuse_loss(repo, list(brought))
+        why = nothing_to_add(repo, list(brought))
+    if why:
+        return say(why)
     with restored(root / "data.dvc"):
         ask_dvc(root, "add", "data")
         refuse_left_out(root, brought)
-    say(noted(root))
+    return say(noted(root))
 
 
 @contextmanager

@@ -40,8 +40,7 @@ def status(
     workspace, params = open_workspace()
     try:
         with repository(workspace.root) as repo:
-            if not allow_data_changes:
-                refuse_data_changes(repo)
+            absent = [] if allow_data_changes else refuse_data_changes(repo, ())
             stale, known = stale_stages(repo), sizes(repo)
             gc.freeze()  # nor at the end
     except WorkspaceInUse as busy:
@@ -49,6 +48,16 @@ def status(
         return
     columns = ("", "stale", "stale if their inputs change", "because", "time", "disk")
     table, every = Table(*columns, box=None, pad_edge=False), groups(params)
+    if absent:
+        say(f"not here, and left out with all that needs them: {listing(absent)}\n")
+        known_of = params.runs | params.sources | params.transfers
+        every = {
+            title: stages
+            for title, stages in every.items()
+            if title not in absent
+            and not (title in known_of and set(params.corpora_of(title)) & set(absent))
+        }
+        stale = {name: stale[name] for stages in every.values() for name in stages if name in stale}
     table.columns[0].no_wrap = True
     for title, stages in every.items():
         own = [name for name in stages if name in stale]

@@ -26,6 +26,8 @@ class DataChange:
     missing: int = 0
     changed: int = 0
     new: int = 0
+    absent: bool = False  # nothing of it is here
+    files: tuple[str, ...] = ()  # that are missing or changed, where their names are known
 
     def __str__(self) -> str:
         parts = [
@@ -33,7 +35,8 @@ class DataChange:
             for state in ("missing", "changed", "new")
             if (count := getattr(self, state))
         ]
-        return f"{self.corpus}: {', '.join(parts) or 'differs from the committed files'}"
+        named = f" ({listing(self.files)})" if self.files and not self.absent else ""
+        return f"{self.corpus}: {', '.join(parts) or 'differs from the committed files'}{named}"
 
 
 def data_changes(repo: Any) -> list[DataChange]:
@@ -48,25 +51,34 @@ def data_changes(repo: Any) -> list[DataChange]:
     status = repo.data_status(granular=True)
     changes = status.get("uncommitted", {})
     if "data/" in status.get("not_in_cache", []):
-        return _changes_by_lock(Path(repo.root_dir))
+        return _changes_by_lock(repo)
     renamed = changes.get("renamed", [])
     paths = {
         "missing": changes.get("deleted", []) + [pair["old"] for pair in renamed],
         "changed": changes.get("modified", []),
         "new": changes.get("added", []) + [pair["new"] for pair in renamed],
     }
-    counts: dict[str, dict[str, int]] = {}
+    found: dict[str, dict[str, list[str]]] = {}
     for state, names in paths.items():
         for name in names:
             folder, _, file = name.removeprefix("data/").partition("/")
             if name.startswith("data/") and not name.endswith("/"):
-                corpus = counts.setdefault(folder if file else "in no corpus", {})
-                corpus[state] = corpus.get(state, 0) + 1
-    return [DataChange(corpus, **states) for corpus, states in sorted(counts.items())]
+                corpus = found.setdefault(folder if file else "in no corpus", {})
+                corpus.setdefault(state, []).append(name)
+    return [
+        DataChange(
+            corpus,
+            **{state: len(names) for state, names in states.items()},
+            absent="missing" in states and not Path(repo.root_dir, "data", corpus).exists(),
+            files=tuple(sorted(states.get("missing", []) + states.get("changed", []))),
+        )
+        for corpus, states in sorted(found.items())
+    ]
 
 
-def _changes_by_lock(root: Path) -> list[DataChange]:
-    """The same by dvc.lock's counts, for a clone whose cache does not know the single files."""
+def _changes_by_lock(repo: Any) -> list[DataChange]:
+    """The same by dvc.lock, for a clone whose cache does not know the single files."""
+    root = Path(repo.root_dir)
     committed: dict[str, int] = {}
     for stage in locked(root).values():
         for dependency in stage.get("deps", []):
@@ -85,28 +97,54 @@ def _changes_by_lock(root: Path) -> list[DataChange]:
     result = []
     for corpus in sorted({*committed, *present}):
         expected, actual = committed.get(corpus, 0), present.get(corpus, 0)
-        if expected != actual or not expected:
+        if expected != actual or not _as_locked(repo, corpus):
             missing, new = max(expected - actual, 0), max(actual - expected, 0)
-            result.append(DataChange(corpus, missing=missing, new=new))
-    return result or [DataChange(corpus) for corpus in sorted(committed)]
+            absent = corpus not in present
+            result.append(DataChange(corpus, missing=missing, new=new, absent=absent))
+    return result or [DataChange("in no corpus")]
 
 
-def refuse_data_changes(repo: Any) -> None:
+def _as_locked(repo: Any, corpus: str) -> bool:
+    """Whether the recordings of a corpus are those that dvc.lock knows."""
+    for stage in repo.index.stages:
+        for dependency in stage.deps:
+            if dependency.def_path == f"data/{corpus}" and dependency.hash_info:
+                return dependency.exists and not dependency.changed_checksum()
+    return False
+
+
+def refuse_data_changes(repo: Any, needed: Collection[str] | None = None) -> list[str]:
     """Stop where data/ is not what data.dvc says.
 
     DVC itself does not: `dvc repro` rewrites data.dvc to whatever it finds.
+
+    Args:
+        needed: corpora that have to be here; None: all. Of the others all or nothing must be here,
+            and where nothing at all is here, all are needed.
+
+    Returns:
+        The corpora of which nothing is here.
 
     Raises:
         ArtifactError: with each corpus that differs.
     """
     changes = data_changes(repo)
-    if changes:
-        lines = "\n".join(f"  - {change}" for change in changes)
+    here = sorted(path.name for path in Path(repo.root_dir, "data").glob("*/"))
+    absent = [change.corpus for change in changes if change.absent]
+    spared = set(absent) - set(needed) if here and needed is not None else set()
+    refused = [change for change in changes if change.corpus not in spared]
+    if refused:
+        lines = "\n".join(f"  - {change}" for change in refused)
+        alone = ""
+        if here and all(change.absent for change in refused):
+            chosen = " ".join(f"--corpus {name}" for name in here)
+            alone = f" Or run only what is here: `python -m flows.reproduce {chosen}`."
         raise ArtifactError(
             f"data/ differs from data.dvc:\n{lines}\nRestore the committed recordings: "
-            f"{_ways_back(repo, changes)}. If the change is intended, run `dvc add data`, or "
-            "continue once with --allow-data-changes."
+            f"{_ways_back(repo, refused)}. If the change is intended, run `dvc add data`, or "
+            f"continue once with --allow-data-changes.{alone}"
         )
+    return absent
 
 
 def _ways_back(repo: Any, changes: Iterable[DataChange]) -> str:
@@ -114,32 +152,45 @@ def _ways_back(repo: Any, changes: Iterable[DataChange]) -> str:
     lacking = [change for change in changes if change.missing or change.changed or not change.new]
     known = [change.corpus for change in lacking if change.corpus in CORPORA]
     there = [f"data/{name}" for name in known if Path(repo.root_dir, "data", name).exists()]
-    ways = [f"`timnet acquire {' '.join(known)}`" if known else "the original archives"]
+    ways = [f"`timnet acquire {' '.join(known)}`"] if known else []
     if there:
         ways = [f"move {listing(there)} away, then {ways[0]}"]
+    if all(change.files and not change.changed for change in lacking):  # DVC's cache knows them
+        ways.append("`dvc checkout data`")
     remote = repo.config["remote"].get(PRIVATE)
     if remote and has_address(remote["url"]):
         ways.append("`dvc pull`")
-    return ", or ".join(ways)
+    return ", or ".join(ways or ["your own copies of them"])
 
 
-def refuse_loss(repo: Any, brought: list[str]) -> None:
-    """Stop where `dvc add data` would drop or change corpora that were not acquired again.
+def nothing_to_add(repo: Any, brought: list[str]) -> str:
+    """Why data.dvc stays as it is after corpora were acquired, in words; empty if it does not.
+
+    It stands for all corpora. Where some of these are not here, and those that are here are as they
+    were committed, it must not be written anew.
 
     Raises:
-        ArtifactError: with each of them.
+        ArtifactError: `dvc add data` would drop or change corpora that were not acquired again.
     """
     lost = [
         change
         for change in data_changes(repo)
         if change.corpus not in brought and (change.missing or change.changed)
     ]
-    if lost:
-        lines = "\n".join(f"  - {change}" for change in lost)
-        raise ArtifactError(
-            f"data.dvc was not updated, since it would lose recordings:\n{lines}\nRestore these "
-            "too, or run `dvc add data` if their removal is intended."
+    if not lost:
+        return ""
+    if all(change.absent for change in lost) and all(_as_locked(repo, name) for name in brought):
+        chosen = " ".join(f"--corpus {name}" for name in brought)
+        return (
+            f"data.dvc stays as it is: {listing(brought)} as committed, not here: "
+            f"{listing(change.corpus for change in lost)}. Until they are, run `python -m "
+            f"flows.reproduce {chosen}` in place of `dvc repro`."
         )
+    lines = "\n".join(f"  - {change}" for change in lost)
+    raise ArtifactError(
+        f"data.dvc was not updated, since it would lose recordings:\n{lines}\nRestore these "
+        "too, or run `dvc add data` if their removal is intended."
+    )
 
 
 def noted(root: Path) -> str:
