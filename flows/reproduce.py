@@ -538,13 +538,21 @@ def main() -> None:
         "targets", nargs="*", metavar="TARGET", help=("stages or groups; default: all")
     )
     parser.add_argument("--workspace", type=Path, default=".", help="folder of dvc.yaml")
-    several: Any = {
-        "action": "append",
-        "default": [],
-        "help": ("only stages of this corpus or protocol; can be repeated"),
-    }
-    parser.add_argument("--corpus", dest="corpora", metavar="CORPUS", **several)
-    parser.add_argument("--protocol", dest="protocols", choices=get_args(Protocol), **several)
+    several: Any = {"action": "append", "default": []}
+    parser.add_argument(
+        "--corpus",
+        dest="corpora",
+        metavar="CORPUS",
+        help="only stages that need no other corpus; may be repeated",
+        **several,
+    )
+    parser.add_argument(
+        "--protocol",
+        dest="protocols",
+        choices=get_args(Protocol),
+        help="only runs with scores under this protocol; may be repeated",
+        **several,
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help=("list what would run, why, and for how long")
     )

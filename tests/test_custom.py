@@ -116,7 +116,7 @@ def change(old, new):
 
 
 WRONG = {
-    "no table": (None, "cannot be read as a table"),
+    "no table": (None, r"table\.csv: no such file"),
     "not text": (b"\xff\xfe\x00", "cannot be read as a table"),
     "empty": ("", r"no column path, speaker, emotion; it has none\. Expected a first line path,"),
     "semicolons": (TABLE.replace(",", ";"), "no column path, .*separated by commas"),

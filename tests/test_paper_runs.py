@@ -137,7 +137,7 @@ def test_what_is_here_is_listed(folder: Path) -> None:
     ("arguments", "message"),
     (
         (("--add", "table-9", "emodb"), "'table-9' is neither a table (table-1, speaker, "),
-        (("--add", "table-1", "emodbb"), "savee). Did you mean 'emodb'?"),
+        (("--add", "table-1", "emodbb"), "Did you mean 'emodb'?"),
         (("--add", "emodb"), "name a table as well: table-1, speaker, "),
         (("--add", "table-2", "emodb", "iemocap"), "table-2 has no iemocap; it has casia"),
         (("--add", "sentence", "iemocap"), "sentence has no iemocap; it has casia"),

@@ -135,8 +135,8 @@ def _headers(folder: Path, paths: Iterable[str]) -> list[tuple[int, int, float]]
     broken = [fault for fault in found if isinstance(fault, str)]
     if broken:
         raise CorpusError(
-            f"{folder}: {counted(len(broken), 'recording')} cannot be read: {listing(broken)}. "
-            "Restore them, or take them out of the table."
+            f"{folder.resolve()}: {counted(len(broken), 'recording')} cannot be read: "
+            f"{listing(broken)}. Restore them, or take them out of the table."
         )
     return [fault for fault in found if not isinstance(fault, str)]
 

@@ -75,7 +75,7 @@ def _tables_and_corpora(names: list[str]) -> tuple[list[str], list[str]]:
             near = suggestion(name, (*paper_runs.TABLES, *known))
             raise ParameterError(
                 f"{name!r} is neither a table ({', '.join(paper_runs.TABLES)}) nor a corpus of the "
-                f"paper ({', '.join(known)}).{near}"
+                f"paper ({', '.join(known)}), nor, named alone, a custom corpus in data/.{near}"
             )
     distinct = dict.fromkeys(names)
     tables = [name for name in distinct if name in paper_runs.TABLES]

@@ -26,8 +26,9 @@ def corpus(name: str, data: Path | None = None) -> Corpus:
         return CORPORA[name]
     if data is not None and (data / name / "corpus.json").exists():
         return custom.load(data / name)
-    known = f"known are {', '.join(sorted(CORPORA))}.{suggestion(name, CORPORA)}"
-    raise CorpusError(f"unknown corpus {name!r}; {known}")
+    known = f"known are {', '.join(sorted(CORPORA))}."
+    more = f" Your own recordings: `timnet acquire {name} --csv TABLE`."
+    raise CorpusError(f"unknown corpus {name!r}; {known}{suggestion(name, CORPORA) or more}")
 
 
 def recipe_of(name: str, data: Path) -> Corpus | None:

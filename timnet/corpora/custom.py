@@ -38,6 +38,7 @@ LABELS = "labels.csv"
 REQUIRED = ("path", "speaker", "emotion")
 OPTIONAL = ("sentence", "sex")
 SEXES = ("female", "male", "unknown")
+MOST_FAULTS = 10  # rows of a table that an error lists
 
 
 def load(folder: Path) -> Corpus:
@@ -181,10 +182,11 @@ def read_table(table: Path) -> list[dict[str, Any]]:
             faults.append(f"line {number}: {fault}")
         rows.append(row)
     if faults:
-        raise CorpusError(
-            f"{table}: {counted(len(faults), 'wrong row')}: {listing(faults)}. Nothing was "
-            "imported."
-        )
+        told = faults[:MOST_FAULTS]
+        if len(told) < len(faults):
+            told.append(f"and {len(faults) - len(told)} more")
+        lines = "".join(f"\n  - {fault}" for fault in told)
+        raise CorpusError(f"{table}: {counted(len(faults), 'wrong row')}:{lines}")
     refuse_unreadable(table.parent, (Path(str(row["path"])) for row in rows))
     return rows
 
@@ -205,6 +207,8 @@ def _cells(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             f"{table}: cannot be read as a table: the row that begins in line {number + 1}: "
             f'{error}. A cell with a quote in it is written "so: "" and so".'
         ) from None
+    except FileNotFoundError:
+        raise CorpusError(f"{table}: no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(
             f"{table}: cannot be read as a table ({error}). Expected CSV in UTF-8."

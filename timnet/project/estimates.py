@@ -37,7 +37,7 @@ class Estimate:
     timed: int = 0  # stages that are timed at all
 
     def __str__(self) -> str:
-        if not self.timed:
+        if not self.timed or (self.seconds < 1 and not self.unknown):
             return "seconds"
         if self.timed == len(self.unknown):
             return "not known yet"

@@ -273,7 +273,7 @@ def stale_stages(repo: Any) -> dict[str, list[str]]:
     for name, entries in changes.items():
         stage = name.split("@")[0]
         reasons = [reason for entry in entries for reason in _reasons(entry, made, stage)]
-        causes[name] = reasons if name in known else [f"{stage} has never run"]
+        causes[name] = reasons if name in known else ["never run"]
     stale, queue = dict[str, list[str]](), [name for name in changes if name in follow]
     while queue:
         name = queue.pop()
