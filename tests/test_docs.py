@@ -41,6 +41,26 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(part) for part in parts if set(part.split()[:1]) & set(PROGRAMS)]
 
 
+READ_ON_A_GIT_HOST = [
+    *PAGES,
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md")),
+]
+ON_THE_HOST = "../../actions/"  # of README's badge
+
+
+@pytest.mark.parametrize("page", READ_ON_A_GIT_HOST, ids=lambda page: str(page.relative_to(ROOT)))
+def test_its_links_lead_to_files_of_the_repository(page: Path) -> None:
+    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard").stdout
+    files = {ROOT / name for name in listed.splitlines() if (ROOT / name).is_file()}
+    known = files | {folder for path in files for folder in path.parents}
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"", text)
+    targets = {(first or second).partition("#")[0] for first, second in links}
+    relative = {each for each in targets if each and not re.match(r"\w+:", each)}
+    here = sorted(each for each in relative if not each.startswith(ON_THE_HOST))
+    assert [each for each in here if (page.parent / each).resolve() not in known] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_each_block_of_commands_is_run_or_says_why_not(page: Path) -> None:
     for info, text in blocks(page):

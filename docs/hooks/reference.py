@@ -22,6 +22,11 @@ ELSEWHERE = {
     "reference/benchmarks.md": "benchmarks/README.md",
     "reference/changes.md": "CHANGELOG.md",
 }
+# Links that readers of the Markdown follow to the repository; the site has a page in their place.
+PAGES = {path: place for place, path in ELSEWHERE.items()} | {
+    "params.yaml": "reference/params.md",
+    "timnet/cli": "reference/cli.md",
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -38,7 +43,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if here in ELSEWHERE:  # its links to files of the repository lead nowhere in the site
         return re.sub(r"\[([^]]*)\]\((?!https?:|#)[^)]*\)", r"\1", markdown)
     up = "../" * here.count("/")
-    return markdown.replace(f"]({up}../benchmarks/README.md", f"]({up}reference/benchmarks.md")
+    for path, place in PAGES.items():
+        markdown = re.sub(rf"\]\({up}\.\./{re.escape(path)}(?=[)#])", f"]({up}{place}", markdown)
+    return markdown
 
 
 def command_line() -> str:
