@@ -62,7 +62,8 @@ def finding() -> str:
         f"choosing the epoch on the test fold it reaches {last} %. **On unseen speakers it reaches "
         f"{unseen} %**, where an SVM on simple statistics of the same features reaches {simple} % "
         "and chance is 14.3 %. Adapted to each speaker by recordings without labels, network and "
-        f"SVM together reach {_both()['emovo'].split(' ')[0]} %. Human listeners reach 67 to 80 %."
+        f"SVM together reach {_both()['emovo'].split(' ')[0]} %. Human listeners reach 67 % on all "
+        "recordings, and 80 % on two of the sentences."
     )
 
 
