@@ -154,10 +154,12 @@ def pair_by_pair(runs: list[ScoredRun]) -> Table:
         ),
         rows,
         [
-            "The paper's scores are the best of ten seeds ON THE TEST CORPUS: **optimistic**; "
-            "`best` is the best of ours, of as many as `seeds` says (± standard deviation of UAR "
-            "over them). All others are means over seeds, with 95 % CI by bootstrap over speakers "
-            "of the tested corpus and the utterances of each.",
+            "The paper's scores are the best of ten seeds ON THE TEST CORPUS: **optimistic**.",
+            "`ours, best UAR` and `ours, best WAR`: both scores of one seed, the one with the best "
+            "WAR on the test corpus, so its UAR can be below the mean. `seeds`: how many there are "
+            "to choose from ± standard deviation of UAR over them.",
+            "All other scores are means over seeds, with 95 % CI by bootstrap over speakers of the "
+            "tested corpus and the utterances of each.",
             *rough(used),
             *_notes({OURS: ours, **others}),
         ],
