@@ -477,8 +477,31 @@ def test_the_judged_table_has_the_chosen_recipe_on_every_corpus() -> None:
     assert (mean["SVM"], mean["recipe best"], mean["paper's recipe"]) == ("-", "45.0", "29.0")
     assert mean["against the paper's recipe"] == "+16.00 [+13.00, +19.00]"
     assert (emovo["SSL encoder"], mean["SSL encoder"]) == ("57.8", "66.8")
+    assert emovo["paper's recipe against SVM"] == "+1.00 [-2.00, +4.00]"
+    assert savee["paper's recipe against SVM"] == mean["paper's recipe against SVM"] == "-"
     assert [("emovo-best", "emovo-paper"), ("savee-best", "savee-paper")] in asked
     assert "test speakers of emovo, so its own score there is optimistic" in render.markdown(table)
+
+
+def test_the_judged_table_holds_the_paper_s_recipe_against_the_svm() -> None:
+    asked = []
+
+    def paired(pairs: Sequence[tuple[ScoredRun, ScoredRun]], protocol: str) -> Change:
+        asked.append([(run.name, other.name) for run, other in pairs])
+        return of_means(pairs, protocol)
+
+    runs = [*recipes(), unseen("savee", "svm", 35.0, baseline="svm")]
+    table = unseen_tables.judged(runs, paired)
+    last = "paper's recipe against SVM"
+    assert table.columns[-2:] == ("SSL encoder", last)
+    told = {row["corpus"]: row[last] for row in rows(table)}
+    assert told == {
+        "emovo": "+1.00 [-2.00, +4.00]",
+        "savee": "-5.00 [-8.00, -2.00]",
+        "mean": "-2.00 [-5.00, +1.00]",
+    }
+    assert [("emovo-paper", "emovo-svm"), ("savee-paper", "savee-svm")] in asked
+    assert [row[-1].run for row in table.rows] == ["emovo-paper", "savee-paper", "emovo-paper"]
 
 
 def test_a_tuned_recipe_is_called_optimistic_wherever_it_stands() -> None:
