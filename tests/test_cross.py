@@ -122,10 +122,9 @@ def test_a_recipe_that_adapts_to_speakers_stands_beside_it(workspace: Path) -> N
     assert row["pair"] == "one to two"
     told = row["TIM-Net, recipe adapted UAR"].split()[0]
     assert float(told) == pytest.approx(score, abs=0.06)
-    for name in ("table-2", "table-s4"):
-        notes = (tables / f"{name}.md").read_text()
-        assert "TIM-Net, recipe adapted: adapted to each tested speaker by" in notes
-        assert "without labels" in notes
+    notes = (tables / "table-s4.md").read_text()
+    assert "TIM-Net, recipe adapted: adapted to each tested speaker by" in notes
+    assert "without labels" in notes
 
 
 def test_a_baseline_has_folds_of_a_corpus_too(workspace: Path) -> None:
@@ -151,9 +150,7 @@ def test_its_scores_stand_below_the_paper_s_pairs(workspace: Path) -> None:
         across["uar"]["value"], abs=0.06
     )
     assert row["seeds"].startswith("3 ± ")
-    with (tables / "table-2.csv").open() as file:
-        *_, average = csv.DictReader(file)
-    assert (average["method"], average["pairs"]) == ("TIM-Net, ours", "0")  # of the paper's
+    assert not (tables / "table-2.csv").exists()  # the mean over the paper's pairs
     (row,) = csv.DictReader((tables / "single-corpus.csv").open())
     assert row["corpus"] == "two"  # the baseline's, within a corpus
 

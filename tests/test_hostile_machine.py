@@ -171,7 +171,7 @@ def test_another_place_language_time_and_clock_give_the_same_bytes(
         *(f"build/train/demo-random/{name}.parquet" for name in ("history", "predictions")),
         "build/train/demo-random/weights.npz",
         "results/runs/demo-random/scores.json",
-        "results/tables/last-epoch.md",
+        "results/tables/strictness.md",
     )
     for name in names:
         assert (folder / name).read_bytes() == (reproduced / name).read_bytes(), name

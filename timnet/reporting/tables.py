@@ -75,7 +75,9 @@ def all_tables(
     paired: Paired,
     with_svm: Sequence[ScoredRun] = (),
 ) -> list[Table]:
-    """Every table that has rows, in the order of the report; the overview in any case.
+    """Every table that tells of these runs or their corpora, in the order of the report.
+
+    A table of runs that has the paper's scores alone, or no rows, is left out; never the overview.
 
     Args:
         runs: those of this commit.
@@ -97,10 +99,13 @@ def all_tables(
         cross_tables.average(runs),
         cross_tables.pair_by_pair(runs),
         calibration(runs),
+    )
+    return [
+        first,
+        *(table for table in others if any(cell.run for row in table.rows for cell in row)),
         corpus_tables.corpora(validations, descriptions),
         corpus_tables.class_counts(validations),
-    )
-    return [first, *(table for table in others if table.rows)]
+    ]
 
 
 def overview(runs: list[ScoredRun]) -> Table:
@@ -220,13 +225,12 @@ def _chances(runs: list[ScoredRun]) -> list[str]:
 
 
 def strictness(runs: list[ScoredRun]) -> Table:
-    """UAR of each method under increasingly strict evaluation, a column for each protocol."""
+    """UAR of each method under increasingly strict evaluation, a column for each protocol met."""
     listed = [run for run in compared_methods(runs) if set(run.scores) - {CROSS}]
-    base = (BEST_EPOCH, LAST_EPOCH, SPEAKER, SENTENCE, BOTH)
     columns = [
         name
         for name in ORDER
-        if name in base or (named(name).folds != CROSS and any(name in r.scores for r in listed))
+        if named(name).folds != CROSS and any(name in run.scores for run in listed)
     ]
     rows = []
     for corpus, method in _groups(listed):
