@@ -97,7 +97,7 @@ def test_first_run(first):
     assert sorted(path.name for path in (root / "build").iterdir()) == ["retrain"]
     verdict = newest(root).artifacts["gate"]
     assert verdict.data.startswith("# The gate is open\n")
-    assert "- UAR of demo-speaker, speaker-independent: New run" in verdict.data
+    assert "- `UAR of demo-speaker, speaker-independent`: New run" in verdict.data
     assert f"- Before: origin/main at {refs(root)['main'][:10]}. After: {name} at" in verdict.data
 
 

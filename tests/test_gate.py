@@ -132,9 +132,54 @@ def test_the_verdict_reads_well():
     assert cells[:3] == ["UAR of run, speaker-independent", "80.00", "60.00"]
     change, low, _, high = cells[3].replace("(", "").replace(")", "").split()
     assert float(change) == -20 and float(low) < -20 < float(high) < -1
-    assert lines[-2:] == ["- validation of demo: Passed.", "- a note"]
+    assert lines[-3:] == [
+        "- `UAR of run, speaker-independent`: Fell by more than the tolerance (95 % confidence).",
+        "- Other rules passed: 1 of validation.",
+        "- a note",
+    ]
     (why,) = verdicts.closed(rules)
     assert why.startswith("UAR of run, speaker-independent: ") and "-20.00" in why
+
+
+def notes_of(*rules: gate.Rule) -> list[str]:
+    return verdicts.gate_table(rules, "Open", []).notes
+
+
+def test_only_what_needs_a_look_has_a_note():
+    change = (0.1, -1.0, 1.2)
+    same = [
+        gate.Rule(f"UAR of r{n}", True, "Not significant (95 % CI includes 0).", 80, 80.1, change)
+        for n in range(40)
+    ]
+    better = gate.Rule("UAR of b", True, "Better.", 80, 84, (4.0, 2.0, 6.0))
+    valid = gate.validation("demo", {"passed": True, "checks": []})
+    assert notes_of(*same, better, valid) == [
+        "All rules passed: 40 without a significant change of UAR, 1 better, 1 of validation."
+    ]
+    fell = gate.Rule("UAR of f", True, "Fell; CI not entirely beyond the tolerance.", 80, 78)
+    new = [gate.Rule(f"UAR of n{n}", True, "New run: nothing.") for n in range(9)]
+    lost = [gate.Rule(f"UAR of l{n}", False, "Fell by more.") for n in range(9)]
+    assert notes_of(*same, fell, *new, *lost, gate.unchecked_parity("emovo", "no file x")) == [
+        "`UAR of f`: Fell; CI not entirely beyond the tolerance.",
+        "`UAR of n0`, `UAR of n1`, `UAR of n2`, `UAR of n3`, `UAR of n4`, `UAR of n5` and 3 more: "
+        "New run: nothing.",
+        f"{', '.join(f'`UAR of l{n}`' for n in range(9))}: Fell by more.",
+        "`paper parity of emovo`: Not checked: no file x.",
+        "Other rules passed: 40 without a significant change of UAR.",
+    ]
+    assert notes_of() == []
+
+
+def test_what_the_gate_says_where_nothing_needs_a_look_is_counted():
+    """The sentences are those of the rules: one that is not known would be a note."""
+    there = {"run": result(hits(0.8))}
+    for share, said in ((0.79, "1 without a significant change of UAR"), (0.95, "1 better")):
+        rules = judge({"run": result(hits(share))}, there)
+        assert notes_of(*rules) == [f"All rules passed: {said}, 1 of validation."]
+    fell, _ = judge({"run": result(hits(0.6))}, there, tolerance=20)
+    assert notes_of(fell) == [f"`{fell.name}`: {fell.said}"]
+    overlap, _ = judge({"run": result(hits(0.5, 100), first=40)}, {"run": result(hits(1.0, 100))})
+    assert "On the 60 utterances that both tested." in notes_of(overlap)[0]
 
 
 def test_the_interval_is_that_of_pairs():

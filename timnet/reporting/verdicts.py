@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from timnet.errors import listing
 from timnet.evaluation import protocols, score
 from timnet.evaluation.compare import compare
 from timnet.evaluation.gate import Rule
@@ -14,6 +16,7 @@ from timnet.evaluation.intervals import CONFIDENCE, METRICS
 from timnet.evaluation.results import Result
 from timnet.evaluation.verify import differing, made_with
 from timnet.reporting.render import NO_FIGURE, Cell, Table, print_figure, row_of, signed
+from timnet.reporting.scored import MOST_NAMED
 
 
 def closed(rules: Sequence[Rule]) -> list[str]:
@@ -29,7 +32,7 @@ def _with_points(rule: Rule) -> str:
 
 
 def gate_table(rules: Sequence[Rule], title: str, notes: Sequence[str]) -> Table:
-    """The verdict: one row per rule, what it says in the notes; narrow enough for a page."""
+    """The verdict: one row per rule, in the notes what its row does not tell; fits a page."""
     rows = []
     for rule in rules:
         change = NO_FIGURE
@@ -44,9 +47,36 @@ def gate_table(rules: Sequence[Rule], title: str, notes: Sequence[str]) -> Table
             change,
         )
         rows.append([Cell(text) for text in cells])
-    said = [f"{rule.name}: {rule.said}" for rule in rules]
     head = ("", "rule", "before", "after", f"change ({CONFIDENCE} %)")
-    return Table("gate", title, head, rows, [*said, *notes])
+    return Table("gate", title, head, rows, [*_remarks(rules), *notes])
+
+
+# what a rule says where nothing needs a look, and how many such rules are counted
+USUAL = {
+    f"Not significant ({CONFIDENCE} % CI includes 0).": "{} without a significant change of UAR",
+    "Better.": "{} better",
+    "Passed.": "{} of validation",
+}
+
+
+def _remarks(rules: Sequence[Rule]) -> list[str]:
+    """What needs a look, one sentence for all rules that say the same; the others are counted."""
+    told, usual = dict[str, list[Rule]](), Counter[str]()
+    for rule in rules:
+        if rule.passed and rule.said in USUAL:
+            usual[rule.said] += 1
+        else:
+            told.setdefault(rule.said, []).append(rule)
+    remarks = []
+    for said, own in told.items():
+        # those that close the gate by name, however many
+        shown = MOST_NAMED if all(rule.passed for rule in own) else len(own)
+        remarks.append(f"{listing([f'`{rule.name}`' for rule in own], shown)}: {said}")
+    if usual:
+        others = f"{'Other rules' if told else 'All rules'} passed"
+        counts = (words.format(usual[said]) for said, words in USUAL.items() if usual[said])
+        remarks.append(f"{others}: {', '.join(counts)}.")
+    return remarks
 
 
 def compare_table(
