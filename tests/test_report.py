@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import re
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -12,8 +13,11 @@ from xml.etree import ElementTree
 import pytest
 from browser import chromium
 from selenium.webdriver.common.by import By
+from test_tables import cross_runs, of_table, recipes, unseen
 
+from timnet.evaluation.protocols import CROSS, SPEAKER
 from timnet.reporting import report
+from timnet.reporting.scored import ScoredRun
 
 
 def opened(driver, reproduced: Path):
@@ -35,7 +39,7 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
     with chromium() as driver:
         opened(driver, reproduced)
         assert driver.get_log("browser") == []
-        assert driver.title == "TIM-Net, reproduced"
+        assert driver.title == "Speech emotion recognition: demo"
 
         for path in (reproduced / "results/tables").glob("*.csv"):
             _, *rows = csv.reader(path.open())
@@ -80,6 +84,69 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
           done([...document.images].map((image) => image.naturalWidth)));
         """
         assert all(driver.execute_async_script(widths))
+
+
+def custom(run: ScoredRun, corpus: str) -> ScoredRun:
+    return replace(run, record=run.record | {"trained_on": corpus, "tested_on": corpus})
+
+
+def test_the_page_is_a_reproduction_only_with_a_corpus_of_the_paper() -> None:
+    mine = custom(unseen("emovo", "paper", 28.0), "mine")
+    yours = custom(unseen("emovo", "paper", 28.0), "yours")
+    assert report.title([mine, yours]) == "Speech emotion recognition: mine, yours"
+    across = ScoredRun("x", mine.record | {"tested_on": ["emodb"]}, {})
+    assert report.title([mine, across]) == "Speech emotion recognition: mine, emodb"
+    assert report.title([mine, *recipes()]) == "TIM-Net, reproduced"
+
+
+def lines(card: dict, protocol: str) -> list[tuple[str, str, str]]:
+    (shown,) = (each for each in card["protocols"] if each["protocol"] == protocol)
+    return [(score["uar"], score["method"], score["range"]) for score in shown["scores"]]
+
+
+def test_a_card_has_the_svms_beside_the_networks_on_unseen_speakers() -> None:
+    runs = of_table("table-1", "emovo", best_epoch=(92.0, 93.0), last_epoch=(86.0, 86.0))
+    (svm,) = of_table("table-1", "emovo", last_epoch=(82.0, 82.0))
+    svm.record["baseline"] = "svm"
+    emovo, savee = report.cards(report.headlined([svm, *recipes()[::-1], *runs]))
+    assert (emovo["corpus"], savee["corpus"], emovo["chance"]) == ("emovo", "savee", "25.00")
+    names = [shown["protocol"] for shown in emovo["protocols"]]
+    assert names == ["best-epoch", "last-epoch", "speaker-independent"]  # to stricter ones
+    assert lines(emovo, "last-epoch") == [("86.00", "TIM-Net", "84.00 to 88.00")]
+    assert lines(emovo, SPEAKER) == [
+        ("28.00", "TIM-Net", "26.00 to 30.00"),
+        ("40.00", "recipe best", "38.00 to 42.00"),
+        ("38.00", "SVM, speaker-normalised", "36.00 to 40.00"),
+        ("27.00", "SVM", "25.00 to 29.00"),
+    ]
+    told = emovo["protocols"][0]["scores"][0]["told"]
+    assert told.startswith("emovo-random: random folds") and told.endswith("; WAR 93.00 %")
+
+
+def test_a_card_has_the_mean_over_the_corpora_that_were_tested() -> None:
+    ours = []
+    for kind, values in (("paper", (30.0, 40.0)), ("svm", (20.0, 50.0))):
+        for tested, uar in zip(("savee", "emodb"), values, strict=True):
+            (run,) = cross_runs(["casia", tested])[:1]
+            run.scores[CROSS]["uar"]["value"] = uar
+            run.record.update({"baseline": "svm"} if kind == "svm" else {})
+            ours.append(replace(run, name=f"casia-{kind}-{tested}"))
+    (card,) = report.cards(report.headlined(ours))
+    (shown,) = card["protocols"]
+    assert shown["about"] == "mean, lowest to highest; on emodb, savee; chance 25.00 %"
+    assert lines(card, CROSS) == [
+        ("35.00", "TIM-Net", "30.00 to 40.00"),
+        ("35.00", "SVM", "20.00 to 50.00"),
+    ]
+    (alone,) = report.cards(report.headlined(ours[:1]))
+    assert alone["protocols"][0]["about"] == "95 % CI; on savee; chance 25.00 %"
+
+
+def test_without_networks_cards_have_all_that_there_is() -> None:
+    (svm,) = of_table("table-1", "emovo", last_epoch=(82.0, 82.0))
+    svm.record["baseline"] = "svm"
+    (card,) = report.cards(report.headlined([svm]))
+    assert lines(card, "last-epoch") == [("82.00", "SVM", "80.00 to 84.00")]
 
 
 def test_a_picture_is_the_address_of_itself() -> None:

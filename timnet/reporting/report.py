@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from statistics import mean
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from timnet.evaluation.protocols import CROSS, MEANING, ORDER
+from timnet.errors import listing
+from timnet.evaluation.intervals import CONFIDENCE
+from timnet.evaluation.protocols import CROSS, MEANING, ORDER, SPEAKER, named
+from timnet.paper import paper
 from timnet.records import Description, Validation, originals, tested_on
 from timnet.reporting.render import (
     NOT_HERE,
@@ -23,10 +28,18 @@ from timnet.reporting.render import (
     print_figure,
     shown,
 )
-from timnet.reporting.scored import TIM_NET, ScoredRun, compared_methods, on_recipes
+from timnet.reporting.scored import (
+    MOST_NAMED,
+    PAPER_RECIPE,
+    TIM_NET,
+    ScoredRun,
+    compared_methods,
+    on_recipes,
+)
 from timnet.reporting.tables import GAIN
 
 MARK = "†"
+UNSEEN = (SPEAKER, CROSS)  # protocols whose SVMs stand in the cards too
 CAPTIONS = {
     "confusion": "Confusion matrix, one row per true emotion.",
     "curves": "Loss and accuracy. Nothing is selected on the test curves except for `best-epoch`.",
@@ -62,20 +75,21 @@ def page(
     template = environment.from_string(
         files("timnet.reporting").joinpath("report.html").read_text(encoding="utf-8")
     )
-    # ablations, baselines and the recipes that were tried have tables
-    whole = [run for run in compared_methods(runs) if run.is_network] or runs
+    told = headlined(runs)
     # so that the page opens quickly; the figures of the others lie beside it
+    networks = {run.name for run in told if run.is_network}
     inside = {run.name for run in runs if not run.is_network and not run.is_baseline}
-    inside |= {run.name for run in whole}
+    inside |= networks or {run.name for run in runs}
     return template.render(
-        cards=_cards(whole),
+        title=title(runs),
+        cards=cards(told),
         legend=[
             *(
                 f"`{name}`: {MEANING[name]}."
                 for name in MEANING
-                if any(name in r.scores for r in whole)
+                if any(name in run.scores for run in told)
             ),
-            *on_recipes(whole),
+            *on_recipes(told),
         ],
         tables=[_shown(table) | {"link": _link(table, tables)} for table in tables],
         overview=_image(overview),
@@ -98,45 +112,88 @@ def page(
     )
 
 
-def _cards(runs: list[ScoredRun]) -> list[dict]:
-    """The headline figures, a card per corpus, from optimistic to strict."""
-    cards: dict[str, dict] = {}
-    across: dict[tuple[str, str], list[ScoredRun]] = {}
-    for run in runs:
-        card = cards.setdefault(
-            run.corpus, {"corpus": run.corpus, "chance": print_figure(run.chance), "scores": []}
-        )
-        for protocol, figures in run.by_protocol():
-            if protocol == CROSS:
-                across.setdefault((run.corpus, run.method), []).append(run)
-                continue
-            uar = figures["uar"]
-            interval = f"95 % CI {print_figure(uar['low'])} to {print_figure(uar['high'])};"
-            told = [interval, f"WAR {print_figure(figures['war']['value'])} %"]
-            card["scores"].append(_headline(run, protocol, uar["value"], told))
-    for (corpus, _), own in across.items():
-        every = [run.scores[CROSS]["uar"]["value"] for run in own]
-        tested = ", ".join(name for run in own for name in run.tested_on)
-        told = [f"chance {print_figure(own[0].chance)} %;", f"on {tested}"]
-        if len(own) > 1:
-            told = [f"mean, of {print_figure(min(every))} to {print_figure(max(every))};", *told]
-        headline = _headline(own[0], CROSS, sum(every) / len(every), told)
-        cards[corpus]["scores"].append(headline | {"run": ", ".join(run.name for run in own)})
-    for card in cards.values():
-        card["scores"].sort(key=lambda score: (score["method"], ORDER.index(score["protocol"])))
-    return [cards[corpus] for corpus in sorted(cards)]
+def title(runs: Sequence[ScoredRun]) -> str:
+    """What the page is called: a reproduction only where a corpus of the paper is trained on."""
+    if any(run.corpus in paper()["fold_seed"] for run in runs):
+        return "TIM-Net, reproduced"
+    corpora = dict.fromkeys(name for run in runs for name in (run.corpus, *run.tested_on))
+    return f"Speech emotion recognition: {listing(corpora, MOST_NAMED)}"
 
 
-def _headline(run: ScoredRun, protocol: str, uar: float, told: list[str]) -> dict:
-    """One score of a card; `told` stands below it."""
-    return {
-        "run": run.name,
-        "method": run.method.removeprefix(TIM_NET).removeprefix(", "),
-        "protocol": protocol,
-        "meaning": run.meaning(protocol),
-        "uar": print_figure(uar),
-        "told": told,
+def headlined(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
+    """The networks of the cards, and the SVMs where these are what a network has to beat.
+
+    Ablations and the recipes that were tried have tables. Without networks it is all runs.
+    """
+    networks = [run for run in compared_methods(runs) if run.is_network]
+    if not networks:
+        return list(runs)
+    svms = [
+        replace(run, scores={name: run.scores[name] for name in UNSEEN if name in run.scores})
+        for run in runs
+        if run.is_baseline
+    ]
+    return [*networks, *(run for run in svms if run.scores)]
+
+
+def cards(runs: Sequence[ScoredRun]) -> list[dict]:
+    """The headline figures, a card per corpus: its protocols from optimistic to strict.
+
+    Args:
+        runs: as of `headlined`.
+    """
+    found: dict[str, dict[tuple[str, str], dict]] = {}  # corpus -> protocol and what is said of it
+    for protocol, own in _by_method(runs):
+        about, score = _headline(protocol, own)
+        group = {"protocol": protocol, "about": about, "chance": own[0].chance, "scores": []}
+        groups = found.setdefault(own[0].corpus, {})
+        groups.setdefault((protocol, about), group)["scores"].append(score)
+    return [
+        {
+            "corpus": corpus,
+            "chance": print_figure(next(iter(groups.values()))["chance"]),
+            "protocols": list(groups.values()),
+        }
+        for corpus, groups in sorted(found.items())
+    ]
+
+
+def _by_method(runs: Sequence[ScoredRun]) -> list[tuple[str, list[ScoredRun]]]:
+    """Protocols, and the run of a line of a card; across corpora all runs of a method.
+
+    From optimistic to strict, the paper's recipe first and the SVMs last.
+    """
+    found: dict[tuple[str, ...], list[ScoredRun]] = {}
+    for run in sorted(runs, key=lambda run: (run.is_baseline, run.recipe != PAPER_RECIPE)):
+        for protocol, _ in run.by_protocol():
+            line = run.method if _across(protocol) else run.name
+            found.setdefault((protocol, run.corpus, line), []).append(run)
+    ordered = sorted(found.items(), key=lambda item: ORDER.index(item[0][0]))
+    return [(protocol, own) for (protocol, *_), own in ordered]
+
+
+def _headline(protocol: str, runs: list[ScoredRun]) -> tuple[str, dict]:
+    """One line of a card, and what stands above all such lines."""
+    uars = [run.scores[protocol]["uar"] for run in runs]
+    wars = [run.scores[protocol]["war"]["value"] for run in runs]
+    values = [each["value"] for each in uars]
+    low, high, about = uars[0]["low"], uars[0]["high"], f"{CONFIDENCE} % CI"
+    if len(runs) > 1:
+        low, high, about = min(values), max(values), "mean, lowest to highest"
+    if _across(protocol):
+        tested = ", ".join(sorted({name for run in runs for name in run.tested_on}))
+        about += f"; on {tested}; chance {print_figure(runs[0].chance)} %"
+    told = f"{', '.join(run.name for run in runs)}: {runs[0].meaning(protocol)}"
+    return about, {
+        "method": runs[0].method.removeprefix(f"{TIM_NET}, "),
+        "uar": print_figure(mean(values)),
+        "range": f"{print_figure(low)} to {print_figure(high)}",
+        "told": f"{told}; WAR {print_figure(mean(wars))} %",
     }
+
+
+def _across(protocol: str) -> bool:
+    return named(protocol).folds == CROSS
 
 
 def _shown(table: Table) -> dict:
