@@ -13,10 +13,11 @@ from xml.etree import ElementTree
 import pytest
 from browser import chromium
 from selenium.webdriver.common.by import By
-from test_tables import cross_runs, of_table, recipes, unseen
+from test_tables import cross_runs, of_means, of_table, recipes, unseen
 
 from timnet.evaluation.protocols import CROSS, SPEAKER
-from timnet.reporting import report
+from timnet.paper.runs import CROSS_CORPORA
+from timnet.reporting import report, tables
 from timnet.reporting.scored import ScoredRun
 
 
@@ -47,7 +48,7 @@ def test_the_report_opens_alone_and_its_tables_hold_and_sort(reproduced: Path) -
 
         # what is in the paper alone is folded, and left out where nothing stands beside it
         assert not driver.find_elements(By.CSS_SELECTOR, "#table-1, #table-2, #table-s3, #table-s4")
-        assert {row[0] for row in cells(driver, "#table-s1 > .scroll")} == {"demo"}
+        assert {row[0] for row in cells(driver, "#table-s1 > .wide")} == {"demo"}
         folded = driver.find_element(By.CSS_SELECTOR, "#table-s1 details")
         assert "Not in this commit" in folded.text
         assert "casia, emodb, emovo, iemocap, ravdess, savee" in folded.text
@@ -147,6 +148,77 @@ def test_without_networks_cards_have_all_that_there_is() -> None:
     svm.record["baseline"] = "svm"
     (card,) = report.cards(report.headlined([svm]))
     assert lines(card, "last-epoch") == [("82.00", "SVM", "80.00 to 84.00")]
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of made-up scores, with tables as wide as they get."""
+    folder = tmp_path_factory.mktemp("report")
+    runs = [*recipes(), *cross_runs(CROSS_CORPORA), *cross_runs(CROSS_CORPORA, recipe="best")]
+    runs += of_table("table-1", "emovo", best_epoch=(92.0, 92.0), last_epoch=(86.0, 86.0))
+    for run in runs:
+        features = run.record["features"] | {"revision": 1, "source": "0" * 64}
+        run.record.update(features=features, device_name="cpu", versions={})
+    overview = folder / "overview.svg"
+    overview.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt"/>')
+    drawn = {run.name: folder for run in runs}
+    overview = overview.rename(folder / "overview")  # no figure of a run
+    page = report.page(tables.all_tables(runs, {}, {}, of_means), overview, runs, drawn, {}, {})
+    (folder / "report.html").write_text(page)
+    return folder / "report.html"
+
+
+HIDDEN = """
+return [...document.querySelectorAll("section > .wide > .scroll")]
+  .filter((scroll) => scroll.scrollWidth > scroll.clientWidth)
+  .map((scroll) => scroll.closest("section").id);
+"""
+OFF_ITS_ROW = """
+const scroll = document.querySelector("#strictness .scroll");
+scroll.scrollLeft = 60;
+return [...scroll.querySelectorAll("tr")].filter((row) => {
+  const [first, second] = [...row.cells].map((cell) => cell.getBoundingClientRect());
+  const line = (cell) => getComputedStyle(cell).borderBottom;
+  const left = scroll.getBoundingClientRect().left + scroll.clientLeft;
+  const under = document.elementFromPoint(first.left + 8, first.top + first.height / 2);
+  return first.top !== second.top || first.height !== second.height || first.left !== left
+    || line(row.cells[0]) !== line(row.cells[1]) || under.closest("th, td") !== row.cells[0];
+}).length;
+"""
+
+
+def sized(driver, width: int) -> None:
+    device = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+
+
+def test_tables_take_the_room_of_the_window_and_the_page_never_scrolls_sideways(
+    wide: Path,
+) -> None:
+    with chromium() as driver:
+        driver.get(wide.as_uri())
+        driver.execute_script("document.querySelectorAll('details').forEach((d) => d.open = true)")
+        for width in (320, 390, 768, 1000, 1200, 1300, 1920, 2560):
+            sized(driver, width)
+            sizes = "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
+            scrolled, seen = driver.execute_script(sizes)
+            assert scrolled == seen, width
+            if width >= 1200:
+                assert driver.execute_script(HIDDEN) == [], width
+        table = "return document.querySelector('#table-s4 .scroll').offsetWidth"
+        assert driver.execute_script(table) > 1300  # wider than the text
+        text = "return document.querySelector('.notes').getBoundingClientRect().width"
+        assert driver.execute_script(text) < 900
+
+
+def test_the_first_column_stays_on_its_row(wide: Path) -> None:
+    with chromium() as driver:
+        sized(driver, 390)
+        driver.get(wide.as_uri())
+        collapsed = "return getComputedStyle(document.querySelector('table')).borderCollapse"
+        assert driver.execute_script(collapsed) == "separate"  # else lines stay behind
+        driver.execute_script("document.querySelector('#strictness').scrollIntoView()")
+        assert driver.execute_script(OFF_ITS_ROW) == 0
 
 
 def test_a_picture_is_the_address_of_itself() -> None:
