@@ -23,7 +23,6 @@ WORKER_ENVIRONMENT = {
     "TORCHINDUCTOR_DETERMINISTIC": "1",
     "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "THP_MEM_ALLOC_ENABLE": "1",  # torch asks Linux for huge pages: fp32 trains 1.07 times as fast
 }
 
 
