@@ -68,6 +68,7 @@ def test_runs_of_a_custom_corpus_are_entered(tmp_path: Path, monkeypatch, capsys
     assert random.signal_length == speaker.signal_length == 26460
     assert (random.folds.protocol, random.folds.number) == ("random", 6)
     assert (speaker.folds.protocol, speaker.folds.number) == ("speaker", None)
+    assert entered.models["mine"].networks == "mine-speaker"
     assert "1.2 s hold 100% of the recordings whole" in capsys.readouterr().out
     list_runs(["mine"], add=True)
     assert "already" in capsys.readouterr().out
@@ -85,6 +86,7 @@ def test_many_speakers_are_left_out_in_groups(
     monkeypatch.chdir(tmp_path)
     custom_corpus(tmp_path, speakers)
     list_runs(["mine"], add=True)
-    runs = YAML(typ="safe").load(tmp_path / "params.yaml")["runs"]
-    assert runs.get("mine-speaker", {}).get("folds") == folds
+    content = YAML(typ="safe").load(tmp_path / "params.yaml")
+    assert content["runs"].get("mine-speaker", {}).get("folds") == folds
+    assert ("mine" in content["models"]) == (folds is not None)
     assert ("one speaker" in capsys.readouterr().out) == (folds is None)

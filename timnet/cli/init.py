@@ -33,4 +33,5 @@ def init(
     template.write(folder)
     say(f"started a project in {folder}/. Next, in that folder:")
     say("  timnet acquire NAME --csv TABLE   copies the recordings that a table lists, for DVC")
-    say("then name the corpus and its runs in params.yaml; `timnet status` lists what would run.")
+    say("  timnet runs --add NAME            writes runs of them and a model to params.yaml")
+    say("  timnet status                     lists what would run, and how long it takes")

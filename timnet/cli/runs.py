@@ -172,7 +172,9 @@ def _add(
 
 
 def _add_custom(workspace: Workspace, name: str, seeds: int) -> None:
-    """A random and a speaker-independent run of a custom corpus, of lengths that fit it."""
+    """A random and a speaker-independent run of a custom corpus, of lengths that fit it, and the
+    model of the second.
+    """
     from timnet import schemas
     from timnet.cli.common import bar
     from timnet.corpora import custom
@@ -229,14 +231,14 @@ def _write(content: Any, made: Entries, modules: dict[str, str]) -> list[str]:
         for name, entry in entries.items():
             if name in content[section]:
                 continue
-            for corpus in _corpora(entry, made) if section != "recipes" else ():
+            for corpus in _corpora(entry, made) if section not in ("recipes", "models") else ():
                 _append(content["corpora"], corpus, modules.get(corpus, corpus))
                 length = entry["signal_length"]
                 features = _in_a_line({"corpus": corpus, "signal_length": length})
                 content["features"]["sets"].setdefault(f"{corpus}-{length}", features)
             if section == "recipes":  # before the last, whose comments end the section
                 content[section].insert(0, name, _in_a_line(entry))
-            elif section == "transfers":
+            elif section in ("transfers", "models"):
                 _append(content[section], name, _in_a_line(entry))
             else:
                 lines = {key: _in_a_line(value) for key, value in entry.items()}

@@ -45,7 +45,8 @@ def blocks(length: int) -> int:
 def entries(
     corpus: str, manifest: pa.Table, length: int, seeds: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Entries of params.yaml: a random run and, if there are speakers to leave out, one of them.
+    """Entries of params.yaml: a random run and, if there are speakers to leave out, one of them
+    and its model.
 
     Args:
         length: of signals, samples.
@@ -78,7 +79,11 @@ def entries(
         }
         for protocol, chosen in folds.items()
     }
-    return {"recipes": {RECIPE: {}}, "runs": runs}
+    made: dict[str, dict[str, dict[str, Any]]] = {"recipes": {RECIPE: {}}, "runs": runs}
+    if "speaker" in folds:  # a model whose card tells what it is worth on unseen speakers
+        run = f"{corpus}-speaker"
+        made["models"] = {corpus: {"run": run, "corpus": corpus, "networks": run}}
+    return made
 
 
 def _samples(manifest: pa.Table) -> np.ndarray:
