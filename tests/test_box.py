@@ -53,6 +53,21 @@ def test_it_has_a_card_and_a_name(box: Path, recording: Path) -> None:
     assert load_model().card == load_model("emodb").card
 
 
+def test_for_a_speaker_who_is_enrolled_it_takes_the_one_that_adapts(
+    box: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = box.with_name("emodb-adapted.safetensors")
+    monkeypatch.setattr(model, "TO_ENROL_IN_THE_BOX", path)
+    training = {"tabs": 3, "variant": "tim-net", "by_speaker": True}
+    model.save(small_model(networks=1, name="emodb-adapted", training=training), path)
+    for option in (("--enrol", str(recording)), ("--one-speaker",)):
+        found = CliRunner().invoke(app, ["predict", str(recording), *option])
+        assert found.exit_code == 0, found.output
+        assert found.stderr.startswith("emodb-adapted: ")
+        assert "adapted to the speaker of 1 recording" in found.stderr
+    assert load_model("emodb-adapted").card.name == "emodb-adapted"
+
+
 def test_a_model_of_the_workspace_comes_before_it(box: Path, recording: Path) -> None:
     own = Path("build/models/emodb.safetensors")
     model.save(small_model(networks=1, name="own"), own)

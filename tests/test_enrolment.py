@@ -15,6 +15,8 @@ import soundfile
 import torch
 from conftest import ROOT, edit, run
 from models import RATE, small_model, voice
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from test_microphone import plug_in
 from typer.testing import CliRunner
 
@@ -22,8 +24,12 @@ from timnet import schemas
 from timnet.cli import app
 from timnet.dataset import features
 from timnet.errors import ArtifactError, AudioError, ParameterError
-from timnet.models import build, card, enrolment, export, model
+from timnet.evaluation import score
+from timnet.evaluation.together import together
+from timnet.models import build, card, enrolment, export, model, svm
 from timnet.models.predict import Model
+from timnet.training import baseline
+from timnet.training.splits import of_folds
 
 BY_SPEAKER = {"tabs": 3, "variant": "tim-net", "by_speaker": True}
 NORMALISED = {"tabs": 3, "variant": "tim-net", "normalise": "speaker"}
@@ -62,6 +68,78 @@ def test_a_speaker_changes_what_is_said_and_the_model_stays_what_it_was(training
     assert made.predict(sound, RATE).temperature == 3.0
     with pytest.raises(ParameterError, match="already"):
         mine.enrol(OWN, RATE)
+
+
+def with_svm() -> Model:
+    """A model that adapts to its speaker, with an SVM beside its networks."""
+    made = adapting()
+    sounds = [voice(1.0, pitch) for pitch in range(120, 220, 5)]
+    mfcc = np.stack([features.mfcc(sound, RATE, made.settings) for sound in sounds])
+    speakers, targets = np.arange(20) % 4, np.arange(20) // 4 % 3
+    told = made.card.model_copy(update={"svm": True})
+    return replace(made, card=told, svm=svm.of(mfcc, speakers, targets))
+
+
+def test_an_svm_is_joined_with_each_network_once_a_speaker_is_enrolled(tmp_path: Path) -> None:
+    made, sound = with_svm(), voice(1.1, 195)
+    alone = replace(made, svm=None)
+    assert (logits(made, sound) == logits(alone, sound)).all()
+    mine, networks = made.enrol(OWN, RATE), alone.enrol(OWN, RATE)
+    mfcc = np.stack([features.mfcc(each, RATE, made.settings) for each in (*OWN, sound)])
+    assert made.svm is not None
+    beside = made.svm.enrolled(mfcc[:-1]).logits(mfcc[-1:], 3)
+    odds = [
+        np.exp(each) / np.exp(each).sum(-1, keepdims=True)
+        for each in (logits(networks, sound).astype(float), beside[:, None])
+    ]
+    expected = (odds[0] + odds[1]) / 2
+    np.testing.assert_allclose(np.exp(logits(mine, sound)), expected, rtol=1e-4)
+    for one in (made, mine):  # the file holds all that it takes
+        model.save(one, tmp_path / "m.safetensors")
+        again = model.load(tmp_path / "m.safetensors")
+        assert (logits(again, sound) == logits(one, sound)).all()
+    assert "joined with an SVM" in card.markdown(made.card)
+    assert "SVM" not in card.markdown(adapting().card)
+
+
+def test_recordings_of_a_speaker_count_against_three_of_the_training_set_s() -> None:
+    made = with_svm().svm
+    assert made is not None
+    mfcc = np.stack([features.mfcc(each, RATE, with_svm().settings) for each in OWN])
+    seen = baseline.statistics(mfcc, baseline.speech_frames(mfcc))
+    mine = made.enrolled(mfcc)
+    np.testing.assert_allclose(mine.mean, (3 * made.mean + 4 * seen.mean(0)) / 7, rtol=1e-5)
+    np.testing.assert_allclose(
+        mine.deviation, (3 * made.deviation + 4 * seen.std(0)) / 7, rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        {"inputs": None},
+        {"mean": np.zeros(3, np.float32)},
+        {"deviation": np.zeros(196, np.float32)},
+        {"targets": np.full(20, 7, np.float32)},
+        {"targets": np.zeros(20, np.float32)},
+        {"targets": np.full(20, 0.5, np.float32)},
+    ),
+)
+def test_a_damaged_svm_is_refused(tmp_path: Path, change: dict) -> None:
+    path = tmp_path / "m.safetensors"
+    model.save(with_svm(), path)
+    with safe_open(path, "numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about = file.metadata()
+    arrays |= {f"svm.{name}": value for name, value in change.items()}
+    save_file({n: v for n, v in arrays.items() if v is not None}, path, about)
+    with pytest.raises(ArtifactError, match="training set of the SVM"):
+        model.load(path)
+
+
+def test_an_svm_is_not_exported(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="an SVM votes too"):
+        export.write(with_svm().enrol(OWN, RATE), tmp_path / "m.onnx", False, False)
 
 
 def test_the_training_set_counts_as_one_recording() -> None:
@@ -282,7 +360,9 @@ def made(reproduced: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         edit(folder / "params.yaml", "runs:\n", f"runs:\n  demo-{entry.rstrip()}\n")
         entry = f"{{run: demo-{recipe}, corpus: demo, networks: demo-{recipe}}}"
         edit(folder / "params.yaml", "models:\n", f"models:\n  {recipe}: {entry}\n")
-    run(folder, "dvc", "repro", "model@adapted", "model@both")
+    entry = "{run: demo-adapted, corpus: demo, networks: demo-adapted, svm: true}"
+    edit(folder / "params.yaml", "models:\n", f"models:\n  beside: {entry}\n")
+    run(folder, "dvc", "repro", "model@adapted", "model@both", "model@beside")
     return folder
 
 
@@ -311,6 +391,26 @@ def test_enrolment_by_all_recordings_gives_the_predictions_of_evaluation(
             expected = told[row["utterance"]]
             network = of.folds.index(expected["fold"])
             np.testing.assert_allclose(found.logits[0, network], expected["logits"], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_a_model_with_an_svm_has_the_scores_of_both(made: Path) -> None:
+    loaded, of = model.load(made / "build/models/beside.safetensors"), of_run(made, "demo-adapted")
+    table, _ = features.read(made / "build/features/demo-44100.parquet")
+    folds = schemas.read(made / "build/folds/demo-adapted.parquet", schemas.FOLDS)
+    splits = of_folds(folds, table["utterance"].to_pylist(), [0])
+    mfcc = features.array(table)
+    machine = baseline.predictions(mfcc, table, of.labels, splits, "speaker")
+    both = together(of.predictions, machine, of.labels)
+    (scores,) = score.scores(both, of.labels, "speaker").values()
+    assert loaded.card.figures[0].uar == pytest.approx(scores["uar"]["value"], abs=0.01)
+    assert loaded.svm is not None and loaded.svm.inputs.shape[0] == len(table)
+    alone = model.load(made / "build/models/adapted.safetensors")
+    assert loaded.card.unenrolled == alone.card.unenrolled
+    edit(made / "params.yaml", "run: demo-speaker,", "svm: true, run: demo-speaker,")
+    refused = run(made, "timnet", "model", "demo", check=False)
+    edit(made / "params.yaml", "svm: true, run: demo-speaker,", "run: demo-speaker,")
+    assert refused.returncode == 1 and "models.demo: svm: needs a run" in refused.stderr
 
 
 @pytest.mark.slow

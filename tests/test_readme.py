@@ -10,6 +10,9 @@ import pytest
 import readme
 from conftest import ROOT
 
+from timnet.evaluation.protocols import SPEAKER
+from timnet.models import model
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -23,6 +26,19 @@ def test_its_blocks_are_those_of_the_commit(page: Path) -> None:
 def test_a_block_that_is_out_of_date_is_filled_anew() -> None:
     stale = README.replace("<!-- results -->\n", "<!-- results -->\n| old |\n", 1)
     assert readme.filled(stale) == README
+
+
+def test_what_the_models_in_the_package_score_is_what_their_cards_say() -> None:
+    plain, adapted = (model.read_card(p) for p in (model.IN_THE_BOX, model.TO_ENROL_IN_THE_BOX))
+    assert adapted.unenrolled is not None
+    (with_it,), (without,), (other,) = (
+        [f.uar for f in figures if f.protocol == SPEAKER]
+        for figures in (adapted.figures, adapted.unenrolled.figures, plain.figures)
+    )
+    page = (ROOT / "docs/how-to/predict.md").read_text(encoding="utf-8")
+    assert f"scores {with_it:.1f} % UAR with their recordings and {without:.1f} % without" in page
+    assert f"where `emodb` scores {other:.1f} %" in page
+    assert f"{with_it:.1f} % on unseen speakers of\nEMODB, in place of {other:.1f} %" in README
 
 
 def test_its_pictures_and_pages_are_there() -> None:

@@ -8,16 +8,15 @@ import pytest
 
 from timnet import schemas
 from timnet.errors import ArtifactError
-from timnet.evaluation.results import Result
 from timnet.evaluation.together import together
 
 LABELS = ("angry", "happy", "sad")
 NAMES = [f"u{number}" for number in range(12)]
 
 
-def result(
-    seed: int, seeds: int, order: list[str], kinds: tuple[str, ...] = ("last",), **record: object
-) -> Result:
+def predictions(
+    seed: int, seeds: int, order: list[str], kinds: tuple[str, ...] = ("last",)
+) -> pa.Table:
     """Drawn logits of utterances, in an order, for each seed and kind of epoch."""
     rng = np.random.default_rng(seed)
     rows = [
@@ -37,9 +36,7 @@ def result(
         for kind in kinds
         for name in order
     ]
-    known = {"labels": list(LABELS), "folds": {"protocol": "speaker"}, "tested_on": "emovo"}
-    table = pa.Table.from_pylist(rows, schema=schemas.predictions(3, 2))
-    return Result(known | record, table)
+    return pa.Table.from_pylist(rows, schema=schemas.predictions(3, 2))
 
 
 def softmax(logits: list[float]) -> np.ndarray:
@@ -48,27 +45,23 @@ def softmax(logits: list[float]) -> np.ndarray:
 
 
 def test_the_mean_of_the_probabilities_decides_whatever_the_order_of_rows() -> None:
-    network = result(1, 2, NAMES, ("best_on_test", "last"))
-    machine = result(2, 1, NAMES[::-1])
-    both = together(network, machine)
-    theirs = {row["utterance"]: row["logits"] for row in machine.predictions.to_pylist()}
-    ours = [row for row in network.predictions.to_pylist() if row["epoch_kind"] == "last"]
-    found = both.predictions.to_pylist()
+    network = predictions(1, 2, NAMES, ("best_on_test", "last"))
+    machine = predictions(2, 1, NAMES[::-1])
+    found = together(network, machine, LABELS).to_pylist()
+    theirs = {row["utterance"]: row["logits"] for row in machine.to_pylist()}
+    ours = [row for row in network.to_pylist() if row["epoch_kind"] == "last"]
     assert len(found) == len(ours) == 24
     for row, one in zip(found, ours, strict=True):
         assert (row["utterance"], row["seed"]) == (one["utterance"], one["seed"])
         expected = (softmax(one["logits"]) + softmax(theirs[one["utterance"]])) / 2
         np.testing.assert_allclose(np.exp(row["logits"]), expected, rtol=1e-5)
-    (tested,) = both.tests.values()
-    assert tested.predicted.shape == (2, 12)  # a draw for each seed of the network
 
 
-def test_other_utterances_or_emotions_are_refused() -> None:
-    network = result(1, 2, NAMES)
+def test_other_utterances_are_refused() -> None:
+    network = predictions(1, 2, NAMES)
     for machine in (
-        result(2, 1, NAMES[1:]),
-        result(2, 2, NAMES),  # of several seeds there is no one answer
-        result(2, 1, NAMES, labels=["angry", "happy", "calm"]),
+        predictions(2, 1, NAMES[1:]),
+        predictions(2, 2, NAMES),  # of several seeds there is no one answer
     ):
         with pytest.raises(ArtifactError):
-            together(network, machine)
+            together(network, machine, LABELS)

@@ -101,7 +101,7 @@ def model(name: ModelOfParams) -> None:
                 table, workspace.corpus(chosen.corpus), run, workers(), advance
             )
         described = records.read_artifact(workspace.description(chosen.corpus), records.Description)
-        made = stage.of_run(name, run, recordings, described, source)
+        made = stage.of_run(name, run, recordings, described, source, chosen.svm)
         models.save(made, workspace.model(name))
     _tell(made, workspace.model(name))
 
@@ -148,15 +148,19 @@ def one_thread_each() -> None:
     threadpool_limits(1)  # of what is imported already
 
 
-def load_model(name: str | None) -> Model:
-    """A model by name; without one that in the package, saying on stderr what it is worth."""
+def load_model(name: str | None, to_enrol: bool = False) -> Model:
+    """A model by name; without one that in the package, saying on stderr what it is worth.
+
+    Args:
+        to_enrol: whether a speaker will be enrolled.
+    """
     from timnet.models import card as cards
     from timnet.models import model as models
     from timnet.project.registry import model_file
 
     if name is not None:
         return models.load(model_file(name))
-    loaded = models.load(models.in_the_box())
+    loaded = models.load(models.in_the_box(to_enrol))
     typer.echo(f"{cards.in_short(loaded.card)}\n", err=True)
     return loaded
 

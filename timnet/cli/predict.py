@@ -83,7 +83,7 @@ def predict(
     if one_speaker and (enrol or microphone):
         raise ParameterError("--one-speaker is of files alone: no --enrol, no --microphone.")
     paths, failures = _recordings(recordings or [])
-    loaded = load_model(model)
+    loaded = load_model(model, to_enrol=bool(enrol) or one_speaker)
     if enrol:
         own, missing = _recordings(enrol)
         loaded, unread = _enrolled(loaded, own)

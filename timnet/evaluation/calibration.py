@@ -21,6 +21,12 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return odds / odds.sum(-1, keepdims=True)
 
 
+def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Logits whose softmax is the mean of that of two, (..., K); nothing is fitted."""
+    both = probabilities(first.astype(np.float64)) + probabilities(second.astype(np.float64))
+    return np.log(both / 2).astype(np.float32)
+
+
 def coverage(
     logits: np.ndarray, truth: np.ndarray, temperature: float, thresholds: Sequence[float]
 ) -> list[tuple[float, float, float | None]]:

@@ -18,11 +18,13 @@ import pyarrow.compute as pc
 from timnet import schemas
 from timnet.dataset import audio, features, normalise
 from timnet.dataset.features import FeatureSettings
-from timnet.errors import ArtifactError, AudioError, listing
+from timnet.errors import ArtifactError, AudioError, ParameterError, listing
 from timnet.evaluation import calibration, metrics, score
 from timnet.evaluation.protocols import MEANING
+from timnet.evaluation.together import together
 from timnet.models import enrolment, out_of_domain
 from timnet.models import model as models
+from timnet.models import svm as svms
 from timnet.models.card import (
     Calibration,
     Card,
@@ -36,8 +38,9 @@ from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import Measurement
 from timnet.models.predict import Model
 from timnet.records import adapts_to_speakers
-from timnet.training import outcome
+from timnet.training import baseline, outcome
 from timnet.training.network import TIMNet
+from timnet.training.splits import Split
 
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # for `--abstain-below`
 ENROLLED = "who is tested is enrolled by all of their own recordings, without labels"
@@ -149,15 +152,18 @@ def of_run(
     recordings: Recordings,
     description: dict[str, Any],
     source: TrainedRun | None = None,
+    svm: bool = False,
 ) -> Model:
     """The model of a run's own networks, one a fold, or of those of a source.
 
     Args:
         run: whose scores and calibration the model has.
         source: trained on the whole corpus, with the same features, recipe and network.
+        svm: put an SVM beside them, for speakers who are enrolled.
 
     Raises:
         ArtifactError: the source was trained in another way than the run.
+        ParameterError: an SVM beside networks that do not adapt to speakers.
     """
     networks = source or run
     record = networks.record
@@ -168,7 +174,8 @@ def of_run(
             )
     speakers = recordings.table["speaker"].to_pylist()
     reference = out_of_domain.reference(recordings.measured, speakers)
-    fitted, unenrolled, scale = calibrated(run), None, None
+    asked = with_svm(name, run, recordings) if svm else run
+    fitted, unenrolled, scale = calibrated(asked), None, None
     if adapts_to_speakers(record["train"]):
         without = not_enrolled(run, recordings)
         cooled = calibrated(without)
@@ -192,18 +199,47 @@ def of_run(
         features=FeatureRecord.model_validate(record["features"]),
         training=record["train"],
         recipe=record.get("recipe", ""),
+        svm=svm,
         seeds=record["seeds"][:1],
         run=run.name,
-        figures=figures(run, ENROLLED if unenrolled else ""),
+        figures=figures(asked, ENROLLED if unenrolled else ""),
         calibration=fitted,
-        coverage=coverages(run, fitted.temperature),
+        coverage=coverages(asked, fitted.temperature),
         unenrolled=unenrolled,
         typical=models.typical(reference),
         commit=record["commit"],
         device=record["device_name"],
         versions=record["versions"],
     )
-    return Model(card, networks.networks, reference, scale)
+    beside = None
+    if svm:
+        targets = [run.labels.index(name) for name in recordings.table["emotion"].to_pylist()]
+        beside = svms.of(recordings.mfcc, np.array(speakers), np.array(targets))
+    return Model(card, networks.networks, reference, scale, beside)
+
+
+def with_svm(name: str, run: TrainedRun, recordings: Recordings) -> TrainedRun:
+    """A run each of whose networks is joined with an SVM that was trained on the same fold.
+
+    Raises:
+        ParameterError: its networks do not adapt to speakers, or it has no folds of speakers.
+    """
+    folds = run.record["folds"]
+    if not adapts_to_speakers(run.record["train"]) or folds != {"protocol": "speaker"}:
+        raise ParameterError(
+            f"models.{name}: svm: needs a run of folds of speakers, and a recipe that adapts to "
+            f"them, such as `adapted`. {run.name} is none."
+        )
+    of = dict(
+        zip(*(run.predictions[key].to_pylist() for key in ("utterance", "fold")), strict=True)
+    )
+    fold_of = np.array([of[utterance] for utterance in recordings.table["utterance"].to_pylist()])
+    splits = [
+        Split(0, fold, 0, np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold))
+        for fold in run.folds
+    ]
+    machine = baseline.predictions(recordings.mfcc, recordings.table, run.labels, splits, "speaker")
+    return replace(run, predictions=together(run.predictions, machine, run.labels))
 
 
 def not_enrolled(run: TrainedRun, recordings: Recordings) -> TrainedRun:

@@ -119,6 +119,7 @@ class Card(_Section):
     features: FeatureRecord
     training: dict[str, bool | int | float | str]
     recipe: str = ""  # of params.yaml
+    svm: bool = False  # whether an SVM stands beside the networks, for speakers who are enrolled
     seeds: list[int]
     run: str  # of params.yaml; its folds tested the settings
     figures: list[Figures]
@@ -272,15 +273,24 @@ def _enrolment(card: Card) -> list[str]:
         "## Enrolment",
         "The networks need recordings of the speaker, without labels, several emotions among them "
         "(`timnet predict --enrol FOLDER`, or `--one-speaker`): "
-        f"{' and '.join(_adapted_by(card))} are theirs. The scores and probabilities above are "
-        "those of speakers enrolled by all of their own recordings in the corpus, about "
-        f"{number} each, the tested one among them.",
+        f"{' and '.join(_adapted_by(card))} are theirs. {_beside(card)}The scores and "
+        "probabilities above are those of speakers enrolled by all of their own recordings in the "
+        f"corpus, about {number} each, the tested one among them.",
         now,
         _figures(card.unenrolled),
         f"Logits are then divided by {fitted.temperature:.3f}; the expected calibration error is "
         f"{100 * fitted.error_before:.1f} % before, {100 * fitted.error_after:.1f} % after.",
         _coverage(card, card.unenrolled),
     ]
+
+
+def _beside(card: Card) -> str:
+    if not card.svm:
+        return ""
+    return (
+        "Each network is then joined with an SVM on statistics of the features, normalised by the "
+        "speaker's recordings: by the mean of the probabilities of both. "
+    )
 
 
 def vouched(card: Card, below: float) -> str:

@@ -171,10 +171,15 @@ def write(model: Model, path: Path, with_features: bool, single: bool) -> Export
         single: the first network alone.
 
     Raises:
-        ParameterError: the packages of the extra `export` are not installed.
+        ParameterError: the packages of the extra `export` are not installed, or an SVM votes too.
         ArtifactError: onnxruntime's probabilities are not PyTorch's within TOLERANCE.
     """
     _refuse_without_packages()
+    if model.svm and model.card.enrolled:
+        raise ParameterError(
+            f"{model.card.name} is adapted to a speaker, for whom an SVM votes too, and ONNX has "
+            "the networks alone. Export a model without `svm: true`."
+        )
     vote: nn.Module = Vote(model, 1 if single else model.network.networks)
     module = (nn.Sequential(Mfcc(model.settings), vote) if with_features else vote).eval()
     signals = _signals(model)

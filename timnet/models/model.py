@@ -7,7 +7,7 @@ holds the settings of the features, so a model cannot be fed with others than it
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,16 @@ from timnet.models.card import Card, Typical
 from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import ENVELOPE, Reference
 from timnet.models.predict import Model
+from timnet.models.svm import Svm
 from timnet.paths import replacing
 from timnet.training.network import VARIANTS, TIMNet
 
 ENDING = ".safetensors"
 FORMAT = "timnet-model-1"  # key of the card in the file's header
 _ANEW = "Get the file again, or rebuild it with `timnet model`."
-IN_THE_BOX = Path(__file__).with_name("emodb.safetensors")  # comes with the package
+# what comes with the package: for anyone, and for speakers who are enrolled
+IN_THE_BOX = Path(__file__).with_name("emodb.safetensors")
+TO_ENROL_IN_THE_BOX = Path(__file__).with_name("emodb-adapted.safetensors")
 MAX_BYTES = 2_000_000_000  # no stack of TIM-Nets is near that
 
 
@@ -44,8 +47,12 @@ def save(model: Model, path: Path) -> None:
     arrays["reference.precision"] = model.reference.precision
     if model.scale:
         arrays["scale.mean"], arrays["scale.deviation"] = model.scale
+    if model.svm:
+        arrays |= {f"svm.{each.name}": getattr(model.svm, each.name) for each in fields(Svm)}
     # one entry alone: the order of several is not fixed
-    metadata = {FORMAT: json.dumps(model.card.model_dump(mode="json"), sort_keys=True)}
+    unsaid = None if model.card.svm else {"svm"}  # older models keep their bytes
+    told = model.card.model_dump(mode="json", exclude=unsaid)
+    metadata = {FORMAT: json.dumps(told, sort_keys=True)}
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
     with replacing(path) as partial:
         partial.write_bytes(as_bytes(contiguous, metadata))
@@ -67,7 +74,7 @@ def load(path: Path) -> Model:
         )
     own = {name.removeprefix("network."): value for name, value in arrays.items()}
     mean, precision = own.pop("reference.mean", None), own.pop("reference.precision", None)
-    scale = _scale(card, own, path)
+    scale, svm = _scale(card, own, path), _svm(card, own, path)
     network = _network(card, own, path)
     if mean is None or precision is None:
         raise ArtifactError(f"{path}: no statistics of the training set. {_ANEW}")
@@ -75,7 +82,7 @@ def load(path: Path) -> Model:
     if mean.shape != (size,) or precision.shape != (size, size):
         raise ArtifactError(f"{path}: statistics of the training set have the wrong size. {_ANEW}")
     reference = Reference(**card.typical.model_dump(), mean=mean, precision=precision)
-    return Model(card, network.eval(), reference, scale)
+    return Model(card, network.eval(), reference, scale, svm)
 
 
 def read_card(path: Path) -> Card:
@@ -162,31 +169,57 @@ def _scale(card: Card, arrays: dict[str, np.ndarray], path: Path) -> Scale | Non
     return mean, deviation
 
 
+def _svm(card: Card, arrays: dict[str, np.ndarray], path: Path) -> Svm | None:
+    """The SVM beside the networks, taken out of `arrays`, where the card tells of one."""
+    if not card.svm:
+        return None
+    found = {each.name: arrays.pop(f"svm.{each.name}", None) for each in fields(Svm)}
+    if any(value is None for value in found.values()):
+        raise ArtifactError(f"{path}: no training set of the SVM. {_ANEW}")
+    svm = Svm(**found)  # type: ignore[arg-type]
+    size = 5 * card.features.settings.coefficients + 1
+    utterances = len(svm.targets)
+    told = set(range(len(card.labels)))
+    if (
+        svm.inputs.shape != (utterances, size)
+        or not svm.mean.shape == svm.deviation.shape == (size,)
+        or not (svm.deviation > 0).all()
+        or len(set(svm.targets.tolist())) < 2
+        or not set(svm.targets.tolist()) <= told
+    ):
+        raise ArtifactError(f"{path}: a training set of the SVM that cannot be. {_ANEW}")
+    return svm
+
+
 def typical(reference: Reference) -> Typical:
     """What of a reference stands in the card."""
     values = asdict(reference)
     return Typical(**{name: values[name] for name in Typical.model_fields})
 
 
-def in_the_box() -> Path:
+def in_the_box(to_enrol: bool = False) -> Path:
     """The file of the model that comes with the package.
+
+    Args:
+        to_enrol: that of the recipe which adapts to a speaker's recordings.
 
     Raises:
         ArtifactError: this installation has none.
     """
-    if not IN_THE_BOX.is_file():
+    path = TO_ENROL_IN_THE_BOX if to_enrol else IN_THE_BOX
+    if not path.is_file():
         raise ArtifactError(
             "this installation contains no model. Name one: `--model emovo` of build/models/, or "
             "a file."
         )
-    return IN_THE_BOX
+    return path
 
 
 def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     """The file of a model: `name` itself if it is one, else `<name>.safetensors` in `models`.
 
     A version (`emovo@v1.2`) is also the newest of those that it begins (`emovo@v1.2.5`). The
-    model that comes with the package is found by its name too, if `models` has no other of it.
+    models that come with the package are found by their names too, if `models` has no other of it.
 
     Raises:
         ArtifactError: neither is there; says which are.
@@ -196,8 +229,9 @@ def find(name: str | Path, models: Path = Path("build/models")) -> Path:
     path = models / f"{name}{ENDING}"
     if path.is_file():
         return path
-    if str(name) == IN_THE_BOX.stem and IN_THE_BOX.is_file():
-        return IN_THE_BOX
+    for packed in (IN_THE_BOX, TO_ENROL_IN_THE_BOX):
+        if str(name) == packed.stem and packed.is_file():
+            return packed
     if "@" in str(name):
         fitting = [file for file in models.glob(f"*{ENDING}") if file.name.startswith(f"{name}.")]
         if fitting:

@@ -27,6 +27,7 @@ from timnet.models import enrolment, out_of_domain
 from timnet.models.card import Card
 from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import Measurement, Reference
+from timnet.models.svm import Svm
 from timnet.records import adapts_to_speakers
 from timnet.training.network import TIMNet
 
@@ -112,6 +113,7 @@ class Model:
     network: TIMNet  # a stack of all networks, padded as `TIMNet` is
     reference: Reference
     scale: Scale | None = None  # of `normalise: speaker`: the speaker's, else the training set's
+    svm: Svm | None = None  # joined with each network, once a speaker is enrolled
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -291,7 +293,8 @@ def enrolled(model: Model, recordings: list[list[np.ndarray]]) -> Model:
     evenly = np.stack(windows[:: -(-len(windows) // ENOUGH)])
     network, scale = enrolment.adapted(model.network, model.scale, card.training, evenly)
     told = card.model_copy(update={"enrolled": len(recordings)})
-    return Model(told, network, model.reference, scale)
+    svm = model.svm.enrolled(evenly) if model.svm else None
+    return Model(told, network, model.reference, scale, svm)
 
 
 def of_files(
@@ -389,8 +392,12 @@ def _run_networks(
     network = model.network
     asked = 1 if single else network.networks
     while batch := list(islice(prepared, BATCH)):
-        values = enrolment.frames(network, model.scale, np.stack([mfcc for _, mfcc in batch]))
+        mfcc = np.stack([each for _, each in batch])
+        values = enrolment.frames(network, model.scale, mfcc)
         # one network after the other: its activations stay in the cache
-        logits = [network(values, rows=slice(row, row + 1))[0][0] for row in range(asked)]
-        for (analysis, _), answer in zip(batch, torch.stack(logits, 1).numpy(), strict=True):
+        rows = [network(values, rows=slice(row, row + 1))[0][0] for row in range(asked)]
+        logits = torch.stack(rows, 1).numpy()
+        if model.svm and model.card.enrolled:
+            logits = calibration.joined(logits, model.svm.logits(mfcc, len(model.labels))[:, None])
+        for (analysis, _), answer in zip(batch, logits, strict=True):
             analysis.logits.append(answer)

@@ -188,6 +188,8 @@ class TrainedModel(_Section):
     run: str  # whose scores and calibration the model has
     corpus: str  # the run's
     networks: str  # the run's name, for its folds' networks; or one of `sources`
+    # an SVM beside networks that adapt to a speaker: for who is enrolled, the mean of both
+    svm: bool = False
 
 
 class Params(_Section):

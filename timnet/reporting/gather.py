@@ -7,8 +7,9 @@ from functools import cache
 
 from timnet import records
 from timnet.errors import ParameterError
-from timnet.evaluation import results, score, together
+from timnet.evaluation import results, score
 from timnet.evaluation.compare import Change, mean_change
+from timnet.evaluation.together import together
 from timnet.paths import Workspace
 from timnet.records import Description, Validation
 from timnet.reporting import tables, unseen_tables
@@ -72,11 +73,12 @@ def all_tables(
     read = cache(lambda name: joined.get(name) or results.read(workspace.run_results(name)))
     with_svm = []
     for network, machine in unseen_tables.to_join(runs):
-        result = together.together(read(network.name), read(machine.name))
+        ours, theirs = (read(run.name) for run in (network, machine))
+        told = together(ours.predictions, theirs.predictions, ours.labels)
         name = f"{network.name} + {machine.name}"
-        joined[name] = result
+        joined[name] = results.Result(ours.record, told)
         folds = network.record["folds"]["protocol"]
-        scores = score.scores(result.predictions, result.labels, folds, network.corpus)
+        scores = score.scores(told, ours.labels, folds, network.corpus)
         record = network.record | {"recipe": f"{network.recipe} + SVM"}
         with_svm.append(ScoredRun(name, record, scores))
 

@@ -7,6 +7,8 @@ and the number of these frames. Trained in seconds; scored and compared as any n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +16,10 @@ import pyarrow as pa
 from timnet import schemas
 from timnet.errors import ParameterError, TrainingError
 from timnet.training.splits import Split
+
+if TYPE_CHECKING:
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
 
 PENALTY = 10.0  # C: how much a training utterance on the wrong side costs
 NORMALISE = ("none", "utterance", "speaker")
@@ -110,7 +116,7 @@ def transferred(
         by: as `normalise` of `inputs`.
     """
     seen = inputs(mfcc, speech_frames(mfcc), speakers, by)
-    return _decide(weights["inputs"], weights["targets"], seen, classes, "the source")[0]
+    return trained(weights["inputs"], weights["targets"], "the source").decide(seen, classes)[0]
 
 
 def predictions(
@@ -151,9 +157,8 @@ def predictions(
     parts = []
     for split in sorted(splits, key=lambda split: (split.fold_seed, split.seed)):
         train = split.train
-        logits, told = _decide(
-            seen[train], truth[train], seen[split.test], len(labels), f"fold {split.fold}"
-        )
+        machine = trained(seen[train], truth[train], f"fold {split.fold}")
+        logits, told = machine.decide(seen[split.test], len(labels))
         tested = utterances.take(split.test)
         rows = len(split.test)
         columns = {
@@ -181,24 +186,44 @@ def predictions(
     return table.select(schema.names).cast(schema)
 
 
-def _decide(
-    seen: np.ndarray, truth: np.ndarray, tested: np.ndarray, classes: int, what: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decision values (tested, classes) and standardised inputs (tested, statistics)."""
+@dataclass(frozen=True)
+class Machine:
+    """A trained machine, and the scale of its inputs."""
+
+    scale: StandardScaler
+    machine: SVC
+
+    def decide(self, seen: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Decision values (rows, classes) and standardised inputs, shaped as `seen`.
+
+        Args:
+            seen: (rows, statistics), as of `inputs`.
+        """
+        told = self.scale.transform(seen)
+        values = self.machine.decision_function(told)
+        if values.ndim == 1:  # of two emotions scikit-learn tells one value
+            values = np.stack([-values, values], 1)
+        logits = np.full((len(told), classes), values.min() - 1)  # of an emotion never trained on
+        logits[:, self.machine.classes_] = values
+        return logits, told
+
+
+def trained(seen: np.ndarray, truth: np.ndarray, what: str) -> Machine:
+    """A machine trained on (rows, statistics) as of `inputs`, and label indices (rows,).
+
+    Args:
+        what: is trained, for errors.
+
+    Raises:
+        TrainingError: there is one emotion alone.
+    """
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
     if len(set(truth)) < 2:
         raise TrainingError(f"{what}: its training part has only one emotion. Choose other folds.")
     scale = StandardScaler().fit(seen)
-    machine = SVC(C=PENALTY).fit(scale.transform(seen), truth)
-    told = scale.transform(tested)
-    values = machine.decision_function(told)
-    if values.ndim == 1:  # of two emotions scikit-learn tells one value
-        values = np.stack([-values, values], 1)
-    logits = np.full((len(told), classes), values.min() - 1)  # of an emotion never trained on
-    logits[:, machine.classes_] = values
-    return logits, told
+    return Machine(scale, SVC(C=PENALTY).fit(scale.transform(seen), truth))
 
 
 def _lists(values: np.ndarray) -> pa.Array:
