@@ -77,7 +77,12 @@ def page(
     )
     told = headlined(runs)
     # so that the page opens quickly; the figures of the others lie beside it
-    networks = {run.name for run in told if run.is_network}
+    # of the chosen recipe those on unseen speakers, for which it was chosen
+    networks = {
+        run.name
+        for run in told
+        if run.is_network and (run.recipe == PAPER_RECIPE or {*UNSEEN} & run.scores.keys())
+    }
     inside = {run.name for run in runs if not run.is_network and not run.is_baseline}
     inside |= networks or {run.name for run in runs}
     return template.render(
