@@ -121,6 +121,8 @@ def test_recordings_of_a_speaker_count_against_three_of_the_training_set_s() -> 
         {"mean": np.zeros(3, np.float32)},
         {"deviation": np.zeros(196, np.float32)},
         {"targets": np.full(20, 7, np.float32)},
+        {"targets": np.zeros((20, 1), np.float32)},
+        {"targets": np.array(1, np.float32)},
         {"targets": np.zeros(20, np.float32)},
         {"targets": np.full(20, 0.5, np.float32)},
     ),

@@ -118,12 +118,11 @@ def _put_under_dvc(workspace: Workspace, brought: dict[str, Corpus]) -> None:
     refuse_ignore_files(root)
     with repository(root) as repo:
         why = nothing_to_add(repo, list(brought))
-    if why:
-        return say(why)
-    with restored(root / "data.dvc"):
-        ask_dvc(root, "add", "data")
-        refuse_left_out(root, brought)
-    return say(noted(root))
+    if not why:
+        with restored(root / "data.dvc"):
+            ask_dvc(root, "add", "data")
+            refuse_left_out(root, brought)
+    say(why or noted(root))
 
 
 @contextmanager

@@ -32,6 +32,7 @@ def status(
         groups,
         refuse_data_changes,
         sizes,
+        stages_of,
         stale_stages,
         training_stages,
     )
@@ -50,13 +51,9 @@ def status(
     table, every = Table(*columns, box=None, pad_edge=False), groups(params)
     if absent:
         say(f"not here, and left out with all that needs them: {listing(absent)}\n")
-        known_of = params.runs | params.sources | params.transfers
-        every = {
-            title: stages
-            for title, stages in every.items()
-            if title not in absent
-            and not (title in known_of and set(params.corpora_of(title)) & set(absent))
-        }
+        here = [corpus for corpus in params.corpora if corpus not in absent]
+        possible = {*stages_of(workspace, here, ()), "tables", "report"}
+        every = {title: stages for title, stages in every.items() if possible.issuperset(stages)}
         stale = {name: stale[name] for stages in every.values() for name in stages if name in stale}
     table.columns[0].no_wrap = True
     for title, stages in every.items():

@@ -178,10 +178,10 @@ def _svm(card: Card, arrays: dict[str, np.ndarray], path: Path) -> Svm | None:
         raise ArtifactError(f"{path}: no training set of the SVM. {_ANEW}")
     svm = Svm(**found)  # type: ignore[arg-type]
     size = 5 * card.features.settings.coefficients + 1
-    utterances = len(svm.targets)
     told = set(range(len(card.labels)))
     if (
-        svm.inputs.shape != (utterances, size)
+        svm.targets.ndim != 1
+        or svm.inputs.shape != (len(svm.targets), size)
         or not svm.mean.shape == svm.deviation.shape == (size,)
         or not (svm.deviation > 0).all()
         or len(set(svm.targets.tolist())) < 2
