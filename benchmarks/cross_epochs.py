@@ -24,8 +24,9 @@ from timnet.evaluation import metrics
 from timnet.paper.runs import CROSS_CORPORA
 from timnet.processes import worker_environment
 from timnet.training import transfer
+from timnet.training.network import PRECISIONS
 from timnet.training.outcome import outcome
-from timnet.training.stack import PRECISIONS, State, TrainSettings, train_stack
+from timnet.training.stack import State, TrainSettings, train_stack
 from timnet.training.train import Work
 
 EVERY = 10  # epochs

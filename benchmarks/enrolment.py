@@ -90,7 +90,7 @@ def measure(name: str, build: Path) -> list[dict]:
         )
     length = record["features"]["settings"]["signal_length"]
     table, _ = features.read(build / "features" / f"{record['trained_on']}-{length}.parquet")
-    mfcc = features.array(table)
+    mfcc = schemas.mfcc(table)
     emotion, speaker = (np.array(table[name].to_pylist()) for name in ("emotion", "speaker"))
     truth = np.searchsorted(record["labels"], emotion)
     told = schemas.read(folder / "predictions.parquet")

@@ -32,6 +32,7 @@ from ruamel.yaml import YAML
 
 from flows.process_group import ProcessGroup
 from flows.server import free_port, start_server
+from timnet.acquire.synthesis import generate
 from timnet.acquire.table import import_table
 from timnet.corpora import custom, demo
 from timnet.project.demo import set_up
@@ -72,7 +73,7 @@ def five_corpora(root: Path) -> None:
     for seed, name in enumerate(("demo", *EXTRA)):
         folder = root / "data" / name
         if name != "demo":
-            demo.generate(folder, seed)
+            generate(folder, seed)
             label(folder)
             import_table(folder / custom.LABELS, name, root / "data")
             params["corpora"][name] = "custom"

@@ -36,6 +36,7 @@ import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
+from timnet import schemas  # noqa: E402
 from timnet.dataset import features as feature_files  # noqa: E402
 from timnet.dataset import normalise  # noqa: E402
 from timnet.processes import worker_environment  # noqa: E402
@@ -73,7 +74,7 @@ class Bench:
         table = feature_files.read(self.given.features / EMOVO)[0]
         names = sorted(set(table["emotion"].to_pylist()))
         labels = np.array([names.index(name) for name in table["emotion"].to_pylist()])
-        return feature_files.array(table), labels, names, table["speaker"].to_pylist()
+        return schemas.mfcc(table), labels, names, table["speaker"].to_pylist()
 
     def wait(self) -> None:
         if self.device == "cuda":

@@ -32,7 +32,7 @@ from flow import flow, label, left_in, run, state, twelve_stages
 
 from flows.process_group import ProcessGroup
 from flows.server import free_port, start_server
-from timnet.corpora import demo
+from timnet.acquire.synthesis import generate
 from timnet.corpora.custom import LABELS
 from timnet.paths import Workspace
 from timnet.project.demo import set_up
@@ -104,7 +104,7 @@ def shorten(root: Path, changes: dict[str, str]) -> None:
 
 def own_recordings(root: Path) -> None:
     """A folder with a table beside the workspace's own, to be acquired."""
-    demo.generate(root / "mine", 2)
+    generate(root / "mine", 2)
     label(root / "mine")
 
 

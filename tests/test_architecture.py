@@ -144,7 +144,7 @@ def closure(names: list[str]) -> set[str]:
         beside = (ROOT / path).parent.glob("*.[hj]*")
         found |= {path.with_name(each.name).as_posix() for each in beside if each.name in texts}
         # `from timnet.paper import runs` runs `timnet/paper/__init__.py` too
-        for each in imported(path):
+        for each in imported(path, for_types=False):
             queue += {n for n in (each, each.rpartition(".")[0]) if n in FILES}
     return found
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from timnet.acquire import synthesis
 from timnet.acquire.acquire import acquire, state
 from timnet.corpora import demo
 from timnet.errors import CorpusError, ParameterError
@@ -20,7 +21,7 @@ SOME = [("angry", "s1", "02"), ("happy", "s4", "10"), ("neutral", "s2", "07"), (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     steps: list[int] = []
-    demo.generate(folder, progress=steps.append)
+    synthesis.generate(folder, progress=steps.append)
     assert steps == [1] * demo.CORPUS.utterances
     return folder
 
@@ -43,12 +44,12 @@ def test_recordings_are_what_the_record_says(folder: Path) -> None:
 def test_take_hangs_on_the_seed_alone(
     folder: Path, tmp_path: Path, emotion: str, speaker: str, sentence: str
 ) -> None:
-    signal = demo.synthesise(emotion, speaker, sentence)
+    signal = synthesis.synthesise(emotion, speaker, sentence)
     soundfile.write(tmp_path / "alone.wav", signal, 16000, subtype="PCM_16")
     name = f"{speaker}/{emotion}-{speaker}-{sentence}.wav"
     assert (tmp_path / "alone.wav").read_bytes() == (folder / name).read_bytes()
     assert 0.01 < np.abs(signal).max() < 1
-    other = demo.synthesise(emotion, speaker, sentence, seed=1)
+    other = synthesis.synthesise(emotion, speaker, sentence, seed=1)
     assert not np.array_equal(signal, other)
 
 
@@ -58,7 +59,7 @@ def test_stopped_write_leaves_no_recording(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "replace", stop)
     with pytest.raises(KeyboardInterrupt):
-        demo.generate(tmp_path)
+        synthesis.generate(tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -66,7 +67,7 @@ def test_it_is_acquired_as_others_are(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which is what the command and the flow do: made outside data/, moved there whole."""
-    monkeypatch.setattr(demo, "generate", lambda target: shutil.copytree(folder, target))
+    monkeypatch.setattr(synthesis, "generate", lambda target: shutil.copytree(folder, target))
     data = tmp_path / "data"
     got = acquire(demo.CORPUS, data)
     assert (got.folder, got.utterances, got.found) == (data / "demo", 240, False)

@@ -401,7 +401,7 @@ def test_a_model_with_an_svm_has_the_scores_of_both(made: Path) -> None:
     table, _ = features.read(made / "build/features/demo-44100.parquet")
     folds = schemas.read(made / "build/folds/demo-adapted.parquet", schemas.FOLDS)
     splits = of_folds(folds, table["utterance"].to_pylist(), [0])
-    mfcc = features.array(table)
+    mfcc = schemas.mfcc(table)
     machine = baseline.predictions(mfcc, table, of.labels, splits, "speaker")
     both = together(of.predictions, machine, of.labels)
     (scores,) = score.scores(both, of.labels, "speaker").values()

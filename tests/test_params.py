@@ -12,11 +12,11 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
-from timnet.dataset import normalise
+from timnet.dataset import features, normalise
 from timnet.errors import ParameterError
 from timnet.paper import paper
 from timnet.project import params
-from timnet.training import baseline, stack
+from timnet.training import baseline, network, stack
 
 CASES = {
     "trained_on: dmo": "runs.demo-random: unknown corpus 'dmo' in corpora. Did you mean 'demo'?",
@@ -72,8 +72,12 @@ def test_a_recipe_has_the_settings_of_training_and_the_paper_s_values() -> None:
     }
     for name, known in choices.items():
         assert get_args(params.Recipe.model_fields[name].annotation) == tuple(known)
+    resamplers = (features.EXACT_RESAMPLER, *features.SOXR_RESAMPLERS)
+    assert get_args(params.Features.model_fields["resampler"].annotation) == resamplers
+    most = params.Recipe.model_fields["coefficient_mask"].metadata
+    assert features.COEFFICIENTS in [getattr(each, "le", None) for each in most]
     precisions = str(params.Trained.model_fields["precision"].annotation)
-    assert all(repr(name) in precisions for name in stack.PRECISIONS)
+    assert all(repr(name) in precisions for name in network.PRECISIONS)
     assert params.BASELINE_NORMALISATIONS == baseline.NORMALISE
     printed = paper()["training"]
     assert {name: trained[name] for name in printed} == printed

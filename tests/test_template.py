@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT, commit, edit, run
 from ruamel.yaml import YAML
 
+from timnet.acquire.synthesis import generate
 from timnet.corpora import demo
 from timnet.errors import ArtifactError, ParameterError
 from timnet.project import template
@@ -116,7 +117,7 @@ def test_an_update_adds_sections_that_are_new(tmp_path: Path) -> None:
 
 def table_of_recordings(folder: Path) -> Path:
     """Twelve recordings of each of three synthetic speakers, and the table that lists them."""
-    demo.generate(folder / "all")
+    generate(folder / "all")
     rows = []
     for utterance in demo.CORPUS.read(folder / "all"):
         if utterance.speaker in list(demo.VOICES)[:3] and utterance.sentence in ("01", "02", "03"):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -71,6 +72,12 @@ def features(size: int) -> pa.Schema:
             pa.field("mfcc", pa.list_(pa.float32(), size), nullable=False),  # (frames, 39), flat
         ]
     )
+
+
+def mfcc(table: pa.Table) -> np.ndarray:
+    """The MFCC of a table of `features`, (utterances, frames, coefficients) float32, writable."""
+    flat = table["mfcc"].combine_chunks().flatten().to_numpy()
+    return flat.reshape(len(table), table["frames"][0].as_py(), -1).copy()
 
 
 def predictions(classes: int, channels: int | None) -> pa.Schema:

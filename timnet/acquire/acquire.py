@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from timnet.acquire import synthesis
 from timnet.acquire.download import Progress, fetch
 from timnet.acquire.unpack import PackedError, copy, root, unpack
 from timnet.corpora import demo
@@ -89,7 +90,7 @@ def acquire(
                 )
             return Acquired(folder, corpus.utterances, found=True)
         if made:
-            demo.generate(work / "unpacked")
+            synthesis.generate(work / "unpacked")
             os.replace(work / "unpacked", folder)
         elif source is not None:
             _bring(corpus, source, str(source), work / "unpacked", folder, progress)

@@ -25,7 +25,7 @@ def status(
 
     from timnet.project import machine, provenance
     from timnet.project.dvc import repository
-    from timnet.project.estimates import estimate, in_slow_bf16
+    from timnet.project.estimates import estimate, in_slow_bf16, speeds
     from timnet.project.locks import WorkspaceInUse
     from timnet.project.status import (
         disk,
@@ -47,6 +47,7 @@ def status(
     except WorkspaceInUse as busy:
         say(f"{busy}. Run this again when it has ended.")
         return
+    timed = speeds(workspace, params)
     columns = ("", "stale", "stale if their inputs change", "because", "time", "disk")
     table, every = Table(*columns, box=None, pad_edge=False), groups(params)
     if absent:
@@ -67,7 +68,7 @@ def status(
             ", ".join(name.split("@")[0] for name in direct) or "-",
             ", ".join(name.split("@")[0] for name in own if name not in direct),
             "\n".join(reasons),
-            str(estimate(workspace, params, own)),
+            str(estimate(workspace, params, own, timed)),
             disk(known, own),
         )
     if table.rows:
@@ -80,7 +81,7 @@ def status(
             "whether it matters."
         )
     if stale:
-        whole = estimate(workspace, params, stale)
+        whole = estimate(workspace, params, stale, timed)
         say(f"\nall of it, one stage after the other: {whole}")
     if training := training_stages(workspace) & stale.keys():
         say(f"training would run on {_where()}")

@@ -306,9 +306,3 @@ def read(path: Path, settings: FeatureSettings | None = None) -> tuple[pa.Table,
             f"{path}: made with other settings: {'; '.join(differ)}. Run `dvc repro`."
         )
     return table, record
-
-
-def array(table: pa.Table) -> np.ndarray:
-    """The MFCC of a features table, (utterances, frames, coefficients) float32, writable."""
-    flat = table["mfcc"].combine_chunks().flatten().to_numpy()
-    return flat.reshape(len(table), table["frames"][0].as_py(), -1).copy()

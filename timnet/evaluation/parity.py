@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from timnet import schemas
 from timnet.corpora.corpus import Corpus
 from timnet.dataset import features, folds, manifest
 from timnet.dataset.features import FeatureSettings
@@ -120,7 +121,7 @@ def parity(corpus: Corpus, table: pa.Table, network: TIMNet) -> Parity:
         network: what `read_networks` gives for the corpus.
     """
     printed = paper()
-    values = pad_channels(torch.from_numpy(features.array(table)), network.width)
+    values = pad_channels(torch.from_numpy(schemas.mfcc(table)), network.width)
     fold_of = folds.random_folds(len(table), network.networks, printed["fold_seed"][corpus.id])
     logits = np.zeros((len(table), network.classes), np.float32)
     for fold in range(network.networks):

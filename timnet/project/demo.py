@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from timnet.corpora import demo as corpus
+from timnet.acquire.synthesis import generate
 from timnet.errors import ParameterError, TimnetError
 from timnet.paths import Workspace
 from timnet.project import git
@@ -43,7 +43,7 @@ def set_up(source: Path, folder: Path, progress: Callable[[int], None] | None = 
     shutil.copyfile(str(files("timnet").joinpath("demo.yaml")), workspace.params)
     # DVC then adds to git what it writes, in place of telling how to
     ask_dvc(partial, "config", "--local", "core.autostage", "true")
-    corpus.generate(workspace.corpus("demo"), progress=progress)
+    generate(workspace.corpus("demo"), progress=progress)
     ask_dvc(partial, "add", "data")
     run(partial, "git", "add", "--all")
     author = ("-c", "user.name=timnet demo", "-c", "user.email=demo@localhost")

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,45 @@ def repository(root: Path) -> Iterator[Any]:
         raise WorkspaceInUse(told)
     try:
         with Repo(str(root)) as repo, lock_repo(repo):
-            _look_once(repo)
+            with _read_fast():
+                _look_once(repo)
             yield repo
     except LockError as error:
         raise_if_in_use(root, str(error))
         raise WorkspaceInUse(str(error)) from None
     except DvcException as error:
         raise TimnetError(f"DVC: {error}") from None
+
+
+@contextmanager
+def _read_fast() -> Iterator[None]:
+    """Let DVC read what it noted in two thirds of the time, with the same result.
+
+    For each of thousands of paths it checks the settings of a remote storage that these have not,
+    and ruamel.yaml looks up anew by which version of YAML to read each word.
+    """
+    from dvc import output
+    from ruamel.yaml.resolver import VersionedResolver
+
+    find, rules = output.get_cloud_fs, vars(VersionedResolver)["versioned_resolver"]
+    local: list[Any] = []
+
+    def find_once(config: Any, url: str, **settings: Any) -> Any:
+        if settings or "://" in url:
+            return find(config, url=url, **settings)
+        local[:] = local or find(config, url=url)
+        kind, of_kind, _ = local
+        return kind, of_kind, kind._strip_protocol(url)
+
+    once = cached_property(rules.fget)
+    once.__set_name__(VersionedResolver, "versioned_resolver")
+    output.get_cloud_fs = find_once
+    VersionedResolver.versioned_resolver = once  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        output.get_cloud_fs = find
+        VersionedResolver.versioned_resolver = rules  # type: ignore[method-assign]
 
 
 def _look_once(repo: Any) -> None:

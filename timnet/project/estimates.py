@@ -6,7 +6,7 @@ of one over the sum of the other, so that a stage that never ran is estimated fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +53,18 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def estimate(workspace: Workspace, params: Params, stages: Iterable[str]) -> Estimate:
-    """How long some stages would take, were they run one after the other."""
-    speeds = _speeds(workspace, params)
+def estimate(
+    workspace: Workspace,
+    params: Params,
+    stages: Iterable[str],
+    known: Mapping[str, float] | None = None,
+) -> Estimate:
+    """How long some stages would take, were they run one after the other.
+
+    Args:
+        known: as of `speeds`, where several estimates are wanted.
+    """
+    known = speeds(workspace, params) if known is None else known
     elsewhere = ELSEWHERE if has_bf16() else ELSEWHERE_WITHOUT_BF16
     result = Estimate()
     for stage in stages:
@@ -64,11 +73,11 @@ def estimate(workspace: Workspace, params: Params, stages: Iterable[str]) -> Est
             continue
         result.timed += 1
         work = _work(workspace, params, stage)
-        speed, precision = speeds.get(kind), kind.removeprefix("train ")
+        speed, precision = known.get(kind), kind.removeprefix("train ")
         if speed is None and precision != kind:  # by another precision, or another machine
-            here = next((p for p in elsewhere if f"train {p}" in speeds), None)
+            here = next((p for p in elsewhere if f"train {p}" in known), None)
             if here:
-                speed = speeds[f"train {here}"] * elsewhere[precision] / elsewhere[here]
+                speed = known[f"train {here}"] * elsewhere[precision] / elsewhere[here]
             elif precision != "tf32":
                 speed, result.elsewhere = elsewhere[precision], True
         if work is None or speed is None:
@@ -116,7 +125,7 @@ def _trained(params: Params, stage: str, item: str) -> Trained:
     return params.runs[item] if stage == "train" else params.sources[item]
 
 
-def _speeds(workspace: Workspace, params: Params) -> dict[str, float]:
+def speeds(workspace: Workspace, params: Params) -> dict[str, float]:
     """Work a second by kind of stage, of all that was timed here."""
     work, seconds = dict[str, float](), dict[str, float]()
     for path in sorted(workspace.times("*").parent.glob("*.json")):

@@ -9,8 +9,6 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from timnet.corpora import CORPORA, CUSTOM
-from timnet.dataset.features import COEFFICIENTS, EXACT_RESAMPLER, SOXR_RESAMPLERS
-from timnet.dataset.normalise import NORMALISATIONS
 from timnet.errors import ParameterError, suggestion
 from timnet.records import DamagedRecord, read_yaml
 
@@ -65,7 +63,7 @@ class FeatureSet(_Section):
 
 class Features(_Section):
     # how recordings come to 22,050 Hz: the paper's way, or a quality of the library soxr
-    resampler: Literal[(EXACT_RESAMPLER, *SOXR_RESAMPLERS)]  # type: ignore[valid-type]
+    resampler: Literal["kaiser_best_0_2_2", "soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq"]
     sets: dict[Name, FeatureSet]  # named by corpus and length, such as `emovo-96000`
 
 
@@ -85,7 +83,7 @@ class Recipe(_Section):
     compiled: bool = True  # compile kernels at the start; false where there is no C++ compiler
     # to mean 0 and deviation 1 of each coefficient, over the training part (`corpus`), an utterance
     # or a speaker
-    normalise: Literal[NORMALISATIONS] = "none"  # type: ignore[valid-type]
+    normalise: Literal["none", "corpus", "utterance", "speaker"] = "none"
     # of the learning rate over all epochs
     schedule: Literal["constant", "cosine", "one-cycle"] = "constant"
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.0  # of kernels, apart from Adam (AdamW)
@@ -103,7 +101,7 @@ class Recipe(_Section):
     # augmentation: frames that are set to zero, at most
     time_mask: Annotated[int, Field(ge=0, le=10_000)] = 0
     # augmentation: neighbouring coefficients that are set to zero, at most
-    coefficient_mask: Annotated[int, Field(ge=0, le=COEFFICIENTS)] = 0
+    coefficient_mask: Annotated[int, Field(ge=0, le=39)] = 0
     # augmentation: share of another utterance and its label, at most
     mixup: Annotated[float, Field(ge=0, le=1)] = 0.0
 

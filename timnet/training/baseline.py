@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from timnet import schemas
 from timnet.errors import ParameterError, TrainingError
-from timnet.training.splits import Split
 
 if TYPE_CHECKING:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
+
+    from timnet.training.splits import Split
 
 PENALTY = 10.0  # C: how much a training utterance on the wrong side costs
 NORMALISE = ("none", "utterance", "speaker")

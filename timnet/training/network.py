@@ -32,6 +32,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+# what activations are kept in; tf32: fp32 whose products a GPU may round to 10 bits
+PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 BATCH_NORM_EPSILON = 1e-3  # Keras' default; PyTorch's is 1e-5
 BATCH_NORM_MOMENTUM = 0.01  # Keras' 0.99, counted the other way round
 # axes of a network's arrays that are channels, padded to the width; of all others the last one

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,10 @@ from timnet.dataset import normalise
 from timnet.errors import ArtifactError
 from timnet.paths import replacing_folder
 from timnet.training.network import TIMNet
-from timnet.training.splits import Split
-from timnet.training.stack import State
+
+if TYPE_CHECKING:
+    from timnet.training.splits import Split
+    from timnet.training.stack import State
 
 NETWORKS = ("fold_seed", "fold", "seed")  # beside the weights: which network each row is
 

@@ -26,11 +26,9 @@ from timnet.dataset import normalise
 from timnet.errors import ArtifactError, TrainingError
 from timnet.training import streams
 from timnet.training.augment import AUGMENTATIONS, augment
-from timnet.training.network import BATCH_NORM_MOMENTUM, TIMNet, pad_channels
+from timnet.training.network import BATCH_NORM_MOMENTUM, PRECISIONS, TIMNet, pad_channels
 from timnet.training.splits import Split
 
-# what activations are kept in; tf32: fp32 whose products a GPU may round to 10 bits
-PRECISIONS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 SCHEDULES = ("constant", "cosine", "one-cycle")
 WARM_UP = 0.3  # share of a one-cycle training in which the rate rises
 

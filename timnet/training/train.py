@@ -78,7 +78,7 @@ class Work:
         """
         table = _utterances(self.features, self.folds)
         splits = of_folds(self.folds, table["utterance"].to_pylist(), self.seeds)
-        mfcc = feature_files.array(table)
+        mfcc = schemas.mfcc(table)
         if self.settings.normalise == "speaker":
             mfcc = normalise.by_group(mfcc, table["speaker"].to_pylist())
         elif self.settings.normalise == "utterance":

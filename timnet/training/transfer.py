@@ -16,13 +16,11 @@ import pyarrow.compute as pc
 import torch
 
 from timnet import schemas
-from timnet.dataset import features as feature_files
 from timnet.dataset import normalise
 from timnet.errors import ArtifactError
 from timnet.training import baseline
-from timnet.training.network import pad_channels
+from timnet.training.network import PRECISIONS, pad_channels
 from timnet.training.outcome import NETWORKS, networks
-from timnet.training.stack import PRECISIONS, TrainSettings
 
 
 def predictions(
@@ -48,14 +46,14 @@ def predictions(
             f"{', '.join(labels)} apart."
         )
     tested = target.filter(pc.is_in(target["emotion"], pa.array(labels)))
-    mfcc, speakers = feature_files.array(tested), tested["speaker"].to_pylist()
+    mfcc, speakers = schemas.mfcc(tested), tested["speaker"].to_pylist()
     if record.get("baseline"):
         by = record["train"]["normalise"]
         one = baseline.transferred(weights, mfcc, np.array(speakers), len(labels), by)
         logits, epoch = one[None].astype(np.float32), 1
     else:
-        settings = TrainSettings(**record["train"])
-        logits, epoch = _logits(record, settings, weights, mfcc, speakers), settings.epochs
+        logits = _logits(record, weights, mfcc, speakers)
+        epoch = record["train"]["epochs"]
     number, utterances = logits.shape[:2]
     own = {name: np.repeat(weights[name], utterances).astype(np.int32) for name in NETWORKS}
     again = np.tile(np.arange(utterances), number)
@@ -74,19 +72,19 @@ def predictions(
 
 def _logits(
     record: dict[str, Any],
-    settings: TrainSettings,
     weights: dict[str, np.ndarray],
     mfcc: np.ndarray,
     speakers: list[str],
 ) -> np.ndarray:
     """Logits of every network, (S, utterances, K) float32; in batches, as training tests."""
-    stack = networks(record, weights, np.arange(len(weights["seed"])))
+    stack, settings = networks(record, weights, np.arange(len(weights["seed"]))), record["train"]
+    size, by_speaker = settings["batch_size"], settings["by_speaker"]
     sounding: torch.Tensor | None = None
-    if settings.normalise == "speaker":
+    if settings["normalise"] == "speaker":
         mfcc = normalise.by_group(mfcc, speakers)
-    elif settings.normalise == "utterance":
+    elif settings["normalise"] == "utterance":
         mfcc = normalise.by_group(mfcc, range(len(mfcc)))
-    elif settings.normalise == "corpus":  # each network's own, of what it was trained on
+    elif settings["normalise"] == "corpus":  # each network's own, of what it was trained on
         sounding = torch.from_numpy(normalise.sounding_frames(mfcc).T.copy())  # T, utterances
         mean, deviation = (
             torch.from_numpy(weights[name])[:, None, None] for name in ("mean", "deviation")
@@ -99,17 +97,17 @@ def _logits(
         if sounding is not None:
             known = sounding[None, :, rows, None]
             batch = torch.where(known, (batch - mean) / deviation, torch.tensor(0.0))
-        x = pad_channels(batch, stack.width).to(PRECISIONS[settings.precision])
+        x = pad_channels(batch, stack.width).to(PRECISIONS[settings["precision"]])
         return x.expand(stack.networks, -1, -1, -1).contiguous()
 
     every = np.arange(len(mfcc))
-    parts = [every[start : start + settings.batch_size] for start in every[:: settings.batch_size]]
-    if settings.by_speaker:
+    parts = [every[start : start + size] for start in every[::size]]
+    if by_speaker:
         who = np.array(speakers)
         parts = [np.flatnonzero(who == speaker) for speaker in dict.fromkeys(speakers)]
     logits = np.empty((stack.networks, len(mfcc), len(record["labels"])), np.float32)
     for rows in parts:
-        if settings.by_speaker:
+        if by_speaker:
             stack.adapt(inputs(rows))
         logits[:, rows] = stack(inputs(rows))[0].numpy()
     return logits
