@@ -22,7 +22,7 @@ from small_pipeline import dvc, make, until, write_recording
 from timnet.errors import ArtifactError
 from timnet.paths import Workspace, write_text
 from timnet.project import estimates, params
-from timnet.project.dvc import locked, repository
+from timnet.project.dvc import findings, locked, repository
 from timnet.project.estimates import estimate, in_slow_bf16
 from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
 from timnet.project.machine import has_bf16
@@ -180,6 +180,33 @@ def test_what_is_stale_is_what_dvc_says(tmp_path: Path) -> None:
             assert stale() <= {"report", "tables"}
         shutil.rmtree(root)
         copied.rename(root)
+
+
+def test_a_file_and_the_folder_around_it_share_a_look_to_the_same_end(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tables depend on results/runs, what is in it comes from other stages; likewise data/."""
+    from dvc.repo import Repo
+
+    monkeypatch.chdir(workspace)  # DVC names stages from where it is asked
+
+    def compare() -> int:
+        with Repo(str(workspace)) as repo:
+            expected = repo.status()
+        with repository(workspace) as repo:
+            assert findings(repo) == expected
+        return len(expected)
+
+    runs, figures = workspace / "results" / "runs", workspace / "results" / "figures"
+    known = compare()
+    (runs / "demo-random" / "scores.json").write_text("{}")
+    (runs / "demo-speaker" / "run.json").unlink()
+    (figures / "demo-speaker" / "new.svg").write_text("")
+    (workspace / "data" / "demo" / "s1" / "angry-s1-01.wav").unlink()
+    assert compare() > known
+    shutil.rmtree(figures / "demo-random")
+    shutil.rmtree(runs)
+    assert compare() > known
 
 
 def test_who_is_at_work_and_how_far(tmp_path: Path) -> None:

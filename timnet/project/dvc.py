@@ -79,16 +79,26 @@ def _read_fast() -> Iterator[None]:
 
 
 def _look_once(repo: Any) -> None:
-    """Let dependencies and outputs that name the same path share one look at it."""
+    """Let dependencies and outputs that name the same path share one look at it.
+
+    So do a folder and what lies in it: data/, which data.dvc has whole, and each corpus there.
+    """
     from dvc.dependency.param import ParamsDependency
     from dvc.utils.serialize import load_path
 
-    seen, values = dict[str, Any](), dict[str, Any]()
+    places, hashes, folders = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+    values = dict[str, Any]()
 
-    def hash_of(entry: Any, look: Any) -> Any:
-        if entry.fs_path not in seen:
-            seen[entry.fs_path] = look()
-        return seen[entry.fs_path]
+    def hash_of(path: str) -> Any:
+        if path not in hashes:
+            above = [parent for parent in map(str, Path(path).parents) if parent in places]
+            if above:
+                hash_of(above[-1])
+                hashes[path] = _hash_in(folders[above[-1]], Path(path).relative_to(above[-1]).parts)
+            if hashes.get(path) is None:
+                found = _look(places[path])
+                folders[path], hashes[path] = found, found.hash_info
+        return hashes[path]
 
     def params_of(entry: Any, look: Any, flatten: bool = True, **options: Any) -> Any:
         if not flatten or not entry.params:
@@ -103,7 +113,26 @@ def _look_once(repo: Any) -> None:
             if isinstance(entry, ParamsDependency):
                 entry.read_params = partial(params_of, entry, entry.read_params)
             else:
-                entry.get_hash = partial(hash_of, entry, entry.get_hash)
+                places.setdefault(entry.fs_path, entry)
+                entry.get_hash = partial(hash_of, entry.fs_path)
+
+
+def _look(entry: Any) -> Any:
+    """What lies at the path of a dependency or output, hashed, and a folder with all in it.
+
+    As DVC's `Output.get_hash`, which gives the hash alone.
+    """
+    from dvc_data.hashfile.build import build
+
+    store, place, kind = entry.local_cache, entry.fs_path, entry.hash_name
+    return build(store, place, entry.fs, kind, dry_run=True, ignore=entry.dvcignore)[2]
+
+
+def _hash_in(folder: Any, parts: tuple[str, ...]) -> Any:
+    """The hash of a file or folder in a folder as of `_look`; None if nothing is there."""
+    _, file = folder.get(parts) or (None, None)
+    below = None if file else folder.get_obj(None, parts)
+    return file or (below and below.hash_info)
 
 
 def _at(values: Any, name: str) -> Any:
