@@ -45,7 +45,7 @@ def by_resampy(path: Path, scratch: Path) -> None:
     from timnet.dataset.features import centre
 
     signal, rate = librosa.load(path, sr=None)
-    signal = resampled(signal, rate)
+    signal = resampled(signal, int(rate))
     values = librosa.feature.mfcc(y=centre(signal, SETTINGS.signal_length), sr=22050, n_mfcc=39)
     text = scratch / f"{path.stem}.txt"
     np.savetxt(text, values.T)

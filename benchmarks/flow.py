@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 from ruamel.yaml import YAML
@@ -79,7 +80,7 @@ def five_corpora(root: Path) -> None:
             params["corpora"][name] = "custom"
             params["features"]["sets"][f"{name}-44100"] = {"corpus": name, "signal_length": 44100}
         for protocol in ("random", "speaker"):
-            folds = {"protocol": protocol}
+            folds: dict[str, Any] = {"protocol": protocol}
             if protocol == "random":
                 folds |= {"number": 5, "seeds": [1]}
             params["runs"][f"{name}-{protocol}"] = {

@@ -175,7 +175,8 @@ def speed(bench: Bench) -> None:
         settings = TrainSettings(epochs=bench.given.epochs, precision=precision)
         if bench.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        power, start, moments = Power(), time.monotonic(), []
+        power, start = Power(), time.monotonic()
+        moments: list[float] = []
 
         def note(_: State, moments: list[float] = moments) -> None:
             moments.append(time.monotonic())
@@ -205,7 +206,7 @@ def speed(bench: Bench) -> None:
             f"{precision}_last": state.last.logits.cpu().numpy(),
             f"{precision}_history": np.stack(state.history),
         }
-        np.savez_compressed(bench.given.out / "speed.npz", **kept)
+        np.savez_compressed(bench.given.out / "speed.npz", allow_pickle=False, **kept)
         short = replace(settings, epochs=min(6, settings.epochs))
         two = [
             train_stack(mfcc, labels, random_splits(len(labels)), 7, short, bench.device)

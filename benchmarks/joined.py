@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from timnet import records
+from timnet import records, schemas
 from timnet.cli.common import open_workspace
 from timnet.dataset import features
 from timnet.evaluation import calibration, metrics
@@ -34,7 +34,7 @@ def measure(corpus: str) -> Iterator[tuple[str, list[float]]]:
     record = records.read_artifact(folder / "run.json", records.TrainedRecord)
     run = build.read_run(name, folder, record)
     table, _ = features.read(workspace.features(params.run(name).features))
-    mfcc, speakers = features.array(table), np.array(table["speaker"].to_pylist())
+    mfcc, speakers = schemas.mfcc(table), np.array(table["speaker"].to_pylist())
     truth = np.array([run.labels.index(each) for each in table["emotion"].to_pylist()])
     of = {row["utterance"]: row["fold"] for row in run.predictions.to_pylist()}
     folds = np.array([of[each] for each in table["utterance"].to_pylist()])

@@ -58,10 +58,11 @@ def _table(model: Model, corpus: str, folder: str) -> tuple[str, str]:
     known = [each for each in recipe.read(Path(folder)) if each.emotion in labels]
     paths = [Path(folder, each.path) for each in known]
     truth = np.array([labels.index(each.emotion) for each in known])
-    found = [each for _, each in model.predict_files(paths, workers=2)]
-    broken = [each for each in found if isinstance(each, str)]
-    if broken:
-        sys.exit(f"{corpus}: recordings that cannot be read: {broken[0]}")
+    found = []
+    for path, each in model.predict_files(paths, workers=2):
+        if isinstance(each, str):
+            sys.exit(f"{path}: cannot be read: {each}")
+        found.append(each)
     given = np.stack([each.probabilities for each in found])
     confusion = metrics.confusion_matrix(truth, given.argmax(1), len(labels))
     flagged = np.mean([bool(each.out_of_domain) for each in found])
