@@ -319,7 +319,7 @@ def test_the_table_in_the_docs_is_that_of_the_benchmark() -> None:
 
     with (ROOT / "benchmarks/enrolment.csv").open(newline="") as file:
         table = benchmark.markdown(list(csv.DictReader(file)))
-    text = (ROOT / "docs/explanation/protocols.md").read_text()
+    text = (ROOT / "docs/explanation/unseen-speakers.md").read_text()
     assert f"<!-- enrolment -->\n\n{table}\n\n<!-- /enrolment -->" in text
 
 

@@ -35,10 +35,10 @@ def test_what_the_models_in_the_package_score_is_what_their_cards_say() -> None:
         [f.uar for f in figures if f.protocol == SPEAKER]
         for figures in (adapted.figures, adapted.unenrolled.figures, plain.figures)
     )
-    page = (ROOT / "docs/how-to/predict.md").read_text(encoding="utf-8")
-    assert f"scores {with_it:.1f} % UAR with their recordings and {without:.1f} % without" in page
-    assert f"where `emodb` scores {other:.1f} %" in page
-    assert f"{with_it:.1f} % on unseen speakers of\nEMODB, in place of {other:.1f} %" in README
+    page = " ".join((ROOT / "docs/how-to/predict.md").read_text(encoding="utf-8").split())
+    assert f"scores {with_it:.1f} % UAR [" in page
+    assert f"and {without:.1f} % with none, where `emodb` scores {other:.1f} % [" in page
+    assert f"reaches {with_it:.1f} % [" in README
 
 
 def test_its_pictures_and_pages_are_there() -> None:

@@ -241,7 +241,9 @@ def test_recordings_that_are_not_here_are_acquired_or_pulled(tmp_path: Path) -> 
     dvc(root, "add", "--quiet", "data")
     shutil.rmtree(root / "data")
     says = "- emovo: 1 file missing\n  - savee: 1 file missing\nRestore the committed recordings"
-    ways = "`timnet acquire emovo savee`, or `dvc checkout data`"
+    ways = (
+        "`timnet acquire emovo` and `timnet acquire savee --from ARCHIVE`, or `dvc checkout data`"
+    )
     with pytest.raises(ArtifactError, match=rf"{says}: {ways}\."):
         refuse_data_changes(root)
     dvc(root, "remote", "add", "private", "/dev/null/no-address-yet")

@@ -39,7 +39,7 @@ class Protocol:
 
     @property
     def validated(self) -> bool:
-        """Whether the epoch was chosen on speakers held out from training."""
+        """Whether the epoch was chosen on a validation part, held out from training."""
         return self.epoch == VALIDATED
 
     @property
@@ -48,17 +48,25 @@ class Protocol:
         return next(one.name for one in PROTOCOLS if (one.folds, one.epoch) == (self.folds, LAST))
 
 
-CHOSEN = "epoch chosen on validation speakers, not on the test fold"
-_STRICT: tuple[tuple[str, str, str, Varies], ...] = (
-    (SPEAKER, "speaker", "speaker-independent cross-validation", "speakers"),
+CHOSEN = "epoch chosen on validation {}, not on the test fold"
+# name, folds, meaning, what the interval draws, what a validation part holds out
+_STRICT: tuple[tuple[str, str, str, Varies, str], ...] = (
+    (SPEAKER, "speaker", "speaker-independent cross-validation", "speakers", "speakers"),
     (
         SENTENCE,
         "sentence",
         "sentence-independent cross-validation, the same speakers in train and test",
         "folds",
+        "sentences",
     ),
-    (BOTH, "speaker-sentence", "neither speaker nor sentence in both train and test", "speakers"),
-    (CROSS, CROSS, "trained on one corpus, tested on others", "speakers"),
+    (
+        BOTH,
+        "speaker-sentence",
+        "neither speaker nor sentence in both train and test",
+        "speakers",
+        "speakers",
+    ),
+    (CROSS, CROSS, "trained on one corpus, tested on others", "speakers", "speakers"),
 )
 PROTOCOLS = (
     Protocol(
@@ -72,7 +80,7 @@ PROTOCOLS = (
         VALIDATED_EPOCH,
         "random",
         VALIDATED,
-        f"random folds, {CHOSEN}; the same speakers are in train and test",
+        f"random folds, {CHOSEN.format('utterances')}; the same speakers are in train and test",
         "utterances",
     ),
     Protocol(
@@ -84,8 +92,11 @@ PROTOCOLS = (
     ),
     *(
         Protocol(f"{name}{ending}", folds, kind, f"{meaning}, {epoch}", varies)
-        for name, folds, meaning, varies in _STRICT
-        for ending, kind, epoch in (("-validated", VALIDATED, CHOSEN), ("", LAST, "the last epoch"))
+        for name, folds, meaning, varies, held_out in _STRICT
+        for ending, kind, epoch in (
+            ("-validated", VALIDATED, CHOSEN.format(held_out)),
+            ("", LAST, "the last epoch"),
+        )
     ),
 )
 MEANING = {protocol.name: protocol.meaning for protocol in PROTOCOLS}

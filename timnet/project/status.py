@@ -152,7 +152,11 @@ def _ways_back(repo: Any, changes: Iterable[DataChange]) -> str:
     lacking = [change for change in changes if change.missing or change.changed or not change.new]
     known = [change.corpus for change in lacking if change.corpus in CORPORA]
     there = [f"data/{name}" for name in known if Path(repo.root_dir, "data", name).exists()]
-    ways = [f"`timnet acquire {' '.join(known)}`"] if known else []
+    by_request = [name for name in known if CORPORA[name].terms]  # which nobody can download
+    free = " ".join(name for name in known if name not in by_request)
+    calls = [f"`timnet acquire {free}`"] if free else []
+    calls += [f"`timnet acquire {name} --from ARCHIVE`" for name in by_request]
+    ways = [" and ".join(calls)] if calls else []
     if there:
         ways = [f"move {listing(there)} away, then {ways[0]}"]
     if all(change.files and not change.changed for change in lacking):  # DVC's cache knows them

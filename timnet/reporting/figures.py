@@ -313,7 +313,8 @@ def protocols(rows: list[tuple[str, str, dict, float, dict[str, float]]]) -> Fig
             axes.plot(value, place, ls="", **_mark(name))
         # beside the axes, where no line or mark is
         beside: Any = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": SMALL}
-        axes.text(1.02, place, f"{uar['value']:.1f}", **beside)
+        half_up = uar["value"] + 1e-6  # as in print
+        axes.text(1.02, place, f"{half_up:.1f}", **beside)
         axes.plot([chance] * 2, [place - 0.5, place + 0.5], **CHANCE)
     for corpus in corpora:
         first = min(p for p, (other, *_) in zip(places, rows, strict=True) if other == corpus)
@@ -337,7 +338,7 @@ def protocols(rows: list[tuple[str, str, dict, float, dict[str, float]]]) -> Fig
         handletextpad=0.4,
     )
     below = "best-epoch: chosen ON THE TEST FOLD, optimistic"
-    _title(figure, "UAR under increasingly strict evaluation", below)
+    _title(figure, "UAR under each protocol", below)
     return figure
 
 

@@ -45,7 +45,7 @@ CAPTIONS = {
     "curves": "Loss and accuracy. Nothing is selected on the test curves except for `best-epoch`.",
     "fused": "The fused vectors, by emotion and by speaker. Clusters of speakers in a run with "
     "random folds: the network recognises voices. Speaker-independent runs have one network per "
-    "speaker, so there clusters mean nothing.",
+    "fold of speakers, so there clusters mean nothing.",
     "corpora": "UAR on each corpus that was tested.",
     "scales": "Weight of each time scale.",
     "speakers": "UAR of each speaker, sorted.",

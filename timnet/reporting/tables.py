@@ -109,7 +109,7 @@ def all_tables(
 
 
 def overview(runs: list[ScoredRun]) -> Table:
-    """Every protocol on one corpus, and how UAR changes from each to the next stricter one.
+    """Every protocol on one corpus, and how UAR changes to it from a less strict one.
 
     Of recipes the paper's and the chosen one, of ablations those that Table S3 does not show.
     """
@@ -225,7 +225,7 @@ def _chances(runs: list[ScoredRun]) -> list[str]:
 
 
 def strictness(runs: list[ScoredRun]) -> Table:
-    """UAR of each method under increasingly strict evaluation, a column for each protocol met."""
+    """UAR of each method under each protocol, a column for each one met."""
     listed = [run for run in compared_methods(runs) if set(run.scores) - {CROSS}]
     columns = [
         name
@@ -245,7 +245,7 @@ def strictness(runs: list[ScoredRun]) -> Table:
             rows.append(row)
     return Table(
         "strictness",
-        "UAR under increasingly strict evaluation",
+        "UAR under each protocol",
         ("corpus", "method", *columns),
         rows,
         [
@@ -502,8 +502,8 @@ def calibration(runs: list[ScoredRun]) -> Table:
         )
     if rises:
         notes.append(
-            f"The error rises in {', '.join(rises)}: too few utterances to fit even this one "
-            "parameter."
+            f"The error rises in {', '.join(rises)}: the temperature is the one of least "
+            "cross-entropy, which this error does not have to follow."
         )
     return Table(
         "calibration",
