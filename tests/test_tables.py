@@ -585,7 +585,7 @@ def test_calibration_is_told_where_folds_were_left_out() -> None:
     assert list(row.values()) == ["emovo-random", "last-epoch", "12.35", "3.20", "1.40"]
     assert "rises" not in render.markdown(tables.calibration([run]))
     told["error_after"] = 14.0
-    assert "The error rises in `emovo-random`: too few" in render.markdown(
+    assert "The error rises in `emovo-random`: the temperature" in render.markdown(
         tables.calibration([run])
     )
 
