@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from archives import laid_out, tree, wav
 
 from timnet.acquire.acquire import state
@@ -28,6 +31,12 @@ SOUNDS = {
 TABLE = HEADER + "".join(f"{','.join(row)}\n" for row in ROWS)
 
 
+def sound(samples: np.ndarray) -> bytes:
+    written = io.BytesIO()
+    soundfile.write(written, samples, 8000, format="WAV")
+    return written.getvalue()
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "project" / "data"
@@ -35,7 +44,19 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    mine = laid_out({**SOUNDS, "notes.txt": b"", "other.wav": b"not listed"}, tmp_path / "mine")
+    mine = laid_out(
+        {
+            **SOUNDS,
+            "notes.txt": b"",
+            "other.wav": b"not listed",
+            "copy.wav": SOUNDS["bert/1.wav"],
+            "silent.wav": sound(np.zeros(800)),
+            "against.wav": sound(np.outer(np.sin(np.arange(800.0)), (0.5, -0.5))),
+            ".dvc/1.wav": wav("hidden", 0.5),
+            "labels.csv/1.wav": wav("below", 0.5),
+        },
+        tmp_path / "mine",
+    )
     (mine / "table.csv").write_text(TABLE)
     return mine / "table.csv"
 
@@ -67,6 +88,12 @@ def test_a_table_becomes_a_corpus(table, data):
     assert import_table(table, "mine", data) == record  # again: nothing to do
 
 
+def test_quotes_behind_a_space_and_an_empty_sex(table, data):
+    """As many people write CSV, and as they fill in what they know."""
+    table.write_text(TABLE.replace(",anna,", ', "anna",', 1).replace("happy,female", "happy,", 1))
+    assert import_table(table, "mine", data).speakers == {"anna": "female", "bert": "unknown"}
+
+
 def test_in_place(table, data):
     folder = laid_out(SOUNDS, data / "mine")
     (folder / "labels.csv").write_text("\ufeff" + TABLE.replace("path,", " path ,"), "utf-8")
@@ -78,9 +105,14 @@ def test_in_place(table, data):
 def test_in_place_with_another_name_and_forgotten_files(table, data):
     folder = laid_out({**SOUNDS, "x.wav": b"x"}, data / "mine")
     (folder / "t.csv").write_text(TABLE)
-    with pytest.raises(CorpusError, match=r"1 recording not in labels.csv: x\.wav"):
+    with pytest.raises(CorpusError, match=r"1 recording not in t.csv: x\.wav"):
         import_table(folder / "t.csv", "mine", data)
     (folder / "x.wav").unlink()
+    (folder / "labels.csv").write_text("somebody else's")
+    with pytest.raises(CorpusError, match=r"labels.csv is there already"):
+        import_table(folder / "t.csv", "mine", data)
+    assert (folder / "labels.csv").read_text() == "somebody else's"
+    (folder / "labels.csv").unlink()
     import_table(folder / "t.csv", "mine", data)
     assert (folder / "labels.csv").read_text() == TABLE
 
@@ -103,6 +135,14 @@ def test_frozen(table, data):
     said = state(record, data).detail
     assert "labels.csv differs from corpus.json, which is fixed: 3 utterances of sad" in said
     assert "0 utterances of worried, expected 1. Restore the table" in said
+
+
+def test_a_recording_that_changed_is_not_imported_in_silence(table, data):
+    import_table(table, "mine", data)
+    assert import_table(table, "mine", data) == custom.load(data / "mine")
+    (table.parent / "bert/1.wav").write_bytes(wav("other", 0.7))
+    with pytest.raises(CorpusError, match=r"1 recording beside .* differ .*: bert/1\.wav"):
+        import_table(table, "mine", data)
 
 
 def test_in_the_way(table, data):
@@ -152,6 +192,35 @@ WRONG = {
         "line 3: speaker 'jos\u00e9' stands before in another Unicode normal form",
     ),
     "other capital letters": (change("anna/1.wav", "anna/1.WAV"), "line 2: no file .*'1.wav'"),
+    "a speaker with two spaces": (
+        change("anna/1.wav,anna", "anna/1.wav,anna b").replace("2.wav,anna", "2.wav,anna  b"),
+        "line 3: speaker 'anna  b' stands before as 'anna b'",
+    ),
+    "a speaker as a number": (
+        change("anna/1.wav,anna", "anna/1.wav,01").replace("2.wav,anna", "2.wav,1.0"),
+        "line 3: speaker '1.0' stands before as '01'",
+    ),
+    "a full-width speaker": (
+        change("anna/1.wav,anna", "anna/1.wav,\uff21").replace("2.wav,anna", "2.wav,a"),
+        "line 3: speaker 'a' stands before as '\uff21'",
+    ),
+    "another spelling of a sentence": (
+        "path,speaker,emotion,sentence\nanna/1.wav,anna,happy,Why\nanna/2.wav,anna,sad,why\n",
+        "line 3: sentence 'why' stands before as 'Why'",
+    ),
+    "a missing speaker": (change("wav,anna", "wav,nan"), "line 2: speaker 'nan' is what programs"),
+    "a missing emotion": (change("happy", "None"), "line 2: emotion 'None' is what programs"),
+    "what DVC leaves out": (
+        TABLE + ".dvc/1.wav,bert,sad,\n",
+        r"line 7: path '\.dvc/1\.wav': DVC leaves out \.dvc",
+    ),
+    "below what describes it": (
+        TABLE + "labels.csv/1.wav,bert,sad,\n",
+        r"line 7: path 'labels\.csv/1\.wav' is reserved",
+    ),
+    "equal recordings": (TABLE + "copy.wav,bert,sad,\n", r"equal recordings: \(.*copy\.wav.*\)"),
+    "silence": (TABLE + "silent.wav,bert,sad,\n", r"cannot be used: silent\.wav \(no sound"),
+    "channels that cancel out": (TABLE + "against.wav,bert,sad,\n", r"against\.wav \(no sound"),
     "a line feed in a speaker": (change(",anna,", ',"an\nna",'), "line 2: speaker 'an.nna'"),
     "missing file": (change("anna/1", "anna/9"), r"line 2: no file .*anna/9\.wav"),
     "above": (change("anna/1.wav", "../x.wav"), r"line 2: path '\.\./x\.wav' is not below"),
@@ -163,11 +232,11 @@ WRONG = {
         "line 2: emotion 'Happy' is not a lower-case word such as",
     ),
     "sex": (change("female", "w"), "line 2: sex 'w' is not one of female, male, unknown"),
-    "two sexes": (change("female", "male"), r"more than one sex for anna"),
+    "two sexes": (change("female", "male"), r"more than one sex for anna \(female, male\)"),
     "one class": (TABLE.replace("sad", "happy").replace("worried", "happy"), "all recordings are"),
     "no sound": (
         TABLE + "notes.txt,bert,sad,\n",
-        r"1 recording cannot be read: notes\.txt",
+        r"1 recording cannot be used: notes\.txt",
     ),
 }
 

@@ -162,6 +162,11 @@ CASES: dict[str, tuple[Mistake, str, tuple[str, ...]]] = {
         "tables",
         ("params.yaml: empty; expected corpora, features, recipes, ",),
     ),
+    "a list in params.yaml": (
+        replace("params.yaml", lambda _: b"- a\n"),
+        "tables",
+        ("params.yaml: ['a'] as a whole; expected corpora, features, recipes, ",),
+    ),
     "predictions without their record": (
         remove("build/train/demo-random/run.json"),
         "score demo-random",

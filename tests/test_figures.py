@@ -122,6 +122,22 @@ def test_many_speakers_have_a_panel_each() -> None:
         assert titles == ["demo, last epoch: t-SNE by emotion", "by speaker"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_few_utterances_are_drawn_too() -> None:
+    """A fold each, as random folds of a small corpus are: none has another beside it."""
+    predictions = pl.DataFrame(
+        {
+            "fold_seed": [1] * 6,
+            "seed": [0] * 6,
+            "fold": range(6),
+            "emotion": ["angry", "sad"] * 3,
+            "speaker": ["s1"] * 6,
+            "fused": np.eye(6).tolist(),
+        }
+    )
+    assert len(figures.fused_vectors(predictions, ["angry", "sad"], "demo").axes) == 2
+
+
 ODD = (
     "p$_$q",
     "a$b$c",

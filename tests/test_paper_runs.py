@@ -143,7 +143,10 @@ def test_what_is_here_is_listed(folder: Path) -> None:
         (("--add", "sentence", "iemocap"), "sentence has no iemocap; it has casia"),
         (("--add", "table-2-adapted", "emovo"), "table-2-adapted needs two corpora or more"),
         (("--add", "table-2", "emovo"), "table-2 needs two corpora or more"),
+        (("--add", "data/emovo/"), "'data/emovo/' is a path; give a name alone: 'emovo'"),
         (("emovo",), "names are for --add"),
+        (("--seeds", "3"), "--seeds is for --add"),
+        (("--prune", "--seeds", "3"), "--seeds is for --add"),
     ),
 )
 def test_what_the_paper_has_not_is_refused(

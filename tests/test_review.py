@@ -134,7 +134,11 @@ def test_results_of_a_run_that_left_are_named_and_removed(workspace: Path) -> No
     refused = run(workspace, "timnet", "runs", "--prune", check=False)
     assert refused.returncode == 1 and "demo-random" in refused.stderr and kept.exists()
     kept.write_bytes(before)
+    elsewhere = Path(shutil.copytree(kept.parent, workspace / "elsewhere"))
+    (workspace / "results/runs/linked").symlink_to(elsewhere)
+    commit(workspace)
     said = run(workspace, "timnet", "runs", "--prune").stdout
+    assert (elsewhere / "metrics.json").exists()
     assert all(f"{path}: not in params.yaml" in said for path in left)
     assert not any((workspace / path).exists() for path in left)
     assert (workspace / "results/runs/demo-speaker").exists()

@@ -153,7 +153,7 @@ def test_defect_is_refused_by_name(defect, words):
     with pytest.raises(CorpusError) as error:
         require_passed(summary)
     message = str(error.value)
-    for expected in ["corpus emovo does not match", *words, "Restore the original"]:
+    for expected in ["corpus emovo is not as described", *words, "Restore the original"]:
         assert expected in message
     assert not failed(summary, "warning")
 

@@ -75,12 +75,14 @@ def _import_table(
 ) -> Corpus:
     """A custom corpus from its table; says what is not known of it."""
     from timnet.acquire import table
+    from timnet.corpora.custom import CONTRACT
 
+    found = "already there, " if (workspace.corpus(name) / CONTRACT).exists() else ""
     with _transfer(name) as progress:
         recipe = table.import_table(
             csv, name, workspace.data, progress=progress, language=language, licence=licence
         )
-        say(f"{name}: {recipe.utterances} utterances in {workspace.corpus(name)}")
+        say(f"{name}: {found}{recipe.utterances} utterances in {workspace.corpus(name)}")
         if missing := [key for key in ("language", "licence") if vars(recipe)[key] == "unknown"]:
             say(
                 f"{name}: {' and '.join(missing)} unknown. Cards of models tell them: "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,7 +36,9 @@ def list_runs(
     ] = False,
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Of --add: networks of each fold; 1 by default, 10 of table-2."),
+        typer.Option(
+            min=1, max=1000, help="Of --add: networks of each fold; 1 by default, 10 of table-2."
+        ),
     ] = None,
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove results of what params.yaml does not name.")
@@ -43,6 +46,8 @@ def list_runs(
 ) -> None:
     """List what the paper's tables need; --add writes it to params.yaml."""
     workspace, params = open_workspace()
+    if seeds and not add:
+        raise ParameterError("--seeds is for --add.")
     if prune:
         if names or add:
             raise ParameterError(
@@ -50,6 +55,7 @@ def list_runs(
             )
         _prune(workspace, params)
     elif add:
+        _refuse_paths(names or [])
         custom = [name for name in names or [] if (workspace.corpus(name) / CONTRACT).exists()]
         if custom and names != custom[:1]:
             raise ParameterError(
@@ -63,6 +69,13 @@ def list_runs(
         raise ParameterError("all tables and corpora are listed; names are for --add.")
     else:
         _show(workspace, params)
+
+
+def _refuse_paths(names: list[str]) -> None:
+    """Stop at `data/mine/` for `mine`, as shells complete it."""
+    for name in names:
+        if Path(name).name != name:
+            raise ParameterError(f"{name!r} is a path; give a name alone: {Path(name).name!r}.")
 
 
 def _tables_and_corpora(names: list[str]) -> tuple[list[str], list[str]]:

@@ -39,6 +39,8 @@ REQUIRED = ("path", "speaker", "emotion")
 OPTIONAL = ("sentence", "sex")
 SEXES = ("female", "male", "unknown")
 MOST_FAULTS = 10  # rows of a table that an error lists
+MISSING = ("nan", "none", "null")  # what programs write into a table where a cell is empty
+LEFT_OUT = (".git", ".hg", ".dvc", ".dvcignore")  # of which DVC takes nothing into data/
 
 
 def load(folder: Path) -> Corpus:
@@ -87,13 +89,7 @@ def read(folder: Path) -> list[Utterance]:
     """
     table = folder / LABELS
     rows = read_table(table)
-    listed = {row["path"] for row in rows}
-    described = {*listed, LABELS, CONTRACT}
-    suffixes = {PurePosixPath(path).suffix.lower() for path in listed}
-    found = (path for path in find(folder, "*") if path.suffix.lower() in suffixes)
-    names = (path.as_posix() for path in found if (folder / path).is_file())
-    extra = sorted(name for name in names if name not in described)
-    if extra:
+    if extra := unlisted(folder, rows):
         raise CorpusError(
             f"{folder}: {counted(len(extra), 'recording')} not in {LABELS}: {listing(extra)}. The "
             f"corpus is fixed: remove them, or delete {CONTRACT}, list them and import it again."
@@ -107,6 +103,15 @@ def read(folder: Path) -> list[Utterance]:
         Utterance(_id(row["path"]), row["path"], row["speaker"], row["emotion"], row["sentence"])
         for row in rows
     ]
+
+
+def unlisted(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
+    """Paths of recordings in a folder that the rows of its table do not list."""
+    listed = {row["path"] for row in rows}
+    suffixes = {PurePosixPath(path).suffix.lower() for path in listed}
+    found = (path for path in find(folder, "*") if path.suffix.lower() in suffixes)
+    names = {path.as_posix() for path in found if (folder / path).is_file()}
+    return sorted(names - {*listed, LABELS, CONTRACT})
 
 
 def _disagreements(rows: list[dict[str, Any]], contract: dict[str, Any]) -> list[str]:
@@ -159,7 +164,8 @@ def read_table(table: Path) -> list[dict[str, Any]]:
         )
     if not raw:
         raise CorpusError(f"{table}: no rows. Expected one per recording.")
-    rows, faults, seen, spelt = [], [], dict[str, int](), dict[str, str]()
+    rows, faults, seen = [], [], dict[str, int]()
+    spelt: dict[tuple[str, str], str] = {}  # a speaker or sentence, by what all spellings share
     for number, cells in raw:
         if len(cells) != len(columns):
             more = " (a comma within a cell needs quotes)" if len(cells) > len(columns) else ""
@@ -170,14 +176,10 @@ def read_table(table: Path) -> list[dict[str, Any]]:
         fault = _fault(row, table.parent)
         if not fault:
             first = seen.setdefault(_normal(_id(row["path"] or "")), number)
-            speaker = str(row["speaker"])
-            same = spelt.setdefault(_normal(speaker).casefold(), speaker)
             if first != number:
                 fault = f"{row['path']} gives the same utterance as line {first}"
-            elif _normal(same) != _normal(speaker):
-                fault = f"speaker {speaker!r} stands before as {same!r}: are they one person?"
-            elif same != speaker:
-                fault = f"speaker {speaker!r} stands before in another Unicode normal form"
+            else:
+                fault = _other_spelling(row, spelt)
         if fault:
             faults.append(f"line {number}: {fault}")
         rows.append(row)
@@ -196,7 +198,7 @@ def _cells(table: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     number = 0
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
             rows = []
             for cells in reader:
                 if cells:  # no blank line
@@ -222,10 +224,36 @@ def _normal(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def _other_spelling(row: dict[str, str | None], spelt: dict[tuple[str, str], str]) -> str | None:
+    """That a row spells a speaker or sentence in another way than one before; notes its own.
+
+    Otherwise one person would stand in train and test of speaker-independent folds.
+    """
+    for column in ("speaker", "sentence"):
+        text = row[column]
+        if text is None:
+            continue
+        same = spelt.setdefault((column, _spelling(text)), text)
+        if _normal(same) != _normal(text):
+            return f"{column} {text!r} stands before as {same!r}: are they the same?"
+        if same != text:
+            return f"{column} {text!r} stands before in another Unicode normal form"
+    return None
+
+
+def _spelling(text: str) -> str:
+    """What spellings of one name share: letters and numbers, without width, case and spacing."""
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return str(int(match[1])) if (match := re.fullmatch(r"0*(\d{1,99})(\.0*)?", text)) else text
+
+
 def _fault(row: dict[str, str | None], folder: Path) -> str | None:
     empty = [column for column in REQUIRED if not row[column]]
     if empty:
         return f"no {' and no '.join(empty)}"
+    for column in ("speaker", "emotion", "sentence"):
+        if str(row[column]).casefold() in MISSING and row[column] is not None:
+            return f"{column} {row[column]!r} is what programs write where a cell is empty"
     path, emotion = str(row["path"]), str(row["emotion"])
     parts = PurePosixPath(path).parts
     if "\\" in path or PurePosixPath(path).is_absolute() or ".." in parts:
@@ -240,7 +268,9 @@ def _fault(row: dict[str, str | None], folder: Path) -> str | None:
         return f"no file {folder / path}{near}"
     if is_litter(PurePosixPath(path)):
         return f"path {path!r} is of what file managers leave behind, which DVC leaves out"
-    if path in (LABELS, CONTRACT):
+    if left_out := [part for part in parts if part in LEFT_OUT]:
+        return f"path {path!r}: DVC leaves out {left_out[0]}. Give the recording another place"
+    if parts[0] in (LABELS, CONTRACT):
         return f"path {path!r} is reserved for the description of the corpus: rename it"
     if not re.fullmatch(r"[a-z][a-z-]*", emotion):
         return f"emotion {emotion!r} is not a lower-case word such as {', '.join(EMOTIONS)}"

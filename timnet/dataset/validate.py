@@ -101,9 +101,9 @@ def require_passed(summary: dict[str, Any]) -> None:
     ]
     if broken:
         raise CorpusError(
-            f"corpus {summary['corpus']} does not match its recipe:\n{''.join(broken)}Restore the "
-            "original recordings, remove files that do not belong to the corpus, then run `dvc "
-            "repro` again."
+            f"corpus {summary['corpus']} is not as described:\n{''.join(broken)}Restore the "
+            "original recordings and remove files that do not belong to the corpus, then run `dvc "
+            "repro` again. A custom corpus with other recordings needs another name."
         )
 
 

@@ -45,7 +45,7 @@ def remove(workspace: Workspace, paths: list[Path]) -> None:
             "restored. Commit them first, or delete them yourself."
         )
     for path in paths:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()

@@ -381,7 +381,8 @@ def read(path: Path) -> Params:
     except DamagedRecord as error:
         raise ParameterError(f"{path}: {error}") from None
     if not isinstance(content, dict):
-        raise ParameterError(f"{path}: empty; expected {', '.join(Params.model_fields)}.")
+        found = "empty" if content is None else f"{_SHORT.repr(content)} as a whole"
+        raise ParameterError(f"{path}: {found}; expected {', '.join(Params.model_fields)}.")
     try:
         params = Params.model_validate(content)
     except ValidationError as error:

@@ -211,9 +211,12 @@ def fused_vectors(predictions: pl.DataFrame, labels: list[str], corpus: str) -> 
         rows = (own["fold"] == fold).to_numpy()
         spread = vectors[rows].std(0)
         vectors[rows] = (vectors[rows] - vectors[rows].mean(0)) / np.where(spread > 0, spread, 1)
-    perplexity = min(30.0, (len(vectors) - 1) / 3)
-    with threadpool_limits(1):  # threads that wait for each other take ten times as long
-        points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
+    if vectors.any():
+        perplexity = min(30.0, (len(vectors) - 1) / 3)
+        with threadpool_limits(1):  # threads that wait for each other take ten times as long
+            points = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(vectors)
+    else:  # one utterance in each fold: none has another to be compared with
+        points = np.zeros((len(vectors), 2))
     speakers = sorted(own["speaker"].unique(), key=_natural)
     columns = 6
     below = math.ceil(len(speakers) / columns) if len(speakers) > FACETS else 0
