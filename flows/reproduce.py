@@ -60,6 +60,7 @@ from timnet.paths import Workspace
 from timnet.project import params
 from timnet.project.dvc import repository
 from timnet.project.estimates import estimate
+from timnet.project.git import refuse_conflicts
 from timnet.project.remotes import PRIVATE, refuse_unlicensed
 from timnet.project.status import (
     corpora_of,
@@ -185,6 +186,7 @@ def look(
     allow_data_changes: bool = False,
 ) -> Found:
     """What a run would do; arguments and errors as of the flow `reproduce`."""
+    refuse_conflicts(root)
     with repository(root) as repo:
         steps = plan(repo, targets, corpora, protocols)
         if not allow_data_changes:

@@ -68,6 +68,7 @@ def test_the_advice_mends_each_file(merged: Path) -> None:
 def test_marks_that_somebody_committed(merged: Path) -> None:
     (merged / "params.yaml").write_text("corpora: [three]\n")
     commit(merged, "merge, without a look")
+    run(merged, "git", "commit", "--quiet", "--allow-empty", "--message", "more")
     for _ in ("data.dvc", "dvc.lock"):
         for command in advised(merged):
             run(merged, *command.split())

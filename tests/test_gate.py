@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from conftest import ROOT, run
 
@@ -9,8 +10,8 @@ from timnet import schemas
 from timnet.cli.review import Protocol
 from timnet.evaluation import gate
 from timnet.evaluation.compare import compare
-from timnet.evaluation.protocols import MEANING, NOT_OPTIMISTIC
-from timnet.evaluation.results import Result
+from timnet.evaluation.protocols import MEANING, NOT_OPTIMISTIC, ON_TEST
+from timnet.evaluation.results import Result, refuse_gaps
 from timnet.reporting import render, verdicts
 
 LABELS = ("angry", "sad")
@@ -87,6 +88,42 @@ def test_new_runs_and_runs_that_are_gone_pass():
     new, gone, _ = judge({"a": result(hits(0.5))}, {"b": result(hits(0.9))})
     assert new.passed and new.said.startswith("New") and new.name == "UAR of a, speaker-independent"
     assert gone.passed and gone.said.startswith("Removed run")
+
+
+def test_results_that_are_missing_close_it():
+    """Which nobody took out of params.yaml: a merge or a commit dropped them."""
+    there = {"run": result(hits(0.9), folds="random")}
+    (rule,) = gate.judge({}, there, {}, NOT_OPTIMISTIC, 1.0, named=["run"])
+    assert not rule.passed and "results are missing" in rule.said
+    best = there["run"].predictions.filter(
+        pc.equal(there["run"].predictions["epoch_kind"], ON_TEST)
+    )
+    (rule, _) = judge({"run": Result(there["run"].record, best)}, there)
+    assert rule.name == "UAR of run, last-epoch" and not rule.passed
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    (
+        (lambda table: table.slice(1), "9 rows of 9 utterances .* expected one of each of 10"),
+        (lambda table: pa.concat_tables([table, table.slice(0, 1)]), "11 rows of 10 utterances"),
+        (lambda table: table.slice(0, 0), "not the predictions of run.json's seeds 0"),
+        (lambda table: with_column(table, "seed", 1), "not the predictions of run.json's seeds 0"),
+        (lambda table: with_column(table, "logits", [float("nan"), 0.0]), "not finite"),
+    ),
+)
+def test_predictions_are_whole(harm, said):
+    whole = result(hits(0.8, 10))
+    record = whole.record | {"seeds": [0], "utterances": 10}
+    refuse_gaps(record, whole.predictions)
+    with pytest.raises(schemas.DamagedTable, match=said):
+        refuse_gaps(record, harm(whole.predictions))
+
+
+def with_column(table, name, value):
+    field = table.schema.field(name)
+    column = pa.array([value] * len(table), field.type)
+    return table.set_column(table.schema.get_field_index(name), field, column)
 
 
 def test_the_command_offers_every_protocol():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import commit, edit, run
 
@@ -111,6 +112,16 @@ def test_a_run_that_left_is_judged_no_more(workspace: Path) -> None:
     assert "demo-random" not in judged and "demo-speaker" in judged
     judged = run(workspace, "timnet", "gate", "HEAD~1").stdout
     assert any("demo-random" in row and "Removed run" in row for row in judged.splitlines())
+
+
+def test_predictions_that_are_cut_are_not_judged(workspace: Path) -> None:
+    path = workspace / "results/runs/demo-speaker/predictions.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 150), path)
+    refused = run(workspace, "timnet", "compare", "HEAD", check=False)
+    assert refused.returncode == 1 and "expected one of each of 240" in refused.stderr
+    commit(workspace)
+    refused = run(workspace, "timnet", "gate", "HEAD~1", check=False)
+    assert refused.returncode == 1 and "demo-speaker/predictions.parquet" in refused.stderr
 
 
 def test_transfers_of_a_revision_are_compared_as_runs_are(workspace: Path) -> None:

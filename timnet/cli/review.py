@@ -88,7 +88,8 @@ def gate(
         for runs in (revisions.runs_of(workspace.root, each),)
     )
     validations = revisions.validations_of(workspace.root, new)
-    found = rules.judge(here, there, validations, protocols, tolerance)
+    named = revisions.named_in(workspace.root, new)
+    found = rules.judge(here, there, validations, protocols, tolerance, named)
     found += [_parity(corpus, archive, workspace) for corpus, archive in archives.items()]
     if not found:
         raise ArtifactError(f"{candidate} has no results to compare.")

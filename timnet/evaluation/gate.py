@@ -6,7 +6,7 @@ set of this size leaves it open: the interval of the change tells the two apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from timnet.evaluation.compare import Change, compare
@@ -33,6 +33,7 @@ def judge(
     validations: Mapping[str, Validation],
     protocols: Sequence[str],
     tolerance: float,
+    named: Collection[str] = (),
 ) -> list[Rule]:
     """Every rule on results by run, against those of the baseline.
 
@@ -40,9 +41,14 @@ def judge(
         validations: summaries of `timnet.dataset.validate` by corpus, of the new revision.
         protocols: whose UAR counts.
         tolerance: points by which a UAR may fall.
+        named: the runs of the new revision's params.yaml.
     """
     rules = []
     for run in sorted({*here, *there}):
+        if run not in here and run in named:
+            said = "It is in params.yaml, but its results are missing. Commit them."
+            rules.append(Rule(f"UAR of {run}", False, said))
+            continue
         if run not in here:
             rules.append(Rule(f"UAR of {run}", True, "Removed run: nothing to compare."))
             continue
@@ -52,7 +58,9 @@ def judge(
             rules += [Rule(_name(run, protocol), True, said) for protocol in known]
             continue
         found = compare(here[run], there[run])
-        for protocol in (each for each in here[run].tests if each in protocols):
+        same_folds = here[run].record["folds"] == there[run].record["folds"]
+        tested = dict.fromkeys((*here[run].tests, *(there[run].tests if same_folds else ())))
+        for protocol in (each for each in tested if each in protocols):
             rules.append(uar(_name(run, protocol), found.get(protocol), tolerance))
     corpora = sorted({corpus for result in here.values() for corpus in _corpora(result)})
     return rules + [validation(corpus, validations.get(corpus)) for corpus in corpora]

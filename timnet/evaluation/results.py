@@ -83,9 +83,43 @@ def read(results: Path) -> Result:
         ArtifactError: a file is missing or damaged.
     """
     record = records.read_artifact(results / "run.json", records.RunRecord)
-    return Result(
-        record, schemas.read(results / "predictions.parquet", schemas.predictions_of(record))
+    path = results / "predictions.parquet"
+    predictions = schemas.read(path, schemas.predictions_of(record))
+    try:
+        refuse_gaps(record, predictions)
+    except schemas.DamagedTable as error:
+        raise ArtifactError(
+            f"{path}: {error}. Restore it from git, or delete it and run `dvc repro`."
+        ) from None
+    return Result(record, predictions)
+
+
+def refuse_gaps(record: dict[str, Any], predictions: pa.Table) -> None:
+    """Refuse predictions that are not all of a run's, or no numbers.
+
+    Raises:
+        schemas.DamagedTable: other seeds than the record's, an utterance that is missing or there
+            twice, logits that are not finite.
+    """
+    frame = pl.DataFrame(predictions.select(["fold_seed", "seed", "epoch_kind", "utterance"]))
+    draws = frame.group_by("fold_seed", "seed", "epoch_kind").agg(
+        pl.len().alias("rows"), pl.col("utterance").n_unique()
     )
+    seeds = set(record["seeds"])
+    tests = len(seeds) * len(record["folds"].get("seeds", [0])) * draws["epoch_kind"].n_unique()
+    if len(draws) != tests or set(draws["seed"]) != seeds or not tests:
+        raise schemas.DamagedTable(
+            f"not the predictions of run.json's seeds {', '.join(map(str, sorted(seeds)))}"
+        )
+    expected = record["utterances"]
+    for *draw, rows, utterances in draws.sort(pl.all()).iter_rows():
+        if not rows == utterances == expected:
+            raise schemas.DamagedTable(
+                f"{rows} rows of {utterances} utterances (folds' seed {draw[0]}, seed {draw[1]}, "
+                f"epoch {draw[2]}), expected one of each of {expected}"
+            )
+    if not np.isfinite(predictions["logits"].combine_chunks().flatten().to_numpy()).all():
+        raise schemas.DamagedTable("logits that are not finite")
 
 
 def write_scores(results: Path, sexes: Sexes | None = None) -> dict[str, dict]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from timnet import records
 from timnet.errors import ArtifactError, TimnetError, listing
+from timnet.project import git
 from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
 
 PATIENCE = 5.0  # s that another DVC has to end what it writes
@@ -44,7 +45,9 @@ def repository(root: Path) -> Iterator[Any]:
         raise_if_in_use(root, str(error))
         raise WorkspaceInUse(str(error)) from None
     except DvcException as error:
-        raise TimnetError(f"DVC: {error}") from None
+        ways = [name for name in git.NOTED if name in str(error)]
+        way = f". Restore it from git: `git checkout -- {ways[0]}`." if ways else ""
+        raise TimnetError(f"DVC: {error}{way}") from None
 
 
 @contextmanager

@@ -26,6 +26,20 @@ def ask(root: Path, *arguments: str) -> str | None:
     return None if done.returncode else done.stdout.decode().strip()
 
 
+def _has_marks(content: bytes) -> bool:
+    return any(line.startswith(MARK) for line in content.splitlines())
+
+
+def _last_without_marks(root: Path, name: str) -> str:
+    """The newest commit whose version of a file has no marks of a conflict; HEAD^ if none has."""
+    commits = (
+        ask(root, "log", "--first-parent", "--format=%h", "--max-count=100", "--", name) or ""
+    ).split()
+    versions = ((commit, run(root, "show", f"{commit}:./{name}")) for commit in commits)
+    whole = (c for c, shown in versions if not shown.returncode and not _has_marks(shown.stdout))
+    return next(whole, "HEAD^")
+
+
 def refuse_conflicts(root: Path) -> None:
     """Stop where a merge has left its marks in a file that stages and parameters are read from.
 
@@ -34,10 +48,10 @@ def refuse_conflicts(root: Path) -> None:
     """
     for name in (*WRITTEN, *NOTED):
         try:
-            lines = (root / name).read_bytes().splitlines()
+            content = (root / name).read_bytes()
         except OSError:
             continue
-        if not any(line.startswith(MARK) for line in lines):
+        if not _has_marks(content):
             continue
         told = f"{root / name}: conflicts of a merge stand in it."
         if name in WRITTEN:
@@ -46,7 +60,8 @@ def refuse_conflicts(root: Path) -> None:
                 f"======= and >>>>>>>, then `git add {name}`."
             )
         unmerged = ask(root, "ls-files", "--unmerged", "--", name)
-        taken = f"git checkout --ours {name}" if unmerged else f"git checkout HEAD^ -- {name}"
+        side = "--ours" if unmerged else f"{_last_without_marks(root, name)} --"
+        taken = f"git checkout {side} {name}"
         after = {
             "dvc.lock": "let `dvc repro` make what is not of that side",
             "data.dvc": "let `timnet status` say whether data/ holds its recordings",

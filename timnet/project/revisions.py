@@ -62,8 +62,13 @@ def runs_of(root: Path, commit: str) -> list[str]:
     """
     paths = files_of(root, commit, PLACES.runs)
     scored = [path.parent.name for path in paths if path.name == "metrics.json"]
-    known = {name for part in ("runs", "transfers") for name in _named(root, commit, part, scored)}
+    known = named_in(root, commit, scored)
     return [name for name in scored if name in known]
+
+
+def named_in(root: Path, commit: str, found: Collection[str] = ()) -> set[str]:
+    """Runs and transfers that a commit's params.yaml names; args as of `_named`."""
+    return {name for part in ("runs", "transfers") for name in _named(root, commit, part, found)}
 
 
 def _named(root: Path, commit: str, section: str, found: Collection[str]) -> Collection[str]:
@@ -85,7 +90,7 @@ def _named(root: Path, commit: str, section: str, found: Collection[str]) -> Col
 def result_of(root: Path, commit: str, run: str) -> Result:
     """What a commit says of a run; ArtifactError if files of it are missing or damaged."""
     from timnet import records, schemas
-    from timnet.evaluation.results import Result
+    from timnet.evaluation.results import Result, refuse_gaps
 
     folder = PLACES.run_results(run)
     record = json_of(root, commit, folder / "run.json", records.RunRecord)
@@ -94,6 +99,7 @@ def result_of(root: Path, commit: str, run: str) -> Result:
         predictions = schemas.parse(
             io.BytesIO(show(root, commit, path)), schemas.predictions_of(record)
         )
+        refuse_gaps(record, predictions)
     except schemas.DamagedTable as error:
         raise _unusable(path, commit, error) from None
     return Result(record, predictions)

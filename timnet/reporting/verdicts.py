@@ -10,7 +10,7 @@ import numpy as np
 
 from timnet.errors import listing
 from timnet.evaluation import protocols, score
-from timnet.evaluation.compare import compare
+from timnet.evaluation.compare import Change, compare
 from timnet.evaluation.gate import Rule
 from timnet.evaluation.intervals import CONFIDENCE, METRICS
 from timnet.evaluation.results import Result
@@ -98,7 +98,15 @@ def compare_table(
             state = "new here" if run in here else f"not here, but in {commit}"
             rows.append(row_of(run, state, *[""] * 5))
             continue
-        rows += _compared(run, here[run], there[run])
+        found = compare(here[run], there[run])
+        rows += _compared(run, here[run], there[run], found)
+        notes += [
+            f"`{run}`, {protocol}: the change is that on the {change.utterances} utterances that "
+            f"both tested, {print_figure(change.before)} to {print_figure(change.after)} % UAR; "
+            f"{change.left_out} were tested by one alone."
+            for protocol, change in found.items()
+            if change and change.left_out
+        ]
         differ = differing(made_with(here[run].record), made_with(there[run].record))
         if told := [f"{name} {new} here, {old} there" for name, (new, old) in differ]:
             notes.append(f"`{run}` was made with other settings: {'; '.join(told)}.")
@@ -112,11 +120,13 @@ def compare_table(
     return Table("compare", f"Results against {revision}", columns, rows, notes)
 
 
-def _compared(run: str, ours: Result, theirs: Result) -> list[list[Cell]]:
+def _compared(
+    run: str, ours: Result, theirs: Result, found: Mapping[str, Change]
+) -> list[list[Cell]]:
     """A row per protocol and score of a run that both have."""
-    found, rows = compare(ours, theirs), []
+    rows = []
     new, old = (_pooled(result) for result in (ours, theirs))
-    for protocol in (each for each in protocols.MEANING if each in new):
+    for protocol in (each for each in protocols.MEANING if each in {**new, **old}):
         change = found.get(protocol)
         for name in METRICS:
             points = [signed(value) for value in change.points[name]] if change else []
@@ -126,7 +136,7 @@ def _compared(run: str, ours: Result, theirs: Result) -> list[list[Cell]]:
                     protocol,
                     name.upper(),
                     print_figure(old.get(protocol, {}).get(name)),
-                    print_figure(new[protocol][name]),
+                    print_figure(new.get(protocol, {}).get(name)),
                     points[0] if points else NO_FIGURE,
                     f"{points[1]} to {points[2]}" if points else NO_FIGURE,
                 )
