@@ -24,19 +24,29 @@ from flows.process_group import ProcessGroup
 from flows.server import HOST, announced, is_free, running_ui, start_server
 from timnet.errors import TimnetError
 
+LAST_PORT = 65535  # of TCP
 NIGHTLY, WEEKLY = "0 2 * * *", "0 3 * * 0"  # UTC
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m flows.ui")
     parser.add_argument(
-        "--port", type=int, default=4200, help=("port of the server; results/ uses the next one")
+        "--port", type=_port, default=4200, help=("port of the server; results/ uses the next one")
     )
     port = parser.parse_args().port
     if not Path("dvc.yaml").is_file():
         sys.exit("ui: no dvc.yaml here: start it in the root of the project or of a workspace.")
     with command("ui"), ProcessGroup() as processes:
         run(processes, port)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < LAST_PORT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no port; give one from 1 to {LAST_PORT - 1}, as results/ uses the next "
+            "one"
+        )
+    return int(text)
 
 
 def run(processes: ProcessGroup, port: int) -> None:

@@ -98,6 +98,21 @@ def launch(root: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("port", ["0", "-1", "65535", "70000", "web"])
+def test_ports_that_the_ui_cannot_use(tmp_path, port):
+    (tmp_path / "dvc.yaml").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.ui", f"--port={port}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert f"argument --port: '{port}'" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_no_server_ends_in_one_line(tmp_path):
     done = launch(make(tmp_path / "root"), PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
     assert done.returncode == 1
