@@ -26,7 +26,7 @@ from prefect.futures import wait
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.command import run
+from flows.command import TOLD, command, failure, run
 from flows.process_group import ProcessGroup
 from flows.reproduce import ask, this_run
 from flows.run_control import describe
@@ -77,8 +77,8 @@ def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
     mirror = mirror or os.environ.get("TIMNET_MIRROR")
     try:
         got = stage.acquire(registry.corpus(name, data), data, mirror=mirror, progress=progress)
-    except TimnetError as error:
-        return Failed(message=str(error))
+    except TOLD as error:
+        return failure(error)
     return Completed(message=f"{'already there, ' if got.found else ''}{got.utterances} utterances")
 
 
@@ -95,8 +95,8 @@ def add_data(workspace: Path, brought: list[str]) -> State:
             with ProcessGroup() as processes:
                 ask(processes, workspace, "add", "data")
             refuse_left_out(workspace, {name: registry.corpus(name, data) for name in brought})
-    except TimnetError as error:
-        return Failed(message=str(error))
+    except TOLD as error:
+        return failure(error)
     return Completed(message=noted(workspace))
 
 
@@ -129,11 +129,9 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     if arguments["mirror"] and without_login(arguments["mirror"])[1]:
         sys.exit(f"acquire: {LOGIN}")
-    try:  # before a server is started
+    with command(acquire.name):  # before a server is started
         for name in arguments["corpora"]:
             registry.corpus(name, Workspace(arguments["workspace"]).data)
-    except TimnetError as error:
-        sys.exit(f"acquire: {error}")
     state = run(acquire, **arguments)
     if not state.is_completed():
         sys.exit(f"acquire: {state.message}")

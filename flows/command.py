@@ -7,21 +7,41 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dvc.exceptions import DvcException
+
 from flows.server import some_server
 from timnet.errors import TimnetError
+from timnet.project.machine import trouble
+
+TOLD = (TimnetError, DvcException, OSError, MemoryError)  # what may have a `sentence`
 
 
 @contextmanager
 def command(name: str) -> Iterator[None]:
-    """Exit with 1 and a sentence on a user's error, with 128 + number on a signal."""
+    """Exit with 1 and a sentence as of `sentence`, with 128 + number on a signal."""
     # Prefect hands a SIGTERM on to this handler, which lets it report the crash before the end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
-    except TimnetError as error:
-        sys.exit(f"{name}: {error}")
+    except TOLD as error:
+        sys.exit(f"{name}: {sentence(error)}")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+
+
+def sentence(error: Exception) -> str:
+    """A user's error or the machine's trouble in words; raises any other."""
+    said = str(error) if isinstance(error, TimnetError | DvcException) else trouble(error)
+    if not said:
+        raise error
+    return said
+
+
+def failure(error: Exception) -> Any:
+    """The state that a user's error or the machine's trouble ends in; raises any other."""
+    from prefect.states import Failed  # as in `run`
+
+    return Failed(message=sentence(error))
 
 
 def run(flow: Any, **parameters: Any) -> Any:

@@ -49,7 +49,7 @@ from prefect.states import Cancelled, Completed, Failed, Pending, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.artifacts import reported, show
-from flows.command import run_and_exit
+from flows.command import TOLD, command, failure, run_and_exit
 from flows.pool import prepare, send
 from flows.process_group import ProcessGroup, Stopped
 from flows.run_control import describe, exclusive, watch
@@ -161,8 +161,8 @@ def reproduce(
             if processes.reason is None:
                 show(root, [stage for stage, state in states.items() if state.is_completed()])
             return outcome(found, states, processes.reason)
-    except (TimnetError, DvcException) as error:
-        return Failed(message=str(error))
+    except TOLD as error:
+        return failure(error)
 
 
 @dataclass(frozen=True)
@@ -354,8 +354,8 @@ def run_stage(work: Work, stage: str, step: Step) -> State:
             with reported(work.root, stage):
                 options = ["--force"] if work.force else []
                 return reproduce_stage(work.processes, work.root, stage, *options)
-    except TimnetError as error:
-        return Failed(message=str(error))
+    except TOLD as error:
+        return failure(error)
 
 
 def run_elsewhere(
@@ -376,8 +376,8 @@ def run_elsewhere(
         state = send(workspace, stage, step.needs, list(step.inputs), pool, processes)
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
-    except TimnetError as error:
-        return Failed(message=str(error))
+    except TOLD as error:
+        return failure(error)
     if state.is_completed():
         state = restore()
     if state.is_completed():
@@ -565,7 +565,9 @@ def main() -> None:
     )
     parser.add_argument("--pool", help="work pool whose machines train")
     arguments = vars(parser.parse_args())
-    if unchanged := count_unchanged(**arguments):
+    with command(reproduce.name):
+        unchanged = count_unchanged(**arguments)
+    if unchanged:
         print(f"reproduce: {unchanged} unchanged", file=sys.stderr)
         return
     run_and_exit(reproduce, **arguments)

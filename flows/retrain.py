@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from dvc.exceptions import DvcException
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import FlowRun
@@ -35,7 +34,7 @@ from pydantic import ValidationError
 
 from flows.acquire import acquire
 from flows.artifacts import show
-from flows.command import run_and_exit
+from flows.command import TOLD, failure, run_and_exit
 from flows.pool import prepare
 from flows.process_group import ProcessGroup, Stopped
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
@@ -120,8 +119,8 @@ def retrain(
         return Completed(message=f"{told}{registered(repository, made)}")
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
-    except (TimnetError, DvcException) as error:
-        return Failed(message=str(error))
+    except TOLD as error:
+        return failure(error)
 
 
 def gate_options(
@@ -151,8 +150,8 @@ def step(name: str, work: Callable[[], Any]) -> State:
         given = work()
     except Stopped as stopped:
         return Cancelled(message=str(stopped))
-    except (TimnetError, DvcException) as error:
-        return Failed(message=str(error))
+    except TOLD as error:
+        return failure(error)
     if isinstance(given, str) and given:
         get_run_logger().info(given)
     return Completed(data=given)

@@ -1,6 +1,8 @@
 """A Prefect server of the project's own: on loopback, its files in PREFECT_HOME."""
 
+import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,10 +15,12 @@ import httpx
 
 from flows.process_group import ProcessGroup
 from timnet.errors import TimnetError
+from timnet.project.machine import MACHINE_TROUBLE
 
 HOST = "127.0.0.1"
 PATIENCE = 120.0  # s until a server that was started here must answer
 ANSWER = 10.0  # s until any other must
+ROOM = 10e6  # bytes of the disk that a new server needs: its database, its log
 # Leases of slots outlive the server, or a slot that was held at its end would never come back.
 LEASES = "prefect.server.concurrency.lease_storage.filesystem"
 
@@ -48,6 +52,12 @@ def start_server(processes: ProcessGroup, port: int) -> str:
     deadline = time.monotonic() + PATIENCE
     while not responds(url):
         if process.poll() is not None or time.monotonic() > deadline:
+            free = shutil.disk_usage(home).free
+            if free < ROOM:
+                raise TimnetError(
+                    f"the Prefect server did not start: the disk of {home} has "
+                    f"{free / 1e6:.1f} MB left. {MACHINE_TROUBLE[errno.ENOSPC]}"
+                )
             raise TimnetError(f"the Prefect server did not start; {log} says why.")
         time.sleep(0.2)
     return url

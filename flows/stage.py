@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.states import Failed, State
+from prefect.states import State
 from ruamel.yaml import YAML
 
 from flows.artifacts import reported
+from flows.command import TOLD, failure
 from flows.pool import FLOW
 from flows.process_group import ProcessGroup
 from flows.reproduce import ask, reproduce_stage
 from flows.run_control import exclusive
-from timnet.errors import ParameterError, TimnetError
+from timnet.errors import ParameterError
 from timnet.paths import replacing
 from timnet.project import git
 from timnet.project.remotes import PRIVATE, refuse_unlicensed
@@ -48,8 +49,8 @@ def reproduce_in_clone(stage: str, commit: str, lock: dict[str, Any], inputs: li
                 # last, so that the run cache knows of no result that is not there
                 ask(processes, root, "push", "--remote", PRIVATE, "--run-cache", stage)
             return state
-    except TimnetError as error:
-        return Failed(message=str(error))
+    except TOLD as error:
+        return failure(error)
 
 
 def check_out(root: Path, commit: str) -> None:

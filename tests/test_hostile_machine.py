@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 from reliability import contents
+from small_pipeline import make
 from test_errors import snapshot
 
 pytestmark = pytest.mark.slow
@@ -65,9 +66,9 @@ def refused(result: subprocess.CompletedProcess, words: str) -> None:
     assert words in result.stderr.splitlines()[-1], result.stderr
 
 
-def isolated(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+def isolated(folder: Path, script: str, network: bool = False) -> subprocess.CompletedProcess[str]:
     """A script of the shell where there is no network, and where it may mount things."""
-    space = ("unshare", "--mount", "--net", "sh", "-ec")
+    space = ("unshare", "--mount", *(() if network else ("--net",)), "sh", "-ec")
     tried = "mount -t tmpfs tmpfs /mnt"
     if subprocess.run([*space, tried], capture_output=True).returncode:
         pytest.skip("mounts need root")
@@ -111,6 +112,33 @@ def test_a_folder_that_may_only_be_read(workspace: Path) -> None:
     script = "mount --bind results results; mount -o remount,ro,bind results; timnet tables"
     result = isolated(workspace, script)
     refused(result, "Read-only file system")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small one, in which flows start a server of their own."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return make(tmp_path / "project")
+
+
+@pytest.mark.parametrize("option", ["", "--dry-run"])
+def test_a_flow_where_all_may_only_be_read(project: Path, option: str) -> None:
+    script = f"""
+    mount --bind . .; mount -o remount,ro,bind .; cd "$PWD"
+    python -m flows.reproduce {option}
+    """
+    result = isolated(project, script, network=True)
+    refused(result, "Read-only file system")
+
+
+def test_a_flow_on_a_full_disk(project: Path) -> None:
+    script = """
+    mkdir .prefect; mount -t tmpfs -o size=200k tmpfs .prefect
+    python -m flows.reproduce
+    """
+    refused(isolated(project, script, network=True), "Free disk space")
 
 
 def test_no_temporary_folder_and_no_network(workspace: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import getpass
 import os
 from pathlib import Path
@@ -13,6 +14,35 @@ SLOW_BF16 = (
     "times where measured. `precision: fp32` gives scores that differ no more than between seeds"
 )
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# the machine's trouble, not a fault of the program
+MACHINE_TROUBLE = {
+    errno.ENOSPC: "Free disk space and run it again.",
+    errno.EDQUOT: "Free disk space and run it again.",
+    errno.EFBIG: "The file size is limited here: see `ulimit -f`.",
+    errno.EACCES: "Change its permissions, or use another folder.",
+    errno.EPERM: "Change its permissions, or use another folder.",
+    errno.EROFS: "Use a folder on a file system that is not read-only.",
+    errno.EMFILE: "Raise the limit of open files, for example `ulimit -n 1024`.",
+    errno.ENFILE: "Raise the limit of open files, or end other programs.",
+    errno.ENOMEM: "Free memory, or use fewer processes: TIMNET_WORKERS=1.",
+    errno.EAGAIN: "Too many processes: end some, or use fewer: TIMNET_WORKERS=1.",
+    errno.EIO: "The disk may be failing: check it, then run again.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.ENOTDIR: "A file is where a folder is expected: move it away.",
+    errno.EISDIR: "A folder is where a file is expected: move it away.",
+    errno.ELOOP: "A link leads to itself: remove it.",
+}
+
+
+def trouble(error: Exception) -> str:
+    """What the machine lacks, in a sentence with what to do; empty if that is not the cause."""
+    if isinstance(error, OSError) and error.errno in MACHINE_TROUBLE:
+        where = f"{error.filename}: " if error.filename else ""
+        advice = MACHINE_TROUBLE[error.errno]
+        return f"{where}{error.strerror}; no incomplete file is left. {advice}"
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # the latter torch's
+        return f"out of memory; no incomplete file is left. {MACHINE_TROUBLE[errno.ENOMEM]}"
+    return ""
 
 
 def name_the_user() -> None:
