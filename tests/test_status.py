@@ -134,7 +134,7 @@ def test_stages_leave_what_estimates_need(reproduced: Path) -> None:
     assert shown.startswith(f"up to date: {groups_here} of {groups_here} ")
     workspace = Workspace(reproduced)
     known = params.read(workspace.params)
-    for stage in ("manifest@demo", "features@demo-44100", "train@demo-random"):
+    for stage in ("manifest@demo", "features@demo-44100", "train@demo-random", "model@demo"):
         seconds = json.loads(workspace.times(stage).read_text())["seconds"]
         found = estimate(workspace, known, [stage])
         assert not found.unknown and not found.elsewhere

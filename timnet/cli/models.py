@@ -92,10 +92,11 @@ def model(name: ModelOfParams) -> None:
         record = records.read_artifact(folder / "run.json", records.TrainedRecord)
         return stage.read_run(trained, folder, record)
 
-    with timed(workspace, f"model@{name}"):
+    with timed(workspace, f"model@{name}") as done:
         run = read(chosen.run)
         source = None if chosen.networks == chosen.run else read(chosen.networks)
         table = schemas.read(workspace.manifest(chosen.corpus), schemas.MANIFEST)
+        done["work"] = len(table)
         with bar(f"read {chosen.corpus}", len(table)) as advance:
             recordings = stage.read_recordings(
                 table, workspace.corpus(chosen.corpus), run, workers(), advance
