@@ -137,9 +137,23 @@ def test_a_version_comes_from_the_registry(workspace: Path) -> None:
     assert said.startswith("# demo\n")
     fetched = workspace / "build/models/demo@v1.2.10.safetensors"
     assert fetched.read_bytes() == first
+    damaged = first.replace(b'"network.gamma"', b'"network.gxmma"', 1)
+    for content in (first[:1000], b"", damaged):
+        fetched.write_bytes(content)
+        run(workspace, "timnet", "card", "demo@v1.2")
+        assert fetched.read_bytes() == first
     shutil.rmtree(workspace / ".dvc/cache")
     again = run(workspace, "timnet", "card", "demo@v1.2.0", check=False)
     assert "demo@v1.2.0: DVC cannot fetch" in again.stderr
+    assert "'private' has no URL yet" in again.stderr
+    fetched.write_bytes(b"")
+    lost = run(workspace, "timnet", "card", "demo@v1.2", check=False)
+    assert "demo@v1.2.10.safetensors: not a readable model" in lost.stderr
+    for each in (again, lost):
+        assert each.returncode == 1 and "Traceback" not in each.stderr
+    run(workspace, "dvc", "remote", "modify", "private", "url", workspace.parent / "remote")
+    unsent = run(workspace, "timnet", "card", "demo@v1.2.0", check=False)
+    assert "`timnet push`" in unsent.stderr and "no URL" not in unsent.stderr
     wrong = run(workspace, "timnet", "card", "demo@v2", check=False)
     assert wrong.returncode == 1
     assert "no version 'v2' of model 'demo' in the registry" in wrong.stderr

@@ -43,11 +43,7 @@ def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) ->
                 f"it with `dvc remote add {remote} URL`."
             )
         if not has_address(known[remote]["url"]):
-            raise ParameterError(
-                f"the remote {remote!r} has no URL yet. Give it a folder or a bucket that only "
-                f"people who may have the recordings can read: `dvc remote modify {remote} url "
-                "URL`."
-            )
+            raise ParameterError(no_address(remote))
         outputs = {out.def_path: out for out in _chosen(repo, targets)}
         corpora = {path: _corpora(repo, out) for path, out in outputs.items()}
     data = Workspace(root).data
@@ -67,6 +63,14 @@ def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) ->
 def has_address(url: str) -> bool:
     """Whether a remote's URL is one, and not what holds its place in a new clone."""
     return not url.startswith(NOWHERE)
+
+
+def no_address(remote: str) -> str:
+    """That a remote has none, and how to give it one."""
+    return (
+        f"the remote {remote!r} has no URL yet. Give it a folder or a bucket that only people who "
+        f"may have the recordings can read: `dvc remote modify {remote} url URL`."
+    )
 
 
 def _chosen(repo: Any, targets: Collection[str]) -> list[Any]:
