@@ -19,6 +19,7 @@ from conftest import ROOT, edit, run
 from ruamel.yaml import YAML
 from small_pipeline import dvc, make, until, write_recording
 
+from flows.reproduce import look
 from timnet.errors import ArtifactError
 from timnet.paths import Workspace, write_text
 from timnet.project import estimates, params
@@ -276,6 +277,53 @@ def test_one_corpus_of_several_may_be_here_alone(tmp_path: Path, cached: bool) -
     shutil.rmtree(root / "data")
     with repository(root) as repo, pytest.raises(ArtifactError, match=r"- one: .*\n  - two: "):
         refuse(repo, ())
+
+
+def test_corpora_that_were_never_acquired_are_named_with_how_to(tmp_path: Path) -> None:
+    root = make(tmp_path / "root")
+    edit(root / "dvc.yaml", "foreach: [one, two]", "foreach: [one, two, emovo, savee, mine]")
+    with repository(root) as repo:
+        assert refuse(repo, ()) == refuse(repo, ("one", "two")) == ["emovo", "mine", "savee"]
+        for needed in (None, ("one", "emovo", "savee", "mine")):
+            with pytest.raises(ArtifactError) as error:
+                refuse(repo, needed)
+            for call in ("emovo", "savee --from ARCHIVE", "mine --csv TABLE"):
+                assert f"`timnet acquire {call}`" in str(error.value)
+        with pytest.raises(
+            ArtifactError, match=r"recordings of savee in .*--corpus one --corpus tw"
+        ):
+            refuse(repo, ["savee"])
+
+
+def test_runs_of_a_corpus_that_is_not_here_are_left_out(workspace: Path) -> None:
+    run(workspace, "timnet", "runs", "--add", "speaker", "emovo")
+    shown = run(workspace, "timnet", "status").stdout
+    assert shown.startswith("not here, and left out with all that needs them: emovo\n")
+    assert "emovo" not in shown.partition("\n")[2]
+    for chosen in ({}, {"protocols": ["speaker-independent"]}, {"corpora": ["emovo"]}):
+        with pytest.raises(ArtifactError, match=r"recordings of emovo in data/\. .*acquire emovo`"):
+            look(workspace, **chosen)
+    assert look(workspace, corpora=["demo"]).stale == {}
+
+
+def test_a_new_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    root = make(tmp_path / "root")
+    dvc(root, "repro")
+    (root / "data" / "one" / "notes.txt").touch()
+    with pytest.raises(ArtifactError, match=r"one: 1 file new \(data/one/notes.txt\)") as error:
+        refuse_data_changes(root)
+    assert "move data/one/notes.txt away." in str(error.value)
+    assert "`dvc add data`" in str(error.value) and "dvc checkout" not in str(error.value)
+    (root / "data" / "two" / "take.txt").unlink()
+    (root / "data" / "notes.txt").touch()
+    with pytest.raises(ArtifactError, match=r"move .* away; then `dvc checkout data`\.") as error:
+        refuse_data_changes(root)
+    for name in ("notes.txt", "one/notes.txt", "two/take.txt"):
+        assert f"data/{name}" in str(error.value)
+    shutil.rmtree(root / ".dvc" / "cache")  # which knows the names
+    with pytest.raises(ArtifactError, match=r"one: 1 file new\n.*two: 1 file missing") as error:
+        refuse_data_changes(root)
+    assert "move the new files away; then" in str(error.value)
 
 
 def test_a_missing_recording_is_named_with_the_way_back(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def status(
     if absent:
         say(f"not here, and left out with all that needs them: {listing(absent)}\n")
         here = [corpus for corpus in params.corpora if corpus not in absent]
-        possible = {*stages_of(workspace, here, ()), "tables", "report"}
+        possible = {*(stages_of(workspace, here, ()) if here else ()), "tables", "report"}
         every = {title: stages for title, stages in every.items() if possible.issuperset(stages)}
         stale = {name: stale[name] for stages in every.values() for name in stages if name in stale}
     table.columns[0].no_wrap = True

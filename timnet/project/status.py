@@ -28,6 +28,7 @@ class DataChange:
     new: int = 0
     absent: bool = False  # nothing of it is here
     files: tuple[str, ...] = ()  # that are missing or changed, where their names are known
+    added: tuple[str, ...] = ()  # that are new, where their names are known
 
     def __str__(self) -> str:
         parts = [
@@ -35,7 +36,8 @@ class DataChange:
             for state in ("missing", "changed", "new")
             if (count := getattr(self, state))
         ]
-        named = f" ({listing(self.files)})" if self.files and not self.absent else ""
+        files = () if self.absent else (*self.files, *self.added)
+        named = f" ({listing(files)})" if files else ""
         return f"{self.corpus}: {', '.join(parts) or 'differs from the committed files'}{named}"
 
 
@@ -71,6 +73,7 @@ def data_changes(repo: Any) -> list[DataChange]:
             **{state: len(names) for state, names in states.items()},
             absent="missing" in states and not Path(repo.root_dir, "data", corpus).exists(),
             files=tuple(sorted(states.get("missing", []) + states.get("changed", []))),
+            added=tuple(sorted(states.get("new", []))),
         )
         for corpus, states in sorted(found.items())
     ]
@@ -114,49 +117,58 @@ def _as_locked(repo: Any, corpus: str) -> bool:
 
 
 def refuse_data_changes(repo: Any, needed: Collection[str] | None = None) -> list[str]:
-    """Stop where data/ is not what data.dvc says.
+    """Stop where data/ is not what data.dvc says, or recordings were never acquired.
 
     DVC itself does not: `dvc repro` rewrites data.dvc to whatever it finds.
 
     Args:
         needed: corpora that have to be here; None: all. Of the others all or nothing must be here,
-            and where nothing at all is here, all are needed.
+            and where nothing at all is here, all that data.dvc has are needed.
 
     Returns:
         The corpora of which nothing is here.
 
     Raises:
-        ArtifactError: with each corpus that differs.
+        ArtifactError: with each corpus that differs, or is not here.
     """
     changes = data_changes(repo)
     here = sorted(path.name for path in Path(repo.root_dir, "data").glob("*/"))
     absent = [change.corpus for change in changes if change.absent]
     spared = set(absent) - set(needed) if here and needed is not None else set()
     refused = [change for change in changes if change.corpus not in spared]
+    chosen = " ".join(f"--corpus {name}" for name in here)
+    alone = f" Or run only what is here: `python -m flows.reproduce {chosen}`." if here else ""
     if refused:
         lines = "\n".join(f"  - {change}" for change in refused)
-        alone = ""
-        if here and all(change.absent for change in refused):
-            chosen = " ".join(f"--corpus {name}" for name in here)
-            alone = f" Or run only what is here: `python -m flows.reproduce {chosen}`."
+        if not all(change.absent for change in refused):
+            alone = ""
         raise ArtifactError(
             f"data/ differs from data.dvc:\n{lines}\nRestore the committed recordings: "
             f"{_ways_back(repo, refused)}. If the change is intended, run `dvc add data`, or "
             f"continue once with --allow-data-changes.{alone}"
         )
-    return absent
+    never = _never_acquired(repo, changes)
+    if lacking := [name for name in never if needed is None or name in needed]:
+        raise ArtifactError(
+            f"no recordings of {listing(lacking)} in data/. Acquire them: {_calls(lacking)}.{alone}"
+        )
+    return sorted([*absent, *never])
 
 
-def _ways_back(repo: Any, changes: Iterable[DataChange]) -> str:
-    """The commands that bring the committed recordings."""
+def _never_acquired(repo: Any, changes: Iterable[DataChange]) -> list[str]:
+    """Corpora that stages need, and of which neither data/ nor data.dvc has anything."""
+    root, known = Path(repo.root_dir), {change.corpus for change in changes}
+    paths = [dep.def_path for stage in repo.index.stages for dep in stage.deps]
+    corpora = {Path(path).parts[1] for path in paths if path.startswith("data/")} - known
+    return sorted(corpus for corpus in corpora if not (root / "data" / corpus).exists())
+
+
+def _ways_back(repo: Any, changes: Sequence[DataChange]) -> str:
+    """What brings the committed recordings, and takes away what is new."""
     lacking = [change for change in changes if change.missing or change.changed or not change.new]
     known = [change.corpus for change in lacking if change.corpus in CORPORA]
     there = [f"data/{name}" for name in known if Path(repo.root_dir, "data", name).exists()]
-    by_request = [name for name in known if CORPORA[name].terms]  # which nobody can download
-    free = " ".join(name for name in known if name not in by_request)
-    calls = [f"`timnet acquire {free}`"] if free else []
-    calls += [f"`timnet acquire {name} --from ARCHIVE`" for name in by_request]
-    ways = [" and ".join(calls)] if calls else []
+    ways = [_calls(known)] if known else []
     if there:
         ways = [f"move {listing(there)} away, then {ways[0]}"]
     if all(change.files and not change.changed for change in lacking):  # DVC's cache knows them
@@ -164,7 +176,23 @@ def _ways_back(repo: Any, changes: Iterable[DataChange]) -> str:
     remote = repo.config["remote"].get(PRIVATE)
     if remote and has_address(remote["url"]):
         ways.append("`dvc pull`")
-    return ", or ".join(ways or ["your own copies of them"])
+    back = ", or ".join(ways or ["your own copies of them"])
+    new = [change for change in changes if change.new]
+    if not new:
+        return back
+    names = listing(name for change in new for name in change.added)
+    return f"move {names or 'the new files'} away" + (f"; then {back}" if lacking else "")
+
+
+def _calls(corpora: Iterable[str]) -> str:
+    """The commands that acquire some corpora."""
+    known = list(corpora)
+    by_request = [name for name in known if name in CORPORA and CORPORA[name].terms]
+    free = " ".join(name for name in known if name in CORPORA and name not in by_request)
+    calls = [f"`timnet acquire {free}`"] if free else []
+    calls += [f"`timnet acquire {name} --from ARCHIVE`" for name in by_request]
+    calls += [f"`timnet acquire {name} --csv TABLE`" for name in known if name not in CORPORA]
+    return " and ".join(calls)
 
 
 def nothing_to_add(repo: Any, brought: list[str]) -> str:
