@@ -3,7 +3,8 @@
     python benchmarks/enrolment.py emovo-speaker-adapted emodb-speaker-adapted
 
 Reads what `dvc repro train@RUN` left, writes the rows of these runs to enrolment.csv, and prints
-the table of docs/explanation/unseen-speakers.md. Every network tests the speakers of its fold, in fp32.
+the table of docs/explanation/unseen-speakers.md. Every network tests the speakers of its fold, in
+fp32.
 """
 
 from __future__ import annotations

@@ -75,10 +75,8 @@ def _get(tag: str, target: Path, damage: str) -> None:
             said = [damage] if damage else []
             said += [f"{tag}: DVC cannot fetch this model:", result.stderr.strip(), _where_else()]
             raise ArtifactError("\n".join(said))
-        content = (
-            partial.read_bytes()
-        )  # of a link into DVC's cache, which no damage here must reach
-        partial.unlink()
+        content = partial.read_bytes()
+        partial.unlink()  # a link into DVC's cache, which no damage here must reach
         partial.write_bytes(content)
 
 
