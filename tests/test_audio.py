@@ -162,6 +162,8 @@ def mp3(mode: str = "VARIABLE", told: bool = True) -> bytes:
 
 ID3 = b"ID3\4\0\0\0\0\1\0" + bytes(128)
 APE = b"APETAGEX" + struct.pack("<IIII", 2000, 32 + 8, 1, 0) + bytes(8)
+APE_1 = bytes(range(200)) * 40 + b"APETAGEX" + struct.pack("<IIII", 1000, 8032, 1, 0) + bytes(8)
+LYRICS = b"LYRICSBEGIN" + b"INF0000210" * 900 + b"009011LYRICS200"
 TAGS = b"TAG" + b"\xff\xfb" * 62 + b"x"  # what looks like headers of frames
 
 
@@ -177,6 +179,10 @@ MP3: dict[str, tuple[Callable[[], bytes], float]] = {
     "joined, untold": (lambda: mp3(told=False) * 2, 2),
     "told, then untold": (lambda: mp3() + mp3(told=False), 2),
     "untold, then told": (lambda: mp3(told=False) + mp3(), 2),
+    "tags of other kinds": (lambda: ID3 + bytes(3000) + mp3(told=False) + LYRICS + APE_1 + TAGS, 1),
+    "padding": (lambda: (mp3(told=False) + bytes(4000) + TAGS) * 2 + bytes(4000), 2),
+    "joined, with padding": (lambda: (mp3() + bytes(4000)) * 2, 2),
+    "junk before": (lambda: b"\xffjunk" * 999 + mp3(), 1),
     "junk around": (lambda: bytes(700) + mp3(told=False) + b"\xff\xfbjunk" * 9, 1),
 }
 
@@ -211,6 +217,43 @@ def test_an_mp3_that_was_cut_off(tmp_path: Path, mode: str, told: bool) -> None:
         path.write_bytes(content[:kept])
         with pytest.raises(AudioError, match="truncated"):
             audio.examine(path)
+
+
+LAYER_2 = (b"\xff\xfd\xc4\xc4" + bytes(764)) * 99  # 256 kbit/s, 48 kHz; frames of silence
+JUNK = np.random.default_rng(1).integers(1, 255, 3000, np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [mp3("CONSTANT", told=False), mp3("VARIABLE", told=False), mp3(), LAYER_2],
+    ids=["constant", "variable", "told", "layer 2"],
+)
+def test_an_mp3_that_is_damaged_within(tmp_path: Path, content: bytes) -> None:
+    path, place = tmp_path / "x.mp3", len(content) // 2
+    path.write_bytes(content)
+    audio.examine(path)
+    head = content.index(content[:2], place)  # of a frame
+    for damaged in (
+        content[:place] + bytes(3000) + content[place + 3000 :],
+        content[:head] + b"\0" + content[head + 1 :],
+        content[:place] + JUNK + content[place:],
+        content[:place] + JUNK,
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(AudioError, match=r"damaged: \d+ bytes from byte \d+ on"):
+            audio.examine(path)
+        ((_, said),) = small_model(1).predict_files([path])
+        assert isinstance(said, str) and said.startswith("damaged")
+
+
+def test_layer_2_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "x.mp2"
+    for content, frames in ((LAYER_2, 99), (LAYER_2 * 2 + TAGS, 198)):
+        path.write_bytes(content)
+        assert lengths(path) == {frames * FRAME}
+    path.write_bytes(LAYER_2[:-100])
+    with pytest.raises(AudioError, match="truncated: it ends within a frame"):
+        audio.examine(path)
 
 
 def test_mp3_within_wav(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ wrote them could not go back to the beginning; some tell an estimate. Here
 - of MP3, whose length libsndfile estimates from the first frame, the frames are counted, and joined
   files are read one after the other.
 
-A file that ends before the length that it does tell is truncated, and refused.
+A file that ends before the length that it does tell is truncated, and refused. So is MP3 or MP2 that
+ends within a frame, or has other bytes than tags between its frames.
 """
 
 from __future__ import annotations

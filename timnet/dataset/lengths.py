@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import BinaryIO, NamedTuple
@@ -178,6 +180,9 @@ _BIT_RATES = {  # kbit/s by (version is 1, layer) and index from 1
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES = {1: (44100, 48000, 32000), 2: (22050, 24000, 16000), 3: (11025, 12000, 8000)}
+LONGEST_FRAME = 1729  # bytes, of layer 2 at 384 kbit/s and 32 kHz
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+_LYRICS_END = re.compile(rb"LYRICS(?:200|END)")
 
 
 def _frame(content: bytes, place: int) -> _Frame | None:
@@ -230,23 +235,13 @@ def mp3(content: bytes) -> list[bytes | BinaryIO]:
     None where there are no frames, or frames of layers 1 and 2, in which nothing tells it.
 
     Raises:
-        AudioError: it ends within a frame, or has fewer frames than it tells.
+        AudioError: it ends within a frame, has fewer frames than it tells, or other bytes than
+            tags stand where frames should.
     """
     files: list[_File] = []
-    place, end = 0, len(content)
-    before: _Frame | None = None  # the one that ends here
-    while place < end:
-        frame = _frame(content, place)
-        if frame is None or not (
-            (before and frame.fits(before)) or _goes_on(content, place, frame)
-        ):
-            place += _tag(content, place) or _gap(content, place)
-            before = None
-            continue
-        if frame.layer != 3:
-            return []
-        if place + frame.size > end + 1:  # some leave out the last byte, which is padding
-            raise AudioError(f"truncated: it ends within a frame, at byte {end}")
+    other = False  # than layer 3
+    for place, frame in _frames(content):
+        other = other or frame.layer != 3
         piece = content[place : place + frame.size]
         if (told := _told(frame, piece)) is not None:
             files.append(_File(piece, told or None, frame))
@@ -254,9 +249,54 @@ def mp3(content: bytes) -> list[bytes | BinaryIO]:
             if not files or files[-1].ends_before(frame):
                 files.append(_File(b"", None, frame))
             files[-1].frames.append(piece)
-        before = frame
-        place += frame.size
+    if other:
+        return []
     return [io.BytesIO(file.content()) for file in files if file.frames or file.told]
+
+
+def _frames(content: bytes) -> Iterator[tuple[int, _Frame]]:
+    """The place of every frame, and what it is; raises as `mp3` does."""
+    place, end = 0, len(content)
+    before: _Frame | None = None  # the one that ends here
+    sound, loose = False, 0  # whether there were frames; bytes since that are neither frame nor tag
+    while place < end:
+        frame = _frame(content, place)
+        if frame and not ((before and frame.fits(before)) or _goes_on(content, place, frame)):
+            frame = None
+        size = frame.size if frame else _tag(content, place)
+        if loose and frame and _told(frame, content[place : place + size]) is None:
+            if sound or loose > LONGEST_FRAME:  # a stream may begin within a frame
+                raise _damaged(place - loose, loose)
+        elif loose and size:  # a tag, or a frame with which another file begins
+            _refuse_loose(content, place, loose, sound)
+        if frame:
+            if place + size > end + 1:  # some leave out the last byte, which is padding
+                raise AudioError(f"truncated: it ends within a frame, at byte {end}")
+            yield place, frame
+            sound = True
+        if size:
+            loose = 0
+        else:
+            size = _gap(content, place)
+            loose += size
+        place += size
+        before = frame
+    _refuse_loose(content, end, loose, sound)
+
+
+def _refuse_loose(content: bytes, place: int, loose: int, sound: bool) -> None:
+    """Refuse bytes between the last frame and a tag or the end, if they may have been sound.
+
+    Zeros are padding, and less than a frame is left of what was cut out of a stream.
+    """
+    if items := _items_before(content, place):  # of a tag
+        place, loose = place - items, loose - items
+    if sound and loose > LONGEST_FRAME and content[place - loose : place].strip(b"\0"):
+        raise _damaged(place - loose, loose)
+
+
+def _damaged(place: int, size: int) -> AudioError:
+    return AudioError(f"damaged: {size} bytes from byte {place} on are neither sound nor a tag")
 
 
 def _goes_on(content: bytes, place: int, frame: _Frame) -> bool:
@@ -266,23 +306,38 @@ def _goes_on(content: bytes, place: int, frame: _Frame) -> bool:
 
 
 def _tag(content: bytes, place: int) -> int:
-    """Bytes of the tag that stands at a place, 0 if none does."""
+    """Bytes of the tag that stands at a place, with zeros that pad it; 0 if none does."""
     head = content[place : place + 32]
     if head.startswith(b"ID3") and len(head) >= 10:
         size = sum((byte & 0x7F) << 7 * n for n, byte in enumerate(reversed(head[6:10])))
-        return 10 + size + (10 if head[5] & 0x10 else 0)
-    if head.startswith(b"TAG"):
-        return 128
-    if head.startswith(b"APETAGEX") and len(head) == 32:
-        size, _, flags = struct.unpack("<III", head[12:24])
-        header = flags >> 29 & 1  # this is the header, and `size` is of what follows
-        return 32 + (size if header else 0)
-    return 0
+        size += 10 + (10 if head[5] & 0x10 else 0)
+    elif head.startswith(b"TAG"):
+        size = 128
+    elif head.startswith(b"APETAGEX") and len(head) == 32:
+        length, _, flags = struct.unpack("<III", head[12:24])
+        header = flags >> 29 & 1  # this is the header, and the length is of what follows
+        size = 32 + (length if header else 0)
+    elif head.startswith(b"LYRICSBEGIN") and (found := _LYRICS_END.search(content, place)):
+        size = found.end() - place
+    else:
+        return 0
+    while content[place + size : place + size + 1] == b"\0":
+        size += 1
+    return size
+
+
+def _items_before(content: bytes, place: int) -> int:
+    """Bytes that a tag has before its head: of APE tags that have their head at the end alone."""
+    head = content[place : place + 32]
+    if not head.startswith(b"APETAGEX") or len(head) < 32:
+        return 0
+    length, _, flags = struct.unpack("<III", head[12:24])
+    return 0 if flags >> 29 & 1 else max(length - 32, 0)
 
 
 def _gap(content: bytes, place: int) -> int:
     """Bytes to the next place where a frame or a tag may stand."""
-    found = (content.find(mark, place + 1) for mark in (b"\xff", b"ID3", b"TAG", b"APETAGEX"))
+    found = (content.find(mark, place + 1) for mark in (b"\xff", *_TAGS))
     return min((at for at in found if at >= 0), default=len(content)) - place
 
 
