@@ -379,6 +379,80 @@ def test_recordings_of_phones_are_read_with_ffmpeg(
     assert isinstance(cut, str) and cut.startswith("ffmpeg: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.caf", "-c:a alac"),
+        ("b.ogg", "-c:a flac"),
+        ("c.wav", "-c:a mp2"),
+        ("d.wav", "-c:a adpcm_g722"),
+        ("e.caf", "-c:a ac3 -ar 48000"),
+        ("f.tta", "-c:a tta"),
+    ],
+)
+def test_what_libsndfile_refuses_of_its_own_formats_is_read_with_ffmpeg(
+    small: model.Model, tmp_path: Path, name: str, options: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not installed")
+    soundfile.write(tmp_path / "x.wav", voice(9), RATE)
+    path = tmp_path / name
+    run(tmp_path, "ffmpeg", "-v", "error", "-i", "x.wav", *options.split(), name)
+    content = path.read_bytes()
+    ((_, found),) = small.predict_files([path])
+    assert isinstance(found, Prediction), found
+    assert abs(found.seconds - 9) < 0.1
+    in_a_corpus = features.of_file(path, features.FeatureSettings(22050), None)
+    assert isinstance(in_a_corpus, str)
+    assert name == "f.tta" or "Convert it" in in_a_corpus
+    path.write_bytes(content[: len(content) // 2 + 5])
+    ((_, cut),) = small.predict_files([path])
+    assert isinstance(cut, str) and ("truncated" in cut or name == "f.tta")
+    path.write_bytes(content)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ((_, alone),) = small.predict_files([path])
+    assert isinstance(alone, str) and "ffmpeg" in alone and "not installed" in alone
+
+
+def test_damage_of_formats_that_libsndfile_knows_is_not_for_ffmpeg(
+    small: model.Model, folder: Path, tmp_path: Path
+) -> None:
+    content = (folder / "sounds" / "v8.wav").read_bytes()
+    path = tmp_path / "x.wav"
+    for damaged in (
+        content[:30],
+        content[:20] + b"\0\0" + content[22:],  # no such codec
+        content[:22] + b"\0\0" + content[24:],  # no channel
+        content.replace(b"data", b"dada", 1),
+        b"\xff\xfb" + content[2:],
+        b"no sound\n" * 99,
+        b"\xff",
+    ):
+        path.write_bytes(damaged)
+        ((_, said),) = small.predict_files([path])
+        assert isinstance(said, str) and f"{len(damaged)} bytes, not sound" in said
+
+
+def test_what_ffmpeg_complains_of_is_told(
+    small: model.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not installed")
+    options = "-v error -f lavfi -i color=size=32x32:d=1 -c:v mpeg4"
+    run(tmp_path, "ffmpeg", *options.split(), "film.mp4")
+    ((_, said),) = small.predict_files([tmp_path / "film.mp4"])
+    assert said == "ffmpeg finds no sound in it"
+    program = tmp_path / "ffmpeg"  # that says what it says of a WMA with a hole
+    program.write_text(
+        "#!/bin/sh\necho '[wmav2 @ 0x55c6ba9e7b40] overflow in spectral RLE' >&2\n"
+        "echo 'Conversion failed!' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    ((_, said),) = small.predict_files([tmp_path / "film.mp4"])
+    assert said == "ffmpeg: wmav2: overflow in spectral RLE"
+
+
 def test_a_corpus_does_not_depend_on_ffmpeg(tmp_path: Path) -> None:
     (tmp_path / "x.m4a").write_bytes(PHONE["memo.m4a"] + bytes(3000))
     found = features.of_file(tmp_path / "x.m4a", features.FeatureSettings(22050), None)

@@ -9,8 +9,8 @@ wrote them could not go back to the beginning; some tell an estimate. Here
 - of MP3, whose length libsndfile estimates from the first frame, the frames are counted, and joined
   files are read one after the other.
 
-A file that ends before the length that it does tell is truncated, and refused. So is MP3 or MP2 that
-ends within a frame, or has other bytes than tags between its frames.
+A file that ends before the length that it does tell is truncated, and refused. So is MP3 or MP2
+that ends within a frame, or has other bytes than tags between its frames.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,9 +37,7 @@ LOWEST_RATE, HIGHEST_RATE = 2000, 384_000  # Hz
 LOUDEST = 1e9  # of full scale 1, or 32768 where someone forgot to divide; its power is finite
 BLOCK = 1 << 20  # samples that are read at a time
 
-# What programs write for the size of sound that is still to come: 0, 0xFFFFFFFF, and 0x7FFFFFFF or
-# 0x80000000 less some header. Sound of 2 GB would be refused as too long anyway.
-UNTOLD_SIZE = 0x7FFF0000
+UNRECOGNISED = 1  # libsndfile's error of a file that is of no format that it knows
 UNTOLD_FRAMES = 1 << 62  # libsndfile's for FLAC without a length
 
 # libsndfile reads a file that was cut off without complaint, but notes it: WAV and W64, AIFF, AU
@@ -154,10 +152,8 @@ class Recording:
         if self._part is None:
             return
         cut = _CUT.search(self._part.extra_info)
-        if cut and 0 < int(cut[1]) < UNTOLD_SIZE:
-            raise AudioError(
-                f"truncated: {cut[2]} bytes of sound, but the header announces {cut[1]}"
-            )
+        if cut and 0 < int(cut[1]) < lengths.UNTOLD_SIZE:
+            raise lengths.truncated(int(cut[2]), int(cut[1]))
         form = (self._part.samplerate, self._part.channels)
         if hasattr(self, "channels") and form != (self.sample_rate, self.channels):
             raise AudioError(
@@ -240,29 +236,38 @@ def check_samples(recording: np.ndarray) -> None:
 
 
 def _recording(path: Path, file: BinaryIO, ffmpeg: bool) -> Recording:
+    program = shutil.which("ffmpeg") if ffmpeg else None
     try:
         sources, counted = _sources(path, file)
         return Recording((partial(_Part, source) for source in sources), counted)
     except soundfile.LibsndfileError as error:
         file.seek(0)
-        head, size = file.read(16), path.stat().st_size
-        kind = foreign.kind_of(path, head)
+        head = file.read(foreign.HEAD)
+        kind = foreign.kind_of(path, head, error.code)
         if kind is None:
             why = error.error_string
             if head.startswith(b"ID3") or path.suffix.lower() == ".mp3":
                 # libsndfile says that there is no such file
                 why = "no MP3 frame that can be read, or a damaged ID3 tag before it"
-            raise AudioError(f"{size} bytes, not sound: {why}") from None
+            elif program and error.code == UNRECOGNISED and not head.startswith(b"\xff"):  # MP3
+                with suppress(AudioError):  # nor does ffmpeg recognise it
+                    return _decoded(program, path)
+            elif ffmpeg and error.code == UNRECOGNISED:
+                why += " The program ffmpeg, which knows more formats, is not installed here"
+            raise AudioError(f"{path.stat().st_size} bytes, not sound: {why}") from None
         if not ffmpeg:
             raise AudioError(
-                f"{kind}, while corpora are read as WAV, FLAC, MP3, Ogg and the like. Convert it: "
-                "`ffmpeg -i IN OUT.wav`"
+                f"{kind}, while corpora are read as plain WAV, FLAC, MP3, Ogg Vorbis and the like. "
+                "Convert it: `ffmpeg -i IN OUT.wav`"
             ) from None
-        program = shutil.which("ffmpeg")
         if program is None:
             raise AudioError(
                 f"{kind}, which the program ffmpeg can decode, but it is not installed here"
             ) from None
+    return _decoded(program, path)
+
+
+def _decoded(program: str, path: Path) -> Recording:
     return Recording([lambda: foreign.Decoded(program, path)], counted=True)
 
 

@@ -16,7 +16,15 @@ from typing import BinaryIO, NamedTuple
 
 from timnet.errors import AudioError
 
+# What programs write for the size of sound that is still to come: 0, 0xFFFFFFFF, and 0x7FFFFFFF or
+# 0x80000000 less some header. Sound of 2 GB would be refused as too long anyway.
+UNTOLD_SIZE = 0x7FFF0000
 FIRST_PAGE, LAST_PAGE = 2, 4  # flags of Ogg
+
+
+def truncated(found: int, announced: int) -> AudioError:
+    """Of a file that ends too early; both in bytes of sound."""
+    return AudioError(f"truncated: {found} bytes of sound, but the header announces {announced}")
 
 
 class Overlay:
@@ -46,7 +54,11 @@ class Overlay:
 
 
 def riff(file: BinaryIO, end: int) -> dict[int, bytes]:
-    """Bytes that tell the length of a WAV or RF64 file whose header tells 0."""
+    """Bytes that tell the length of a WAV or RF64 file whose header tells 0.
+
+    Raises:
+        AudioError: it ends before the length that it tells.
+    """
     place, long = 12, None
     while place + 8 <= end:
         file.seek(place)
@@ -61,6 +73,8 @@ def riff(file: BinaryIO, end: int) -> dict[int, bytes]:
     start, rest = place + 8, end - place - 8
     if not rest:
         return {}
+    if rest < size < UNTOLD_SIZE:
+        raise truncated(rest, size)
     if long is not None and size == 0xFFFFFFFF:
         file.seek(long + 8)
         (data,) = struct.unpack("<Q", file.read(8))
@@ -83,13 +97,20 @@ def _chunks(file: BinaryIO, place: int, end: int) -> bool:
 
 
 def caf(file: BinaryIO, end: int) -> dict[int, bytes]:
-    """Bytes that tell the length of a CAF file, whose data may be of size -1."""
+    """Bytes that tell the length of a CAF file, whose data may be of size -1.
+
+    Raises:
+        AudioError: it ends before the length that it tells.
+    """
     place = 8
     while place + 12 <= end:
         file.seek(place)
         kind, size = struct.unpack(">4sq", file.read(12))
         if kind == b"data":
-            return {place + 4: struct.pack(">q", end - place - 12)} if size == -1 else {}
+            rest = end - place - 12
+            if size > rest:
+                raise truncated(rest, size)
+            return {place + 4: struct.pack(">q", rest)} if size == -1 else {}
         if size < 0:
             break
         place += 12 + size
