@@ -158,7 +158,7 @@ def test_parity():
     assert held.passed and "541 of 588" in held.said
     lost = gate.parity("emovo", 91.5, 92.00, 538, 588, False)
     assert not lost.passed and "NOT the paper's" in lost.said
-    assert gate.unchecked_parity("emovo", "no file x").passed
+    assert gate.unchecked_parity("emovo", "no recordings in data/emovo").passed
 
 
 def test_the_verdict_reads_well():
@@ -196,12 +196,13 @@ def test_only_what_needs_a_look_has_a_note():
     fell = gate.Rule("UAR of f", True, "Fell; CI not entirely beyond the tolerance.", 80, 78)
     new = [gate.Rule(f"UAR of n{n}", True, "New run: nothing.") for n in range(9)]
     lost = [gate.Rule(f"UAR of l{n}", False, "Fell by more.") for n in range(9)]
-    assert notes_of(*same, fell, *new, *lost, gate.unchecked_parity("emovo", "no file x")) == [
+    unchecked = gate.unchecked_parity("emovo", "no recordings in data/emovo")
+    assert notes_of(*same, fell, *new, *lost, unchecked) == [
         "`UAR of f`: Fell; CI not entirely beyond the tolerance.",
         "`UAR of n0`, `UAR of n1`, `UAR of n2`, `UAR of n3`, `UAR of n4`, `UAR of n5` and 3 more: "
         "New run: nothing.",
         f"{', '.join(f'`UAR of l{n}`' for n in range(9))}: Fell by more.",
-        "`paper parity of emovo`: Not checked: no file x.",
+        "`paper parity of emovo`: Not checked: no recordings in data/emovo.",
         "Other rules passed: 40 without a significant change of UAR.",
     ]
     assert notes_of() == []
@@ -232,6 +233,10 @@ def test_what_is_wrong_is_said(tmp_path):
     for command, said in (
         (("gate", "nowhere"), "'nowhere' is not a revision of this repository."),
         (("gate", "HEAD", "--weights", "emovo"), "--weights emovo: give CORPUS=ZIP"),
+        (("gate", "HEAD", "--weights", "emovo="), "--weights emovo=: give CORPUS=ZIP"),
+        (("gate", "HEAD", "--weights", "emovoo=pyproject.toml"), "unknown corpus 'emovoo'"),
+        (("gate", "HEAD", "--weights", "demo=pyproject.toml"), "no results for demo"),
+        (("gate", "HEAD", "--weights", "emovo=gone.zip"), "no file gone.zip"),
     ):
         result = run(ROOT, "timnet", *command, check=False)
         assert result.returncode == 1 and said in result.stderr

@@ -109,17 +109,24 @@ def gate(
 
 
 def _weights_of(text: str) -> tuple[str, Path]:
-    corpus, equals, path = text.partition("=")
-    if not equals:
+    """Corpus and archive of `--weights CORPUS=ZIP`."""
+    from timnet import corpora
+    from timnet.evaluation import parity
+
+    corpus, _, path = text.partition("=")
+    if not path:
         raise ParameterError(f"--weights {text}: give CORPUS=ZIP, such as emovo=EMOVO_1.zip.")
+    parity.settings(corpora.corpus(corpus))  # refuses those that the paper does not have
+    if not Path(path).is_file():
+        raise ParameterError(
+            f"--weights {text}: no file {path}. Give the ZIP of the authors' weights for {corpus}."
+        )
     return corpus, Path(path)
 
 
 def _parity(corpus: str, archive: Path, workspace: Workspace) -> Rule:
     from timnet.evaluation import gate
 
-    if not archive.is_file():
-        return gate.unchecked_parity(corpus, f"no file {archive}")
     folder = workspace.corpus(corpus)
     if not folder.is_dir():
         return gate.unchecked_parity(corpus, f"no recordings in data/{corpus}")
