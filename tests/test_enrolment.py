@@ -277,7 +277,6 @@ def test_a_microphone_s_recording_enrols_a_speaker(
         (("mine", "--model", "deaf.safetensors", "--one-speaker"), "small"),
         (("mine", "--one-speaker", "--enrol", "mine"), "--one-speaker"),
         (("--microphone", "1", "--one-speaker"), "--one-speaker"),
-        (("new.wav", "--model", "adapting.safetensors", "--enrol", "nobody"), "no sound"),
     ),
 )
 def test_the_command_refuses_what_makes_no_sense(
@@ -286,6 +285,32 @@ def test_the_command_refuses_what_makes_no_sense(
     done = CliRunner().invoke(app, ["predict", *arguments])
     assert isinstance(done.exception, ParameterError | AudioError)
     assert name in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    (
+        (("new.wav", "--enrol", "nobody"), ["nobody (no such file)"]),
+        (("new.wav", "--enrol", "empty"), ["empty (no recordings in this folder)"]),
+        (("new.wav", "--enrol", "nan.wav"), ["nan.wav (samples that are not finite numbers)"]),
+        (("typo.wav", "--one-speaker"), ["typo.wav (no such file)"]),
+        (("nan.wav", "--one-speaker"), ["nan.wav (samples that are not finite numbers)"]),
+        (("typo.wav", "--enrol", "nobody", "--enrol", "nan.wav"), ["typo.wav", "nobody", "nan"]),
+        (("new.wav", "--enrol", "silent.wav"), ["1 recording of silence"]),
+        (("new.wav", "--enrol", "silent.wav", "--enrol", "nobody"), ["silence", "nobody (no such"]),
+    ),
+)
+def test_why_nobody_is_enrolled_is_told(
+    folder: Path, arguments: tuple[str, ...], names: list[str]
+) -> None:
+    (folder / "empty").mkdir(exist_ok=True)
+    soundfile.write(folder / "nan.wav", np.full(9000, np.nan), RATE, subtype="FLOAT")
+    soundfile.write(folder / "silent.wav", np.zeros(9000), RATE)
+    done = CliRunner().invoke(app, ["predict", "--model", "adapting.safetensors", *arguments])
+    assert isinstance(done.exception, AudioError)
+    assert "no sound to enrol" in str(done.exception)
+    for name in names:
+        assert str(done.exception).count(name) == 1
 
 
 def test_a_broken_recording_is_told_of_and_the_others_enrol(folder: Path) -> None:

@@ -86,10 +86,10 @@ def predict(
     loaded = load_model(model, to_enrol=bool(enrol) or one_speaker)
     if enrol:
         own, missing = _recordings(enrol)
-        loaded, unread = _enrolled(loaded, own)
-        failures += missing + unread
+        failures += missing
+        loaded = _enrolled(loaded, own, failures)
     elif one_speaker:
-        loaded, _ = _enrolled(loaded, paths)  # what cannot be read will be told of below
+        loaded = _enrolled(loaded, paths, list(failures))  # predicting tells of the same ones again
     elif model is not None:
         say_unenrolled(loaded)
     writer: Any = {
@@ -127,23 +127,38 @@ def predict(
             "language."
         )
     if failures:
-        lines = "\n".join(f"  - {failure}" for failure in failures)
-        raise AudioError(f"{counted(len(failures), 'recording')} could not be read:\n{lines}")
+        raise AudioError(_unread(failures))
 
 
-def _enrolled(loaded: Model, paths: list[Path]) -> tuple[Model, list[str]]:
-    """A model adapted to the speaker of some files; and which of these cannot be read, and why."""
+def _unread(failures: list[str]) -> str:
+    lines = "\n".join(f"  - {failure}" for failure in failures)
+    return f"{counted(len(failures), 'recording')} could not be read:\n{lines}"
+
+
+def _enrolled(loaded: Model, paths: list[Path], failures: list[str]) -> Model:
+    """A model adapted to the speaker of some files.
+
+    Args:
+        failures: what cannot be read, and why; is added to.
+
+    Raises:
+        AudioError: no sound, with all that could not be read.
+    """
     from timnet.models import formats
     from timnet.models import predict as stage
 
     recordings, broken = stage.read_speaker(loaded, paths)
-    loaded = stage.enrolled(loaded, recordings)
+    failures += [f"{formats.name(path)} ({why})" for path, why in broken]
+    try:
+        loaded = stage.enrolled(loaded, recordings)
+    except AudioError as error:
+        raise AudioError(f"{error} {_unread(failures)}" if failures else str(error)) from None
     better = (
         "" if len(recordings) >= USEFUL else f": {USEFUL} or more, of several emotions, are better"
     )
     number = counted(len(recordings), "recording")
     typer.echo(f"adapted to the speaker of {number}{better}\n", err=True)
-    return loaded, [f"{formats.name(path)} ({why})" for path, why in broken]
+    return loaded
 
 
 def _recorded(

@@ -21,7 +21,7 @@ import torch
 
 from timnet.dataset import audio, features, normalise
 from timnet.dataset.features import FeatureSettings
-from timnet.errors import AudioError, ParameterError, listing
+from timnet.errors import AudioError, ParameterError, counted, listing
 from timnet.evaluation import calibration
 from timnet.models import enrolment, out_of_domain
 from timnet.models.card import Card
@@ -289,7 +289,8 @@ def enrolled(model: Model, recordings: list[list[np.ndarray]]) -> Model:
         )
     windows = [w for each in recordings for w in each if normalise.sounding_frames(w[None]).any()]
     if not windows:
-        raise AudioError("no sound to enrol a speaker with.")
+        heard = f": {counted(len(recordings), 'recording')} of silence" if recordings else ""
+        raise AudioError(f"no sound to enrol a speaker with{heard}.")
     evenly = np.stack(windows[:: -(-len(windows) // ENOUGH)])
     network, scale = enrolment.adapted(model.network, model.scale, card.training, evenly)
     told = card.model_copy(update={"enrolled": len(recordings)})
