@@ -249,6 +249,16 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> 
     assert "Traceback" not in found.stderr
 
 
+def test_what_is_hidden_in_a_folder_is_left_out(folder: Path, tmp_path: Path) -> None:
+    hidden = tmp_path / ".hidden"
+    for name in ("seen.wav", ".cache/a.wav", "b/.git/c.wav", ".d.wav"):
+        (hidden / name).parent.mkdir(parents=True, exist_ok=True)
+        (hidden / name).write_bytes((folder / "sounds" / "v8.wav").read_bytes())
+    lines = predict(folder, hidden / ".d.wav", hidden, "--format", "json").stdout.splitlines()
+    found = [Path(json.loads(line)["recording"]).name for line in lines]
+    assert found == [".d.wav", "seen.wav"]  # what is named itself may be hidden
+
+
 def test_csv_and_json_are_for_programs(folder: Path, small: model.Model) -> None:
     wav = folder / "sounds" / "v8.wav"
     found = small.predict(*soundfile.read(wav))

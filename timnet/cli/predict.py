@@ -194,7 +194,7 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
                 file
                 for file in names_below(path)
                 if file.suffix.lower() in endings
-                and file.name[0] != "."
+                and not any(part[0] == "." for part in file.relative_to(path).parts)
                 and not is_litter(file.relative_to(path))
             ]
             files = [file for file in named if file.is_file()]
