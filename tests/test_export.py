@@ -14,6 +14,7 @@ from models import LABELS, SETTINGS, small_model, voice
 from timnet.dataset import features
 from timnet.errors import ArtifactError, ParameterError
 from timnet.models import export, model
+from timnet.paths import replacing
 from timnet.training.network import VARIANTS
 
 
@@ -68,6 +69,33 @@ def test_what_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ArtifactError, match="not written, since onnxruntime's probabilities are"):
         export.write(small_model(1), tmp_path / "x.onnx", with_features=False, single=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("place", (".", "/", "..", "folder", "new/"))
+def test_a_folder_is_no_file_to_write(tmp_path: Path, place: str) -> None:
+    model.save(small_model(1), tmp_path / "small.safetensors")
+    (tmp_path / "folder").mkdir()
+    command = ("timnet", "export", "small.safetensors", "--onnx", place)
+    done = run(tmp_path, *command, check=False)
+    assert done.returncode == 2
+    assert f"{place} is a folder" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "small.safetensors"]
+
+
+@pytest.mark.parametrize("place", (".", "/", "folder"))
+def test_a_folder_is_never_replaced(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as error, replacing(tmp_path / place):
+        pass
+    assert error.value.filename == str(tmp_path / place)
+
+
+def test_a_file_is_no_folder_to_write_into(tmp_path: Path) -> None:
+    model.save(small_model(1), tmp_path / "small.safetensors")
+    command = ("timnet", "export", "small.safetensors", "--onnx", "small.safetensors/x.onnx")
+    done = run(tmp_path, *command, check=False)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "small.safetensors: File exists" in done.stderr
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

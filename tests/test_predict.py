@@ -8,16 +8,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+import typer
 from conftest import run
 from hypothesis import given
 from hypothesis import strategies as st
 from models import LABELS, RATE, small_model, voice
+from typer.testing import CliRunner
 
+from timnet.cli import app
 from timnet.dataset import features
 from timnet.errors import AudioError
 from timnet.models import formats, model
@@ -257,6 +261,37 @@ def test_what_is_hidden_in_a_folder_is_left_out(folder: Path, tmp_path: Path) ->
     lines = predict(folder, hidden / ".d.wav", hidden, "--format", "json").stdout.splitlines()
     found = [Path(json.loads(line)["recording"]).name for line in lines]
     assert found == [".d.wav", "seen.wav"]  # what is named itself may be hidden
+
+
+def test_no_path_of_the_command_line_may_be_empty() -> None:
+    parsers = []
+    for command in app.registered_commands:
+        assert command.callback is not None
+        for hint in get_type_hints(command.callback, include_extras=True).values():
+            if get_origin(hint) is Annotated and "Path" in str(get_args(hint)[0]):
+                parsers.append(get_args(hint)[1].parser)
+    assert len(parsers) > 7
+    for parse in parsers:
+        with pytest.raises(typer.BadParameter, match="empty"):
+            parse("")
+        assert parse("a b.wav") == Path("a b.wav")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    (
+        ("predict", ""),
+        ("predict", "x.wav", ""),
+        ("predict", "x.wav", "--enrol", ""),
+        ("predict", "x.wav", "--enrol="),
+        ("acquire", "mine", "--csv", ""),
+        ("acquire", "emovo", "--from", ""),
+        ("export", "emodb", "--onnx", ""),
+    ),
+)
+def test_an_empty_name_is_told(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2 and "empty" in done.stderr
 
 
 def test_csv_and_json_are_for_programs(folder: Path, small: model.Model) -> None:

@@ -71,6 +71,22 @@ def bars(*columns: ProgressColumn) -> Progress:
     return Progress(title, BarColumn(), *columns, console=console, disable=not console.is_terminal)
 
 
+def given_path(text: str) -> Path:
+    """Parser of a path on the command line: of an empty name typer itself would make `.`."""
+    if text == "":
+        raise typer.BadParameter(
+            "the name is empty, perhaps from a variable that is not set. Name a file or folder."
+        )
+    return Path(text)
+
+
+def file_to_write(text: str) -> Path:
+    """Parser of a file that will be written."""
+    if given_path(text).is_dir() or text.endswith("/"):
+        raise typer.BadParameter(f"{text} is a folder; give a file.")
+    return Path(text)
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 

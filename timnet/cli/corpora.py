@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timnet.cli.common import app, bars, say
+from timnet.cli.common import app, bars, given_path, say
 from timnet.errors import CorpusError, ParameterError, TimnetError
 from timnet.paths import Workspace
 
@@ -23,13 +23,21 @@ if TYPE_CHECKING:
 def acquire(
     names: Annotated[list[str], typer.Argument(metavar="CORPUS...", help="Corpora to acquire.")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="A local archive or folder.")
+        Path | None,
+        typer.Option(
+            "--from", metavar="PATH", parser=given_path, help="A local archive or folder."
+        ),
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="URL of the archive, instead of the recipe's.")
     ] = None,
     csv: Annotated[
-        Path | None, typer.Option(help="Table of a custom corpus: path, speaker, emotion.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=given_path,
+            help="Table of a custom corpus: path, speaker, emotion.",
+        ),
     ] = None,
     language: Annotated[str | None, typer.Option(help="With --csv: the language spoken.")] = None,
     licence: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from timnet.cli.common import app, bar, say
+from timnet.cli.common import app, bar, given_path, say
 from timnet.errors import ParameterError
 from timnet.paths import Workspace
 
@@ -16,7 +16,8 @@ from timnet.paths import Workspace
 @app.command()
 def demo(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of the demo's workspace.")
+        Path,
+        typer.Argument(metavar="FOLDER", parser=given_path, help="Folder of the demo's workspace."),
     ] = Path("demo"),
 ) -> None:
     """Run the whole pipeline on a synthetic corpus, in a workspace of its own."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from timnet.cli.common import app, say
+from timnet.cli.common import app, given_path, say
 
 
 @app.command()
@@ -15,7 +15,9 @@ def init(
     folder: Annotated[
         Path,
         typer.Argument(
-            metavar="FOLDER", help="A new folder; with --update, the folder of the project."
+            metavar="FOLDER",
+            parser=given_path,
+            help="A new folder; with --update, the folder of the project.",
         ),
     ] = Path(),
     update: Annotated[

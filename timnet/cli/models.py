@@ -11,6 +11,7 @@ import typer
 from timnet.cli.common import (
     app,
     bar,
+    file_to_write,
     open_workspace,
     say,
     timed,
@@ -45,7 +46,9 @@ def card(model: ModelName) -> None:
 @app.command(rich_help_panel=USE)
 def export(
     model: ModelName,
-    onnx: Annotated[Path, typer.Option(help="The file to write.")],
+    onnx: Annotated[
+        Path, typer.Option(metavar="FILE", parser=file_to_write, help="The file to write.")
+    ],
     with_features: Annotated[
         bool, typer.Option("--with-features", help="Include the feature extraction (MFCC).")
     ] = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timnet.cli.common import app, bars, say, workers
+from timnet.cli.common import app, bars, given_path, say, workers
 from timnet.errors import ArtifactError
 from timnet.paths import Workspace
 
@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 @app.command()
 def parity(
     corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus of the paper.")],
-    weights: Annotated[Path, typer.Option(help="ZIP of the authors' weights.")],
+    weights: Annotated[
+        Path, typer.Option(metavar="ZIP", parser=given_path, help="ZIP of the authors' weights.")
+    ],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the recordings, instead of data/<corpus>.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            parser=given_path,
+            help="Folder of the recordings, instead of data/<corpus>.",
+        ),
     ] = None,
 ) -> None:
     """Score the authors' weights on features extracted here, against the paper's scores."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from timnet.cli.common import app, say, workers
+from timnet.cli.common import app, given_path, say, workers
 from timnet.cli.models import USE, Single, load_model, one_thread_each, say_unenrolled
 from timnet.errors import AudioError, ParameterError, counted
 from timnet.paths import names_below
@@ -39,7 +39,9 @@ def predict(
     recordings: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE_OR_FOLDER...", help="Sound files of any common format, or folders."
+            metavar="FILE_OR_FOLDER...",
+            parser=given_path,
+            help="Sound files of any common format, or folders.",
         ),
     ] = None,
     model: Annotated[
@@ -53,6 +55,7 @@ def predict(
         list[Path] | None,
         typer.Option(
             metavar="FILE_OR_FOLDER",
+            parser=given_path,
             help="Recordings of the speaker, without labels, to adapt to; may be repeated.",
         ),
     ] = None,

@@ -29,6 +29,7 @@ MACHINE_TROUBLE = {
     errno.EIO: "The disk may be failing: check it, then run again.",
     errno.ENAMETOOLONG: "Give a shorter name.",
     errno.ENOTDIR: "A file is where a folder is expected: move it away.",
+    errno.EEXIST: "A file is where a folder is expected: move it away.",
     errno.EISDIR: "A folder is where a file is expected: move it away.",
     errno.ELOOP: "A link leads to itself: remove it.",
 }
