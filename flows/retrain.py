@@ -43,7 +43,7 @@ from flows.run_control import describe, exclusive, watch
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
 from timnet.cli.review import CLOSED, TOLERANCE
-from timnet.errors import TimnetError
+from timnet.errors import ParameterError, TimnetError
 from timnet.evaluation.protocols import NOT_OPTIMISTIC, ORDER
 from timnet.paths import Workspace
 from timnet.project import params
@@ -95,8 +95,8 @@ def retrain(
         pool: Work pool whose machines train in place of this one; see `flows.worker`.
     """
     root, run = workspace.absolute(), this_run()
-    options = gate_options(protocols, tolerance, weights or {})
     try:
+        options = gate_options(protocols, tolerance, weights or {})
         with at_work(root, run, git_remote, branch) as repository:
             do("look", repository.fetch)
             made = brought_up_to_date(repository, branch, mirror, max_workers, pool)
@@ -126,7 +126,14 @@ def retrain(
 def gate_options(
     protocols: Sequence[str], tolerance: float, weights: Mapping[str, Path]
 ) -> list[str]:
-    """Options of `timnet gate`, which runs in another folder: paths are absolute."""
+    """Options of `timnet gate`, which runs in another folder: paths are absolute.
+
+    Raises:
+        ParameterError: an archive is missing, which the gate would find out after the training.
+    """
+    for corpus, path in weights.items():
+        if not Path(path).is_file():
+            raise ParameterError(f"weights of {corpus}: no file {path}.")
     return [
         f"--tolerance={tolerance:g}",
         *(f"--protocol={each}" for each in protocols),

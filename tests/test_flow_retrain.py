@@ -276,12 +276,16 @@ def test_what_stops_it_is_said(first, tmp_path):
     state = retrain(root, branch="mian", return_state=True)
     assert state.is_failed()
     assert state.message == f"{root}: unknown revision 'mian'. Name an existing branch."
+    archive = tmp_path / "a.zip"
+    state = retrain(root, weights={"demo": archive}, return_state=True)
+    assert state.is_failed() and state.message == f"weights of demo: no file {archive}."
+    archive.touch()
     flow = launch_flow("retrain", root, "--weights", "demo")
     _, errors = flow.communicate(timeout=60)
     assert "argument --weights: give CORPUS=ZIP, such as emovo=EMOVO_1.zip" in errors
     options = (
         "--protocol=speaker-independent",
-        "--weights=demo=a.zip",
+        f"--weights=demo={archive}",
         "--patience=1",
         "--mirror=http://x",
     )
@@ -289,7 +293,8 @@ def test_what_stops_it_is_said(first, tmp_path):
     _, errors = flow.communicate(timeout=120)
     assert "unknown revision 'mian'" in errors
     given = newest(root).run.parameters
-    assert (given["protocols"], given["weights"]) == (["speaker-independent"], {"demo": "a.zip"})
+    assert given["protocols"] == ["speaker-independent"]
+    assert given["weights"] == {"demo": str(archive)}
     assert (given["patience"], given["mirror"]) == (1.0, "http://x")
     assert (given["max_workers"], given["pool"], given["promote"]) == (3, "p", "candidate")
     push_epochs(root, 70)
