@@ -99,7 +99,7 @@ def _look_once(repo: Any) -> None:
                 hash_of(above[-1])
                 hashes[path] = _hash_in(folders[above[-1]], Path(path).relative_to(above[-1]).parts)
             if hashes.get(path) is None:
-                found = _look(places[path])
+                found = look(places[path])
                 folders[path], hashes[path] = found, found.hash_info
         return hashes[path]
 
@@ -120,7 +120,7 @@ def _look_once(repo: Any) -> None:
                 entry.get_hash = partial(hash_of, entry.fs_path)
 
 
-def _look(entry: Any) -> Any:
+def look(entry: Any) -> Any:
     """What lies at the path of a dependency or output, hashed, and a folder with all in it.
 
     As DVC's `Output.get_hash`, which gives the hash alone.
@@ -132,7 +132,7 @@ def _look(entry: Any) -> Any:
 
 
 def _hash_in(folder: Any, parts: tuple[str, ...]) -> Any:
-    """The hash of a file or folder in a folder as of `_look`; None if nothing is there."""
+    """The hash of a file or folder in a folder as of `look`; None if nothing is there."""
     _, file = folder.get(parts) or (None, None)
     below = None if file else folder.get_obj(None, parts)
     return file or (below and below.hash_info)

@@ -13,7 +13,7 @@ from timnet.errors import ArtifactError, listing
 from timnet.evaluation.protocols import CROSS, PROTOCOLS
 from timnet.paths import Workspace
 from timnet.project import git, params
-from timnet.project.dvc import findings, locked, read_noted
+from timnet.project.dvc import findings, locked, look, read_noted
 from timnet.project.params import Params
 from timnet.project.remotes import PRIVATE, has_address
 
@@ -50,23 +50,25 @@ def data_changes(repo: Any) -> list[DataChange]:
     data = next((out for out in repo.index.outs if out.def_path == "data"), None)
     if data is None or (data.exists and data.get_hash() == data.hash_info):
         return []
-    status = repo.data_status(granular=True)
-    changes = status.get("uncommitted", {})
-    if "data/" in status.get("not_in_cache", []):
+    committed = data.get_obj()
+    if committed is None:
         return _changes_by_lock(repo)
-    renamed = changes.get("renamed", [])
+    # not by DVC's `data status`, which reads the whole project again, twice
+    before, after = (
+        {"/".join(("data", *key)): file for key, _, file in tree}
+        for tree in (committed, look(data) if data.exists else ())
+    )
     paths = {
-        "missing": changes.get("deleted", []) + [pair["old"] for pair in renamed],
-        "changed": changes.get("modified", []),
-        "new": changes.get("added", []) + [pair["new"] for pair in renamed],
+        "missing": sorted(before.keys() - after.keys()),
+        "changed": sorted(name for name in before.keys() & after if before[name] != after[name]),
+        "new": sorted(after.keys() - before.keys()),
     }
     found: dict[str, dict[str, list[str]]] = {}
     for state, names in paths.items():
         for name in names:
             folder, _, file = name.removeprefix("data/").partition("/")
-            if name.startswith("data/") and not name.endswith("/"):
-                corpus = found.setdefault(folder if file else "in no corpus", {})
-                corpus.setdefault(state, []).append(name)
+            corpus = found.setdefault(folder if file else "in no corpus", {})
+            corpus.setdefault(state, []).append(name)
     return [
         DataChange(
             corpus,
