@@ -13,12 +13,11 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 from timnet.acquire.acquire import workplace
-from timnet.acquire.download import Progress, refuse_space, write_json
+from timnet.acquire.download import Progress, hash_file, refuse_space, write_json
 from timnet.corpora import CORPORA
 from timnet.corpora.corpus import Corpus
 from timnet.corpora.custom import CONTRACT, LABELS, load, read_contract, read_table, unlisted
@@ -167,8 +166,7 @@ def _refuse_copies(folder: Path, paths: list[str]) -> None:
         sizes.setdefault((folder / path).stat().st_size, []).append(path)
     found: dict[str, list[str]] = {}
     for path in (path for same in sizes.values() if len(same) > 1 for path in same):
-        with (folder / path).open("rb") as file:
-            found.setdefault(file_digest(file, "sha256").hexdigest(), []).append(path)
+        found.setdefault(hash_file(folder / path, "sha256"), []).append(path)
     copies = [f"({listing(same)})" for same in found.values() if len(same) > 1]
     if copies:
         raise CorpusError(

@@ -252,7 +252,7 @@ def _fault(row: dict[str, str | None], folder: Path) -> str | None:
     if empty:
         return f"no {' and no '.join(empty)}"
     for column in ("speaker", "emotion", "sentence"):
-        if str(row[column]).casefold() in MISSING and row[column] is not None:
+        if (row[column] or "").casefold() in MISSING:
             return f"{column} {row[column]!r} is what programs write where a cell is empty"
     path, emotion = str(row["path"]), str(row["emotion"])
     parts = PurePosixPath(path).parts

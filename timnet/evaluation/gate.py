@@ -45,12 +45,11 @@ def judge(
     """
     rules = []
     for run in sorted({*here, *there}):
-        if run not in here and run in named:
-            said = "It is in params.yaml, but its results are missing. Commit them."
-            rules.append(Rule(f"UAR of {run}", False, said))
-            continue
         if run not in here:
-            rules.append(Rule(f"UAR of {run}", True, "Removed run: nothing to compare."))
+            said = "Removed run: nothing to compare."
+            if run in named:
+                said = "It is in params.yaml, but its results are missing. Commit them."
+            rules.append(Rule(f"UAR of {run}", run not in named, said))
             continue
         if run not in there:
             known = [protocol for protocol in here[run].tests if protocol in protocols]

@@ -62,7 +62,8 @@ class FeatureSet(_Section):
 
 
 class Features(_Section):
-    # how recordings come to 22,050 Hz: the paper's way, or a quality of the library soxr
+    # how recordings come to 22,050 Hz: the paper's way, or a quality of the library soxr; names of
+    # `timnet.dataset.features`, which numpy and pyarrow have to be there for
     resampler: Literal["kaiser_best_0_2_2", "soxr_vhq", "soxr_hq", "soxr_mq", "soxr_lq", "soxr_qq"]
     sets: dict[Name, FeatureSet]  # named by corpus and length, such as `emovo-96000`
 

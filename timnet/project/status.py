@@ -139,20 +139,20 @@ def refuse_data_changes(repo: Any, needed: Collection[str] | None = None) -> lis
     spared = set(absent) - set(needed) if here and needed is not None else set()
     refused = [change for change in changes if change.corpus not in spared]
     chosen = " ".join(f"--corpus {name}" for name in here)
-    alone = f" Or run only what is here: `python -m flows.reproduce {chosen}`." if here else ""
+    # no way round recordings that are here and differ
+    alone = here and all(change.absent for change in refused)
+    way = f" Or run only what is here: `python -m flows.reproduce {chosen}`." if alone else ""
     if refused:
         lines = "\n".join(f"  - {change}" for change in refused)
-        if not all(change.absent for change in refused):
-            alone = ""
         raise ArtifactError(
             f"data/ differs from data.dvc:\n{lines}\nRestore the committed recordings: "
             f"{_ways_back(repo, refused)}. If the change is intended, run `dvc add data`, or "
-            f"continue once with --allow-data-changes.{alone}"
+            f"continue once with --allow-data-changes.{way}"
         )
     never = _never_acquired(repo, changes)
     if lacking := [name for name in never if needed is None or name in needed]:
         raise ArtifactError(
-            f"no recordings of {listing(lacking)} in data/. Acquire them: {_calls(lacking)}.{alone}"
+            f"no recordings of {listing(lacking)} in data/. Acquire them: {_calls(lacking)}.{way}"
         )
     return sorted([*absent, *never])
 

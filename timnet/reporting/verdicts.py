@@ -105,7 +105,7 @@ def compare_table(
             f"both tested, {print_figure(change.before)} to {print_figure(change.after)} % UAR; "
             f"{change.left_out} were tested by one alone."
             for protocol, change in found.items()
-            if change and change.left_out
+            if change.left_out
         ]
         differ = differing(made_with(here[run].record), made_with(there[run].record))
         if told := [f"{name} {new} here, {old} there" for name, (new, old) in differ]:
