@@ -245,7 +245,7 @@ def strictness(runs: list[ScoredRun]) -> Table:
             rows.append(row)
     return Table(
         "strictness",
-        "UAR under each protocol",
+        "UAR by method and protocol",
         ("corpus", "method", *columns),
         rows,
         [
