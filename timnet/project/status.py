@@ -13,7 +13,7 @@ from timnet.errors import ArtifactError, listing
 from timnet.evaluation.protocols import CROSS, PROTOCOLS
 from timnet.paths import Workspace
 from timnet.project import git, params
-from timnet.project.dvc import findings, locked, look, read_noted
+from timnet.project.dvc import findings, look, read_noted
 from timnet.project.params import Params
 from timnet.project.remotes import PRIVATE, has_address
 
@@ -84,11 +84,12 @@ def data_changes(repo: Any) -> list[DataChange]:
 def _changes_by_lock(repo: Any) -> list[DataChange]:
     """The same by dvc.lock, for a clone whose cache does not know the single files."""
     root = Path(repo.root_dir)
-    committed: dict[str, int] = {}
-    for stage in locked(root).values():
-        for dependency in stage.get("deps", []):
-            if dependency["path"].startswith("data/"):
-                committed[dependency["path"].removeprefix("data/")] = dependency.get("nfiles", 1)
+    committed = {
+        dependency.def_path.removeprefix("data/"): dependency.meta.nfiles or 1
+        for stage in repo.index.stages
+        for dependency in stage.deps
+        if dependency.def_path.startswith("data/") and dependency.hash_info
+    }
     data = root / "data"
     present = {
         folder.name: sum(path.is_file() for path in folder.rglob("*"))
