@@ -80,6 +80,7 @@ def test_packing_again_gives_the_same_bytes(workspace: Path) -> None:
     assert "whose terms bind the model too: Apache-2.0" in said
 
 
+@pytest.mark.slow
 def test_one_network_of_the_whole_corpus(workspace: Path) -> None:
     source = (
         "{trained_on: demo, signal_length: 44100, emotions: all, recipe: paper, "

@@ -303,6 +303,7 @@ def judge(folder: Path) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_emovo_passes_the_gate_and_four_defects_do_not(emovo: Path) -> None:
     assert judge(emovo) == ""
     data = emovo / "data" / "emovo"
