@@ -22,7 +22,7 @@ EMOVO = 588 * 188 * 16  # work of a fold-epoch: utterances x frames x blocks
 # Where nothing was ever trained: work per second on two cores with compiled kernels, with bf16
 # instructions and without, as benchmarks/README.md has it. tf32 needs a GPU, of which a CPU's
 # speed says nothing; among those of a GPU it is near fp32.
-ELSEWHERE = {"fp32": 0.80 * EMOVO, "tf32": 0.80 * EMOVO, "bf16": 1.53 * EMOVO}
+ELSEWHERE = {"fp32": 1.16 * EMOVO, "tf32": 1.16 * EMOVO, "bf16": 1.86 * EMOVO}
 ELSEWHERE_WITHOUT_BF16 = {"fp32": 0.54 * EMOVO, "tf32": 0.54 * EMOVO, "bf16": 0.08 * EMOVO}
 HOP = 512  # samples per frame
 
