@@ -158,14 +158,13 @@ def ablations() -> str:
     """Each ablation against the whole network, of the corpora that have some."""
     rows = [row for row in _table("table-s3") if row["precision"]]
     ablated = {row["corpus"] for row in rows if row["network"] != "TIM-Net"}
-    head = ("corpus", "network")
     columns = [name for name in rows[0] if "UAR" in name or "against" in name]
     told = [
         (CORPORA[row["corpus"]].title, row["network"], *(row[name] for name in columns))
         for row in rows
         if row["corpus"] in ablated
     ]
-    return _markdown((*head, *columns), told, right=tuple(range(2, 2 + len(columns))))
+    return _markdown(("corpus", "network", *columns), told, right=tuple(range(2, 2 + len(columns))))
 
 
 def baseline() -> str:
