@@ -28,7 +28,8 @@ def apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours.float() - theirs.float()).norm() / theirs.float().norm()).item()
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), ((torch.float32, 2e-5), (LOW, 3e-2)))
+# in 16 bits some values round to the other side of ReLU's 0, with their whole gradient
+@pytest.mark.parametrize(("kind", "tolerance"), ((torch.float32, 2e-5), (LOW, 5e-2)))
 @pytest.mark.parametrize("dilation", (1, 4, 32))  # 32: longer than the utterance
 @pytest.mark.parametrize("batch", (17, 64))
 def test_gpu_convolution_norm_relu_dropout(
