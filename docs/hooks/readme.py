@@ -169,6 +169,15 @@ def ablations() -> str:
     return _markdown(("corpus", "network", *columns), told, right=tuple(range(2, 2 + len(columns))))
 
 
+def sentences() -> str:
+    """UAR by what is unseen in the test: nothing, sentences, speakers, both."""
+    sentence, both = "sentence-independent", "speaker-and-sentence-independent"
+    columns = (PROTOCOLS[1], sentence, PROTOCOLS[2], both)
+    rows = [row for row in _table("strictness") if row[sentence] != "-"]
+    told = [(_title(row["corpus"]), row["method"], *(row[name] for name in columns)) for row in rows]
+    return _markdown(("corpus", "method", *columns), told, right=(2, 3, 4, 5))
+
+
 def baseline() -> str:
     """UAR of the SVM under the stricter protocols, by corpus."""
     plain, normalised = _scores_of("svm"), _scores_of("svm, speaker-normalised")
@@ -278,6 +287,7 @@ BLOCKS: dict[str, Callable[[], str | None]] = {
     "corpora": corpora,
     "corrected": corrected,
     "ablations": ablations,
+    "sentences": sentences,
     "baseline": baseline,
     "judged": judged,
     "joined": joined,
