@@ -174,7 +174,9 @@ def sentences() -> str:
     sentence, both = "sentence-independent", "speaker-and-sentence-independent"
     columns = (PROTOCOLS[1], sentence, PROTOCOLS[2], both)
     rows = [row for row in _table("strictness") if row[sentence] != "-"]
-    told = [(_title(row["corpus"]), row["method"], *(row[name] for name in columns)) for row in rows]
+    told = [
+        (_title(row["corpus"]), row["method"], *(row[name] for name in columns)) for row in rows
+    ]
     return _markdown(("corpus", "method", *columns), told, right=(2, 3, 4, 5))
 
 
