@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,3 +33,23 @@ def test_what_a_killed_stage_leaves_behind_is_nobody_s(tmp_path: Path) -> None:
     assert (
         run(ROOT, sys.executable, "-m", "dvc", "check-ignore", *partial).stdout.split() == partial
     )
+
+
+INTERRUPTED = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from timnet.__main__ import main
+main()
+"""
+
+
+def test_an_interrupt_while_the_program_loads_is_told_in_a_line() -> None:
+    command = [sys.executable, "-c", INTERRUPTED, "status"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert len(done.stderr.splitlines()) == 1
+    assert "interrupted" in done.stderr
