@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -48,8 +47,7 @@ main()
 
 
 def test_an_interrupt_while_the_program_loads_is_told_in_a_line() -> None:
-    command = [sys.executable, "-c", INTERRUPTED, "status"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run(ROOT, sys.executable, "-c", INTERRUPTED, "status", check=False)
     assert done.returncode == 130
     assert len(done.stderr.splitlines()) == 1
     assert "interrupted" in done.stderr
