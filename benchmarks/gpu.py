@@ -171,7 +171,7 @@ def speed(bench: Bench) -> None:
     rate = plain_loop(mfcc, labels, bench.device)
     bench.keep(step="speed", what="plain loop, fp32", fold_epochs_per_second=round(rate, 2))
     kept: dict[str, np.ndarray] = {}
-    for precision in PRECISIONS:
+    for precision in bench.given.precisions:
         settings = TrainSettings(epochs=bench.given.epochs, precision=precision)
         if bench.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -221,7 +221,7 @@ def profile(bench: Bench) -> None:
     """Microseconds of an epoch's kernels, the largest first."""
     mfcc, labels, _, _ = bench.emovo()
     splits = random_splits(len(labels))
-    settings = TrainSettings(epochs=1, precision=bench.given.precision)
+    settings = TrainSettings(epochs=1, precision=bench.given.precisions[0])
     train_stack(mfcc, labels, splits, 7, settings, bench.device)
     activity = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[activity.CPU, activity.CUDA]) as found:
@@ -406,7 +406,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=500, help="of the step speed")
     parser.add_argument("--seconds", type=float, default=480, help="for all steps together")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
-    parser.add_argument("--precision", choices=PRECISIONS, default="bf16", help="of profile")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="of speed, profile"
+    )
     parser.add_argument("--rehearse", action="store_true", help="runs: with --epochs epochs")
     given = parser.parse_args()
     if given.device == "cuda" and not torch.cuda.is_available():
