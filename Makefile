@@ -1,7 +1,7 @@
 # make demo    the whole pipeline on a synthetic corpus, in demo/; prints how long each part took
 # make ui      Prefect's pages, and the flows to start there, on loopback
 # make test    the tests that take seconds;  make test-slow  those that take minutes together
-# make test-long  those that take minutes each
+# make test-long  those that take minutes each;  make test-kernels  the GPU's kernels, interpreted on the CPU
 # make check   style and types
 # make docs    the documentation, in build/site/;  make docs-serve  the same at an address on loopback
 # make lock    resolve pyproject.toml into uv.lock, and constraints.txt from it
@@ -38,7 +38,7 @@ export SSL_CERT_FILE ?= $(PIP_CERT)
 endif
 WANTED := --quiet --constraint constraints.txt --editable ".[dev]"
 
-.PHONY: venv demo ui test test-slow test-long check docs docs-serve lock readme pictures template clean clean-all
+.PHONY: venv demo ui test test-slow test-long test-kernels check docs docs-serve lock readme pictures template clean clean-all
 
 venv: $(if $(wildcard .git/timnet-demo),,.venv/installed)
 
@@ -66,6 +66,11 @@ test-slow: venv
 
 test-long: venv
 	pytest -n 2 --dist load -m long
+
+# torch for the CPU comes without Triton
+test-kernels: venv
+	python -c "import triton" 2>/dev/null || python -m pip install --quiet --constraint constraints.txt triton
+	TRITON_INTERPRET=1 pytest -n 2 tests/test_gpu_kernels.py
 
 check: venv
 	ruff check .

@@ -58,6 +58,29 @@ def test_gpu_convolution_norm_relu_dropout(
         assert apart(one, other) < tolerance
 
 
+@pytest.mark.parametrize("variant", network.VARIANTS)
+def test_gpu_whole_network_of_each_variant(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    stack = network.TIMNet(2, 4, 2, 39, variant)
+    for row in range(2):
+        stack.initialise(row, torch.Generator().manual_seed(row))
+    stack.to(DEVICE)
+    x = torch.randn(2, 9, 17, stack.width).to(DEVICE)
+    shape = (2, 2, 2, stack.variant.directions, 17, stack.width)
+    masks = ((torch.rand(shape) > 0.1) / 0.9).to(DEVICE)
+    results = []
+    for fused in (True, False):
+        monkeypatch.setattr(network.TIMNet, "_fused", lambda *_, fused=fused: fused)
+        stack.zero_grad()
+        logits, _ = stack(x, masks)
+        logits.square().sum().backward()
+        gradients = {n: p.grad for n, p in stack.named_parameters() if p.grad is not None}
+        results.append({"logits": logits.detach()} | gradients)
+    assert results[0].keys() == results[1].keys()
+    for name, ours in results[0].items():
+        assert apart(ours, results[1][name]) < 1e-4, name
+
+
 @pytest.mark.parametrize(("kind", "tolerance"), ((torch.float32, 1e-5), (LOW, 2e-2)))
 def test_gpu_gate(kind: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(0)

@@ -294,11 +294,12 @@ def test_bf16_follows_fp32() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_gpu_trains_near_the_cpu(variant: str, precision: str) -> None:
     settings = replace(SETTINGS, epochs=4, variant=variant, precision=precision)
+    places = {"cuda": replace(settings, compiled=True), "cpu": settings}
     whole = Split(1, 0, 0, np.arange(47), np.arange(0))  # nothing left to test, as of a source
     for parts in (splits(), [whole]):
         ours, cpu = (
-            np.stack(train_stack(*material(), parts, CLASSES, settings, place).history)[..., 0]
-            for place in ("cuda", "cpu")
+            np.stack(train_stack(*material(), parts, CLASSES, chosen, place).history)[..., 0]
+            for place, chosen in places.items()
         )
         np.testing.assert_allclose(ours, cpu, rtol=0.02 if precision == "fp32" else 0.1)
 

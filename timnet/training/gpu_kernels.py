@@ -12,7 +12,9 @@ d frames is one by d B rows.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 import triton
@@ -339,11 +341,27 @@ class Statistics(NamedTuple):
     shift: Tensor
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _by_shape(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` with tensors that lie in memory as their shape says, since kernels go by it."""
+
+    @wraps(function)
+    def with_contiguous(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = (arg.contiguous() if isinstance(arg, Tensor) else arg for arg in args)
+        return function(*given, **kwargs)  # type: ignore[arg-type]
+
+    return with_contiguous
+
+
 def _precision() -> str:
     """Of matrix products of 32 bits: three of 10 bits each are near exact, one is TF32."""
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
 
 
+@_by_shape
 def convolution(x: Tensor, kernel: Tensor, dilation: int, backward: bool = False) -> Tensor:
     """Causal dilated convolution (G, T, B, C) by kernel (G, 2, C, C).
 
@@ -353,6 +371,7 @@ def convolution(x: Tensor, kernel: Tensor, dilation: int, backward: bool = False
     return _convolve(x, kernel, dilation, backward, x.new_empty(1, dtype=torch.float32))
 
 
+@_by_shape
 def convolution_statistics(
     x: Tensor, kernel: Tensor, dilation: int, gamma: Tensor, beta: Tensor, epsilon: float
 ) -> tuple[Tensor, Statistics]:
@@ -380,6 +399,7 @@ def _convolve(x: Tensor, kernel: Tensor, dilation: int, backward: bool, partial:
     return y
 
 
+@_by_shape
 def normalise(y: Tensor, scale: Tensor, shift: Tensor, drop: Tensor) -> Tensor:
     """relu(y scale + shift) drop: y (G, T, B, C), scale and shift (G, C), drop (G, 1, B, C)."""
     g, t, b, c = y.shape
@@ -389,6 +409,7 @@ def normalise(y: Tensor, scale: Tensor, shift: Tensor, drop: Tensor) -> Tensor:
     return out
 
 
+@_by_shape
 def normalise_backward(
     d_out: Tensor, y: Tensor, found: Statistics, drop: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -404,6 +425,7 @@ def normalise_backward(
     return d_y, sums[:, 1], sums[:, 0]
 
 
+@_by_shape
 def kernel_gradient(x: Tensor, d_y: Tensor, dilation: int) -> Tensor:
     """Gradient of a convolution with respect to its kernel, (G, 2, C, C) float32."""
     g, t, b, c = x.shape
@@ -417,6 +439,7 @@ def kernel_gradient(x: Tensor, d_y: Tensor, dilation: int) -> Tensor:
     return partial.sum(1)
 
 
+@_by_shape
 def gate(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """x times the sigmoid of h, (G, T, B, C), and its mean over time, (G, B, C)."""
     g, t, b, c = x.shape
@@ -429,6 +452,7 @@ def gate(x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     return out, partial.sum(1) / t
 
 
+@_by_shape
 def gate_backward(d_out: Tensor, d_mean: Tensor, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `gate` with respect to x and h."""
     g, t, b, c = x.shape

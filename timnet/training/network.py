@@ -161,7 +161,7 @@ class _FusedConvNormRelu(torch.autograd.Function):
 
         x, kernel, mask, y, *found = ctx.saved_tensors
         statistics = gpu.Statistics(*found)
-        d_y, d_gamma, d_beta = gpu.normalise_backward(d_out.contiguous(), y, statistics, mask)
+        d_y, d_gamma, d_beta = gpu.normalise_backward(d_out, y, statistics, mask)
         d_kernel = gpu.kernel_gradient(x, d_y, ctx.dilation).to(kernel.dtype)
         d_x = gpu.convolution(d_y, kernel, ctx.dilation, backward=True)
         return d_x, d_kernel, d_gamma, d_beta, None, None
@@ -179,9 +179,7 @@ class _FusedGate(torch.autograd.Function):
     def backward(ctx, d_out, d_mean):
         from timnet.training import gpu_kernels
 
-        return gpu_kernels.gate_backward(
-            d_out.contiguous(), d_mean.contiguous(), *ctx.saved_tensors
-        )
+        return gpu_kernels.gate_backward(d_out, d_mean, *ctx.saved_tensors)
 
 
 class _ConvNormRelu(torch.autograd.Function):
@@ -372,6 +370,10 @@ class TIMNet(nn.Module):
             dense = self.dense_bias[rows][:, None], fused, self.dense_kernel[rows]
             return torch.baddbmm(*dense), fused
 
+    def _fused(self, x: Tensor) -> bool:
+        """Whether blocks are trained by `gpu_kernels`."""
+        return self.compiled and x.is_cuda
+
     def _input_convolution(self, x: Tensor, rows: slice) -> Tensor:
         """F_0 of each direction, a convolution of width 1: (S', T, B, C) -> (G, T, B, C)"""
         _, t, b, c = x.shape
@@ -417,7 +419,7 @@ class TIMNet(nn.Module):
             )
         )
         drop = masks.flatten(1, 2).transpose(0, 1).flatten(1, 2)[:, :, None].unbind()
-        fused = self.compiled and x.is_cuda
+        fused = self._fused(x)
         functions = kernels(self.compiled and not fused)
         scales, means, variances = [], [], []
         for block in range(self.tabs):
