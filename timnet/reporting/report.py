@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from statistics import mean
@@ -39,7 +38,7 @@ from timnet.reporting.scored import (
 from timnet.reporting.tables import GAIN
 
 MARK = "†"
-UNSEEN = (SPEAKER, CROSS)  # protocols whose SVMs stand in the cards too
+UNSEEN = (SPEAKER, CROSS)  # protocols under which recipes of ours have their figures shown
 CAPTIONS = {
     "confusion": "Confusion matrix, one row per true emotion.",
     "curves": "Loss and accuracy. Nothing is selected on the test curves except for `best-epoch`.",
@@ -126,19 +125,14 @@ def title(runs: Sequence[ScoredRun]) -> str:
 
 
 def headlined(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
-    """The networks of the cards, and the SVMs where these are what a network has to beat.
+    """The networks of the cards, and the SVMs, which are what a network has to beat.
 
     Ablations and the recipes that were tried have tables. Without networks it is all runs.
     """
     networks = [run for run in compared_methods(runs) if run.is_network]
     if not networks:
         return list(runs)
-    svms = [
-        replace(run, scores={name: run.scores[name] for name in UNSEEN if name in run.scores})
-        for run in runs
-        if run.is_baseline
-    ]
-    return [*networks, *(run for run in svms if run.scores)]
+    return [*networks, *(run for run in runs if run.is_baseline)]
 
 
 def cards(runs: Sequence[ScoredRun]) -> list[dict]:
