@@ -143,7 +143,7 @@ def test_a_card_has_the_mean_over_the_corpora_that_were_tested() -> None:
         ("35.00", "SVM", "20.00 to 50.00"),
     ]
     (alone,) = report.cards(report.headlined(ours[:1]))
-    assert alone["protocols"][0]["about"] == "95 % CI; on savee; chance 25.00 %"
+    assert alone["protocols"][0]["about"] == "95\u00a0%\u00a0CI; on savee; chance 25.00 %"
 
 
 def test_without_networks_cards_have_all_that_there_is() -> None:

@@ -176,7 +176,7 @@ def _headline(protocol: str, runs: list[ScoredRun]) -> tuple[str, dict]:
     uars = [run.scores[protocol]["uar"] for run in runs]
     wars = [run.scores[protocol]["war"]["value"] for run in runs]
     values = [each["value"] for each in uars]
-    low, high, about = uars[0]["low"], uars[0]["high"], f"{CONFIDENCE} % CI"
+    low, high, about = uars[0]["low"], uars[0]["high"], f"{CONFIDENCE}\u00a0%\u00a0CI"
     if len(runs) > 1:
         low, high, about = min(values), max(values), "mean, lowest to highest"
     if _across(protocol):
