@@ -110,7 +110,7 @@ def test_a_baseline_stands_beside_it(workspace: Path) -> None:
     cards = page.partition('class="cards"')[2].partition('class="notes"')[0]
     methods = re.findall(r"<span>(.*?)</span>", cards.partition("cross-corpus")[2])
     assert cards.count("; on two; chance 20.00 %") == 1
-    assert methods == ["TIM-Net", "recipe adapted", "SVM"]
+    assert methods[:3] == ["TIM-Net", "recipe adapted", "SVM"]  # the next corpus follows
 
 
 def test_a_recipe_that_adapts_to_speakers_stands_beside_it(workspace: Path) -> None:
