@@ -10,8 +10,7 @@ batch (64 utterances of 188 frames, 40 channels), the two in turn:
     one pass  C++ written for 40 channels, built with g++ -O3 -march=native: a tile of six rows is
               normalised, multiplied by both taps and summed up while it is in registers and cache
 
-and, apart, the two products alone. The time of a training step is three such steps and more
-(`training.py --profile`), the gradients' two with other passes.
+and, apart, the two products alone.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ from timnet.training import network
 FRAMES, BATCH, CHANNELS, DILATION = 188, 64, 40, 4
 
 SOURCE = r"""
-#include <cstddef>
 typedef float v8 __attribute__((vector_size(32), aligned(4)));
 constexpr long C = 40, V = C / 8, R = 6;
 

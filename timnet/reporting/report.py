@@ -38,7 +38,7 @@ from timnet.reporting.scored import (
 from timnet.reporting.tables import GAIN
 
 MARK = "†"
-UNSEEN = (SPEAKER, CROSS)  # protocols under which recipes of ours have their figures shown
+UNSEEN = (SPEAKER, CROSS)  # for which recipes other than the paper's are meant
 CAPTIONS = {
     "confusion": "Confusion matrix, one row per true emotion.",
     "curves": "Loss and accuracy. Nothing is selected on the test curves except for `best-epoch`.",
