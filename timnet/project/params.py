@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from timnet.corpora import CORPORA, CUSTOM
-from timnet.errors import ParameterError, suggestion
+from timnet.errors import ParameterError, listing, suggestion
 from timnet.records import DamagedRecord, read_yaml
 
 _SHORT = reprlib.Repr()  # for what YAML's aliases can make endless
@@ -358,7 +358,7 @@ def _named(kind: str, name: str, known: dict):
     if name in known:
         return known[name]
     raise ParameterError(
-        f"unknown {kind} {name!r} in params.yaml; it has {', '.join(known) or 'none'}."
+        f"unknown {kind} {name!r} in params.yaml; it has {listing(known, 10) or 'none'}."
         f"{suggestion(name, known)}"
     )
 
