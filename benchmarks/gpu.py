@@ -8,7 +8,7 @@
               joules, peak memory, and whether a second run gives the same bits
     stacks    fold-epochs per second of 10 to 200 networks at once
     screen    recipes of a plan on EMOVO's unseen speakers: UAR of each
-    runs      the runs of a plan, each written as `timnet train` writes it, packed into tar files
+    runs      the runs of a plan, each written as `timnet train` writes it, into pieces of a tar
 
 Each result is printed and kept in OUT/results.jsonl as soon as it is there. `--epochs 2 --device
 cpu` rehearses the same on a CPU.
@@ -17,6 +17,7 @@ cpu` rehearses the same on a CPU.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -45,7 +46,7 @@ from timnet.training.definition import PlainTIMNet  # noqa: E402
 from timnet.training.splits import Split  # noqa: E402
 from timnet.training.stack import State, TrainSettings, train_stack  # noqa: E402
 
-TAR_BYTES = 16_400_000  # of one tar file, at most
+PIECE_BYTES = 16_400_000  # of one file that comes back, at most
 EMOVO = "emovo-96000.parquet"
 PRECISIONS = ("bf16", "tf32", "fp32")
 
@@ -385,13 +386,16 @@ def runs(bench: Bench) -> None:
 
 
 def pack(folder: Path, out: Path) -> None:
-    """Add a folder to the first tar file that has room for it, or to a new one."""
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    existing = sorted(out.glob("runs-*.tar"))
-    room = [path for path in existing if path.stat().st_size + size <= TAR_BYTES]
-    target = room[0] if room else out / f"runs-{len(existing) + 1}.tar"
-    with tarfile.open(target, "a") as tar:
+    """Add a folder to one tar archive, which is cut into files: `cat runs-* | tar xi` unpacks."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.add(folder, folder.name)
+    given = memoryview(archive.getvalue())
+    number = max(1, len(list(out.glob("runs-*"))))
+    while given:
+        with (out / f"runs-{number:02}").open("ab") as file:
+            taken = file.write(given[: PIECE_BYTES - file.tell()])
+        given, number = given[taken:], number + 1
 
 
 STEPS = {each.__name__: each for each in (tests, speed, profile, stacks, screen, runs)}

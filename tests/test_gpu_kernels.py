@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -91,3 +93,26 @@ def test_gpu_gate(kind: torch.dtype, tolerance: float) -> None:
     gradients = [torch.autograd.grad(each, (x, h), push) for each in (ours, theirs)]
     for one, other in (*zip(ours, theirs, strict=True), *zip(*gradients, strict=True)):
         assert apart(one, other) < tolerance
+
+
+@pytest.mark.parametrize("kind", (torch.float32, LOW))
+def test_gpu_kernels_can_be_built_ahead_of_their_use(
+    kind: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import triton
+
+    from timnet.training import gpu_kernels
+
+    if INTERPRETED:  # which is of one thread
+        monkeypatch.setattr(gpu_kernels, "ThreadPoolExecutor", lambda _: ThreadPoolExecutor(1))
+    gpu_kernels.build(kind, 40, torch.device(DEVICE))
+    built: list[str] = []
+
+    def note(**given: Any) -> None:
+        built.append(given["fn"].name.rpartition(".")[2])
+
+    monkeypatch.setattr(triton.knobs.runtime, "jit_post_compile_hook", note)
+    for batch in (16, 17, 64):
+        test_gpu_convolution_norm_relu_dropout(kind, 5e-2, 4, batch)
+    test_gpu_gate(kind, 5e-2)
+    assert set(built) <= {"_moments"}  # which is built for a number of tiles

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -63,6 +65,33 @@ def machine(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def unpack(out: Path, target: Path) -> None:
+    pieces = b"".join(path.read_bytes() for path in sorted(out.glob("runs-*")))
+    with tarfile.open(fileobj=io.BytesIO(pieces), ignore_zeros=True) as tar:
+        tar.extractall(target)
+
+
+def test_runs_come_back_in_pieces_of_a_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specification = importlib.util.spec_from_file_location("gpu", ROOT / "benchmarks/gpu.py")
+    assert specification and specification.loader
+    gpu = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(gpu)
+    monkeypatch.setattr(gpu, "PIECE_BYTES", 7000)
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights").write_bytes(name.encode() * 5000)
+        gpu.pack(tmp_path / name, out)
+    sizes = [path.stat().st_size for path in sorted(out.iterdir())]
+    assert set(sizes[:-1]) == {7000} and sizes[-1] <= 7000
+    unpack(out, tmp_path / "back")
+    for name in ("one", "two"):
+        assert (tmp_path / "back" / name / "weights").read_bytes() == name.encode() * 5000
+
+
 def test_each_result_is_kept_and_runs_come_back_as_training_writes_them(machine: Path) -> None:
     out = machine / "out"
     given = ("--device", "cpu", "--epochs", "1", "--rehearse", "--features", machine)
@@ -71,8 +100,7 @@ def test_each_result_is_kept_and_runs_come_back_as_training_writes_them(machine:
     found = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert [each["step"] for each in found] == ["machine", "screen", "runs"]
     assert not any("error" in each for each in found)
-    with tarfile.open(out / "runs-1.tar") as tar:
-        tar.extractall(machine / "back")
+    unpack(out, machine / "back")
     folder = machine / "back" / "emovo-speaker"
     record = json.loads((folder / "run.json").read_text())
     assert record["device"] == "cpu"

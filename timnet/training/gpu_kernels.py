@@ -4,7 +4,8 @@ What `network` writes as matrix products and passes over activations is done her
 over memory as can be, since memory is what a network this small waits for: a dilated convolution
 reads its input once and leaves the sums of batch norm behind; the rest are single passes. Sums are
 added up in a fixed order, so two runs give the same bits. Kernels are built once for all shapes of
-a width, which is a constant so that a thread knows how much it may read at once.
+a width, which is a constant so that a thread knows how much it may read at once; that other sizes
+are multiples of 16 tells the compiler nothing more, so no kernel is built again for it.
 
 Axes as in `network`; a row is a frame of an utterance, R = T x B of them, so that a causal shift by
 d frames is one by d B rows.
@@ -13,6 +14,7 @@ d frames is one by d B rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import NamedTuple, ParamSpec, TypeVar
 
@@ -26,8 +28,10 @@ WIDTH = 64  # channels of a tile: a power of 2, at least 16, above the network's
 CHUNKS = 48  # of the rows, in the gradient of kernels
 FRAMES = 16  # that a program of the gate handles
 
+_kernel = triton.jit(do_not_specialize=("rows", "shift", "batch", "frames", "tiles"))
 
-@triton.jit
+
+@_kernel
 def _convolution(
     x,
     kernel,
@@ -73,7 +77,7 @@ def _convolution(
         tl.store(to + channels, tl.sum(centred * centred, 0), mask=column < channels)
 
 
-@triton.jit
+@_kernel
 def _moments(
     partial,
     gamma,
@@ -117,7 +121,7 @@ def _moments(
     tl.store(shift + of, tl.load(beta + of, mask=known, other=0.0) - middle * by, mask=known)
 
 
-@triton.jit
+@_kernel
 def _normalise(
     y,
     scale,
@@ -147,7 +151,7 @@ def _normalise(
     tl.store(out + at, values.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@_kernel
 def _normalise_sums(
     d_out,
     y,
@@ -186,7 +190,7 @@ def _normalise_sums(
     tl.store(to + channels, tl.sum(tl.where(inside, gradient * normal, 0.0), 0), mask=known)
 
 
-@triton.jit
+@_kernel
 def _normalise_backward(
     d_out,
     y,
@@ -228,7 +232,7 @@ def _normalise_backward(
     tl.store(d_y + at, found.to(d_y.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@_kernel
 def _kernel_gradient(
     x,
     d_y,
@@ -268,7 +272,7 @@ def _kernel_gradient(
     tl.store(to + channels * channels, second, mask=square)
 
 
-@triton.jit
+@_kernel
 def _gate(
     x,
     h,
@@ -300,7 +304,7 @@ def _gate(
     tl.store(to, total, mask=inside)
 
 
-@triton.jit
+@_kernel
 def _gate_backward(
     d_out,
     d_mean,
@@ -460,3 +464,23 @@ def gate_backward(d_out: Tensor, d_mean: Tensor, x: Tensor, h: Tensor) -> tuple[
     grid = (triton.cdiv(t * b, ROWS), g)
     _gate_backward[grid](d_out, d_mean, x, h, d_x, d_h, t * b, t, b, c, ROWS=ROWS, WIDTH=WIDTH)
     return d_x, d_h
+
+
+def build(kind: torch.dtype, channels: int, device: torch.device) -> None:
+    """Build the kernels of a width and precision side by side, which takes seconds each."""
+    x = torch.zeros(1, 1, 16, channels, dtype=kind, device=device)
+    taps = x.new_zeros(1, 2, channels, channels)
+    each = torch.ones(1, channels, device=device)
+    drop = torch.ones(1, 1, 16, channels, device=device)
+    uses: tuple[Callable[[], object], ...] = (
+        lambda: convolution_statistics(x, taps, 1, each, each, 1e-3),
+        lambda: convolution(x, taps, 1, backward=True),
+        lambda: normalise(x, each, each, drop),
+        lambda: normalise_backward(x, x, Statistics(*[each] * 5), drop),
+        lambda: kernel_gradient(x, x, 1),
+        lambda: gate(x, x),
+        lambda: gate_backward(x, drop[0], x, x),
+    )
+    with ThreadPoolExecutor(len(uses)) as threads:
+        for built in [threads.submit(use) for use in uses]:
+            built.result()

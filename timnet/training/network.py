@@ -370,6 +370,13 @@ class TIMNet(nn.Module):
             dense = self.dense_bias[rows][:, None], fused, self.dense_kernel[rows]
             return torch.baddbmm(*dense), fused
 
+    def build_kernels(self, kind: torch.dtype) -> None:
+        """Build what trains on a GPU in this precision before it is needed, all at once."""
+        if self._fused(self.kernel):
+            from timnet.training import gpu_kernels
+
+            gpu_kernels.build(kind, self.width, self.kernel.device)
+
     def _fused(self, x: Tensor) -> bool:
         """Whether blocks are trained by `gpu_kernels`."""
         return self.compiled and x.is_cuda

@@ -175,6 +175,7 @@ def train_stack(
     run = epoch
     if device == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
+        state.network.build_kernels(PRECISIONS[settings.precision])
         run = _captured(epoch)
     while state.epoch < settings.epochs:
         number = state.epoch + 1
