@@ -4,8 +4,8 @@ What `network` writes as matrix products and passes over activations is done her
 over memory as can be, since memory is what a network this small waits for: a dilated convolution
 reads its input once and leaves the sums of batch norm behind; the rest are single passes. Sums are
 added up in a fixed order, so two runs give the same bits. Kernels are built once for all shapes of
-a width, which is a constant so that a thread knows how much it may read at once; that other sizes
-are multiples of 16 tells the compiler nothing more, so no kernel is built again for it.
+a width, which is a constant so that a thread knows how much it may read at once. By default Triton
+would build them again for sizes that are multiples of 16, which makes none of them faster.
 
 Axes as in `network`; a row is a frame of an utterance, R = T x B of them, so that a causal shift by
 d frames is one by d B rows.
@@ -467,7 +467,10 @@ def gate_backward(d_out: Tensor, d_mean: Tensor, x: Tensor, h: Tensor) -> tuple[
 
 
 def build(kind: torch.dtype, channels: int, device: torch.device) -> None:
-    """Build the kernels of a width and precision side by side, which takes seconds each."""
+    """Build the kernels of a width and precision side by side, before their first use.
+
+    Each takes a second or so, and at first use they would be built one after another.
+    """
     x = torch.zeros(1, 1, 16, channels, dtype=kind, device=device)
     taps = x.new_zeros(1, 2, channels, channels)
     each = torch.ones(1, channels, device=device)
