@@ -7,7 +7,7 @@
     speed     EMOVO's ten folds: the plain loop, then fp32, tf32 and bf16: fold-epochs per second,
               joules, peak memory, and whether a second run gives the same bits
     stacks    fold-epochs per second of 10 to 200 networks at once
-    screen    recipes of a plan on EMOVO's unseen speakers: UAR of each
+    screen    recipes of a plan on EMOVO: UAR of each on unseen speakers, or on folds of a file
     runs      the runs of a plan, each written as `timnet train` writes it, into pieces of a tar
 
 Each result is printed and kept in OUT/results.jsonl as soon as it is there. `--epochs 2 --device
@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 import numpy as np  # noqa: E402
+import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
@@ -43,7 +44,7 @@ from timnet.dataset import normalise  # noqa: E402
 from timnet.processes import worker_environment  # noqa: E402
 from timnet.training import outcome, train  # noqa: E402
 from timnet.training.definition import PlainTIMNet  # noqa: E402
-from timnet.training.splits import Split  # noqa: E402
+from timnet.training.splits import Split, of_folds  # noqa: E402
 from timnet.training.stack import State, TrainSettings, train_stack  # noqa: E402
 
 PIECE_BYTES = 16_400_000  # of one file that comes back, at most
@@ -70,12 +71,12 @@ class Bench:
         """Seconds that are left."""
         return self.given.seconds - (time.monotonic() - self.start)
 
-    def emovo(self) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
-        """Features, label indices, emotions in order, and speakers of EMOVO."""
+    def emovo(self) -> tuple[np.ndarray, np.ndarray, pa.Table]:
+        """Features, label indices, and what else EMOVO's file says of each utterance."""
         table = feature_files.read(self.given.features / EMOVO)[0]
         names = sorted(set(table["emotion"].to_pylist()))
         labels = np.array([names.index(name) for name in table["emotion"].to_pylist()])
-        return schemas.mfcc(table), labels, names, table["speaker"].to_pylist()
+        return schemas.mfcc(table), labels, table
 
     def wait(self) -> None:
         if self.device == "cuda":
@@ -168,7 +169,7 @@ def plain_loop(mfcc: np.ndarray, labels: np.ndarray, device: str, epochs: int = 
 
 
 def speed(bench: Bench) -> None:
-    mfcc, labels, _, _ = bench.emovo()
+    mfcc, labels, _ = bench.emovo()
     rate = plain_loop(mfcc, labels, bench.device)
     bench.keep(step="speed", what="plain loop, fp32", fold_epochs_per_second=round(rate, 2))
     kept: dict[str, np.ndarray] = {}
@@ -220,7 +221,7 @@ def speed(bench: Bench) -> None:
 
 def profile(bench: Bench) -> None:
     """Microseconds of an epoch's kernels, the largest first."""
-    mfcc, labels, _, _ = bench.emovo()
+    mfcc, labels, _ = bench.emovo()
     splits = random_splits(len(labels))
     settings = TrainSettings(epochs=1, precision=bench.given.precisions[0])
     train_stack(mfcc, labels, splits, 7, settings, bench.device)
@@ -238,7 +239,7 @@ def profile(bench: Bench) -> None:
 
 
 def stacks(bench: Bench) -> None:
-    mfcc, labels, _, _ = bench.emovo()
+    mfcc, labels, _ = bench.emovo()
     for networks in (10, 20, 50, 100, 200):
         if bench.left() < 30:
             return
@@ -259,8 +260,9 @@ def stacks(bench: Bench) -> None:
 
 
 def screen(bench: Bench) -> None:
-    """UAR on EMOVO's unseen speakers of each recipe of the plan, last epoch, and on the way."""
-    mfcc, labels, _, speakers = bench.emovo()
+    """UAR on EMOVO of each recipe of the plan, last epoch, and on the way."""
+    mfcc, labels, table = bench.emovo()
+    speakers = table["speaker"].to_pylist()
     names = sorted(set(speakers))
     of = np.array([names.index(speaker) for speaker in speakers])
     plan = json.loads(bench.given.plan.read_text())
@@ -274,11 +276,16 @@ def screen(bench: Bench) -> None:
         if bench.left() < plan.get("reserve", 5):
             return
         settings = TrainSettings(**{"epochs": 40, "precision": "bf16"} | entry["settings"])
-        splits = [
-            Split(0, fold, seed, np.flatnonzero(of != fold), np.flatnonzero(of == fold))
-            for seed in range(entry.get("seeds", 3))
-            for fold in range(len(names))
-        ]
+        seeds = list(range(entry.get("seeds", 3)))
+        if "folds" in entry:
+            folds = pq.read_table(bench.given.plan.parent / entry["folds"])
+            splits = of_folds(folds, table["utterance"].to_pylist(), seeds)
+        else:
+            splits = [
+                Split(0, fold, seed, np.flatnonzero(of != fold), np.flatnonzero(of == fold))
+                for seed in seeds
+                for fold in range(len(names))
+            ]
         every, start = max(1, settings.epochs // 4), time.monotonic()
         found: list[list[float]] = []
 

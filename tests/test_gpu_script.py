@@ -61,7 +61,9 @@ def machine(tmp_path: Path) -> Path:
         "record": {"commit": "0123456789", "versions": {}},
     }
     screened = {"name": "by speaker", "settings": recipe | {"by_speaker": True}, "seeds": 2}
-    (tmp_path / "plan.json").write_text(json.dumps({"screen": [screened], "runs": [run]}))
+    on_folds = {"name": "random folds", "settings": recipe, "seeds": 1, "folds": "folds.parquet"}
+    plan = {"screen": [screened, on_folds], "runs": [run]}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
     return tmp_path
 
 
@@ -98,7 +100,8 @@ def test_each_result_is_kept_and_runs_come_back_as_training_writes_them(machine:
     command = [sys.executable, "benchmarks/gpu.py", "screen", "runs", *given]
     subprocess.run([*command, "--plan", machine / "plan.json", "--out", out], cwd=ROOT, check=True)
     found = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    assert [each["step"] for each in found] == ["machine", "screen", "runs"]
+    assert [each["step"] for each in found] == ["machine", "screen", "screen", "runs"]
+    assert [len(each["uar"]) for each in found[1:3]] == [2, 2]
     assert not any("error" in each for each in found)
     unpack(out, machine / "back")
     folder = machine / "back" / "emovo-speaker"
