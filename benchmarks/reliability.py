@@ -59,7 +59,7 @@ class Target:
             (root / path).unlink(missing_ok=True)
 
 
-TIMNET = (sys.executable, "-c", "from timnet.cli import main; main()")
+TIMNET = (sys.executable, "-m", "timnet")
 RESULTS = "results/runs/demo-random"
 COMMANDS = (
     Target(

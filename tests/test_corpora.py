@@ -217,6 +217,7 @@ def test_a_corpus_in_full(folder):
     assert shown["cite"] == "Burkhardt et al., Interspeech 2005"
     assert shown["known fault"].endswith("before the data: 14a07Fd, 14a07Na, 14a07Wc")
     assert "Did you mean 'emodb'?" in failing(folder, "corpora", "emodbb")
+    assert "Did you mean 'emovo' or 'emodb'?" in failing(folder, "corpora", "emodv")
 
 
 def test_ones_own_corpus(folder, tmp_path):

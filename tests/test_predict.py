@@ -324,7 +324,7 @@ def test_names_of_any_bytes_are_printed(folder: Path, tmp_path: Path) -> None:
 
 
 def test_who_stops_reading_gets_no_traceback(folder: Path) -> None:
-    command = [sys.executable, "-c", "from timnet.cli import main; main()", "predict"]
+    command = [sys.executable, "-m", "timnet", "predict"]
     command += ["--model", "small.safetensors", "sounds", "--format", "csv"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout and process.stderr

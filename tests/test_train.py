@@ -38,7 +38,7 @@ def longer(workspace: Path) -> Path:
 
 def start(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", "from timnet.cli import main; main()", "train", "demo-random"],
+        [sys.executable, "-m", "timnet", "train", "demo-random"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -50,5 +50,7 @@ def counted(number: int, noun: str) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'emovo'?` of a name that is near to a known one, otherwise nothing."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    near = difflib.get_close_matches(name, list(known), 2)
+    ratios = [difflib.SequenceMatcher(None, each, name).ratio() for each in near]
+    as_near = [repr(each) for each, ratio in zip(near, ratios, strict=True) if ratio == ratios[0]]
+    return f" Did you mean {' or '.join(as_near)}?" if near else ""
