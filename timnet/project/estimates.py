@@ -23,7 +23,7 @@ EMOVO = 588 * 188 * 16  # work of a fold-epoch: utterances x frames x blocks
 # instructions and without, as benchmarks/README.md has it. tf32 needs a GPU, of which a CPU's
 # speed says nothing; among those of a GPU it is near fp32.
 ELSEWHERE = {"fp32": 1.16 * EMOVO, "tf32": 1.16 * EMOVO, "bf16": 1.86 * EMOVO}
-ELSEWHERE_WITHOUT_BF16 = {"fp32": 0.54 * EMOVO, "tf32": 0.54 * EMOVO, "bf16": 0.08 * EMOVO}
+ELSEWHERE_WITHOUT_BF16 = {"fp32": 0.54 * EMOVO, "tf32": 0.54 * EMOVO, "bf16": 0.07 * EMOVO}
 HOP = 512  # samples per frame
 
 
