@@ -17,6 +17,8 @@ export PATH := $(abspath $(BIN)):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+# containers set it; then each of many processes compiles all packages anew, which doubles its start
+export PYTHONDONTWRITEBYTECODE :=
 
 # uv reads variables of its own: give it what is set for pip
 space := $(subst ,, )
