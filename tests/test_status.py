@@ -83,7 +83,7 @@ def test_a_run_that_never_ran_is_estimated_from_those_that_did(
     edit(workspace.params, "epochs: 22", "epochs: 11")
     assert told("train@demo-random") == "about 6 min"
     edit(workspace.params, "precision: fp32", "precision: bf16")
-    for instructions, expected in ((True, "about 3 min"), (False, "about 37 min")):
+    for instructions, expected in ((True, "about 3 min"), (False, "about 42 min")):
         monkeypatch.setattr(estimates, "has_bf16", lambda found=instructions: found)
         assert told("train@demo-random") == expected
     assert told("train@demo-random", "manifest@demo").endswith("; not known yet: manifest@demo")
