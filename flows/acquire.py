@@ -124,11 +124,13 @@ def main() -> None:
     """Run the flow from the command line: 0 if all corpora are there, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m flows.acquire")
     parser.add_argument("corpora", nargs="+", metavar="CORPUS", help="what to bring")
-    parser.add_argument("--workspace", type=Path, default=".", help="folder of data/")
+    parser.add_argument("--workspace", type=Path, default=Path(), help="folder of data/")
     parser.add_argument("--mirror", help="URL of copies, instead of TIMNET_MIRROR")
     arguments = vars(parser.parse_args())
     if arguments["mirror"] and without_login(arguments["mirror"])[1]:
         sys.exit(f"acquire: {LOGIN}")
+    if not arguments["workspace"].is_dir():
+        sys.exit(f"acquire: no folder {arguments['workspace']}")
     with command(acquire.name):  # before a server is started
         for name in arguments["corpora"]:
             registry.corpus(name, Workspace(arguments["workspace"]).data)

@@ -110,7 +110,7 @@ def against_main(workspace: Workspace) -> str | None:
     if not workspace.params.is_file():
         return None
     try:
-        runs = params.read(workspace.params).runs
+        runs = params.read(workspace.params).scored
         return render.markdown(revisions.compared(workspace, runs, "main"))
     except TimnetError as error:  # a `main` without results that can be read
         return f"# Results against main\n\n{render.plain(str(error))}\n"

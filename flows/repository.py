@@ -192,7 +192,8 @@ class Repository:
         if self._ask("diff", "--cached", "--quiet", folder=self.worktree) is not None:
             return None
         message = f"Retrain {branch} at {tip[:10]}"
-        self._git("commit", "--quiet", "--no-verify", "-m", message, folder=self.worktree)
+        commit = ("commit", "--quiet", "--no-verify", "--no-gpg-sign", "-m", message)
+        self._git(*commit, folder=self.worktree)
         return self.commit_of_worktree()
 
     def commit_of_worktree(self) -> str:

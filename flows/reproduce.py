@@ -145,8 +145,7 @@ def reproduce(
     """
     root = workspace.absolute()
     try:
-        if max_workers < 1:
-            raise ParameterError(f"max_workers is {max_workers}; give 1 or more.")
+        refuse_options(max_workers, force, pool)
         wanted = partial(look, root, targets, corpora, protocols, force, allow_data_changes)
         run = this_run()
         if dry_run:
@@ -163,6 +162,21 @@ def reproduce(
             return outcome(found, states, processes.reason)
     except TOLD as error:
         return failure(error)
+
+
+def refuse_options(max_workers: int, force: bool = False, pool: str | None = None) -> None:
+    """Stop at options that cannot work.
+
+    Raises:
+        ParameterError: one of them.
+    """
+    if max_workers < 1:
+        raise ParameterError(f"max_workers is {max_workers}; give 1 or more.")
+    if force and pool is not None:
+        raise ParameterError(
+            "force cannot be combined with a pool, whose stages restore what was ever computed. "
+            "Leave one of them out."
+        )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ is simply started again. On a tip that is up to date it ends in seconds.
 # Annotations are no strings here: Prefect could not resolve those of a flow that it serves.
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,16 +33,17 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import ValidationError
 
-from flows.acquire import acquire
+from flows.acquire import LOGIN, acquire
 from flows.artifacts import show
 from flows.command import TOLD, failure, run_and_exit
 from flows.pool import prepare
 from flows.process_group import ProcessGroup, Stopped
 from flows.repository import PRODUCTION, REJECTED, Candidate, Repository, Version
-from flows.reproduce import PATIENT, Work, look, outcome, run_steps, this_run
+from flows.reproduce import PATIENT, Work, look, outcome, refuse_options, run_steps, this_run
 from flows.run_control import describe, exclusive, watch
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
+from timnet.acquire.download import without_login
 from timnet.cli.review import CLOSED, TOLERANCE
 from timnet.errors import ParameterError, TimnetError
 from timnet.evaluation.protocols import NOT_OPTIMISTIC, ORDER
@@ -95,7 +97,10 @@ def retrain(
         pool: Work pool whose machines train in place of this one; see `flows.worker`.
     """
     root, run = workspace.absolute(), this_run()
+    if mirror and without_login(mirror)[1]:
+        return Failed(message=LOGIN)
     try:
+        refuse_options(max_workers)
         options = gate_options(protocols, tolerance, weights or {})
         with at_work(root, run, git_remote, branch) as repository:
             do("look", repository.fetch)
@@ -129,11 +134,16 @@ def gate_options(
     """Options of `timnet gate`, which runs in another folder: paths are absolute.
 
     Raises:
-        ParameterError: an archive is missing, which the gate would find out after the training.
+        TimnetError: one of them is wrong, which the gate would find out after the training.
     """
+    if not tolerance >= 0:
+        raise ParameterError(f"tolerance is {tolerance:g}; give 0 or more.")
     for corpus, path in weights.items():
+        from timnet.evaluation import parity  # which loads torch
+
         if not Path(path).is_file():
             raise ParameterError(f"weights of {corpus}: no file {path}.")
+        parity.settings(registry.corpus(corpus))
     return [
         f"--tolerance={tolerance:g}",
         *(f"--protocol={each}" for each in protocols),
@@ -402,6 +412,8 @@ def main() -> None:
     parser.add_argument("--pool", help="work pool whose machines train")
     arguments = vars(parser.parse_args())
     arguments["weights"] = dict(arguments.get("weights", ()))
+    if without_login(arguments.get("mirror", ""))[1]:
+        sys.exit(f"retrain: {LOGIN}")
     run_and_exit(retrain, **arguments)
 
 

@@ -36,8 +36,10 @@ def exclusive(root: Path, name: str, work: str = REPRODUCE) -> Iterator[int]:
     `dvc repro` without a flow, unless this run does its work elsewhere.
 
     Raises:
-        ArtifactError: another run is at work.
+        ArtifactError: another run is at work, or this is no workspace.
     """
+    if not (root / ".dvc").is_dir():
+        raise ArtifactError(f"{root}: no folder .dvc here. Start it in the root of a workspace.")
     path = root / ".dvc" / "tmp" / f"{work}.lock"
     path.parent.mkdir(exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:

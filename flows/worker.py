@@ -39,10 +39,17 @@ def register(pool: str) -> None:
     deployment.apply()
 
 
+def _name(text: str) -> str:
+    """A name that Prefect takes."""
+    if refused := [character for character in "/%&<>" if character in text]:
+        raise argparse.ArgumentTypeError(f"the name of a pool cannot have {' '.join(refused)}")
+    return text
+
+
 def main() -> None:
     """Serve a pool until a signal comes."""
     parser = argparse.ArgumentParser(prog="python -m flows.worker")
-    parser.add_argument("pool", metavar="POOL", help="created if it is missing")
+    parser.add_argument("pool", metavar="POOL", type=_name, help="created if it is missing")
     pool = parser.parse_args().pool
     root = Path.cwd()
     if not (root / "dvc.yaml").is_file():

@@ -155,6 +155,11 @@ def test_a_version_comes_from_the_registry(workspace: Path) -> None:
     run(workspace, "dvc", "remote", "modify", "private", "url", workspace.parent / "remote")
     unsent = run(workspace, "timnet", "card", "demo@v1.2.0", check=False)
     assert "`timnet push`" in unsent.stderr and "no URL" not in unsent.stderr
+    run(workspace, "dvc", "config", "core.remote", "none")
+    nowhere = run(workspace, "timnet", "card", "demo@v1.2.0", check=False)
+    assert nowhere.returncode == 1 and "Traceback" not in nowhere.stderr
+    run(workspace, "git", "tag", "demo@v1.2.11")
+    run(workspace, "git", "tag", "demo@v1.2.11!")  # gto: taken back
     wrong = run(workspace, "timnet", "card", "demo@v2", check=False)
     assert wrong.returncode == 1
     assert "no version 'v2' of model 'demo' in the registry" in wrong.stderr

@@ -19,6 +19,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout, with uncommitted work in it, beside one that is the current folder."""
     for name in ("here", "other"):
         files = {"dvc.yaml": b"stages:\n", f"timnet/{name}.py": b"not committed"}
+        files["timnet/__init__.py"] = b""
         run(laid_out(files, tmp_path / name), "git", "init", "--quiet")
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "other"
@@ -42,6 +43,17 @@ def test_without_code_to_take_nothing_is_deleted(
     monkeypatch.chdir(checkout)
     with pytest.raises(ParameterError, match="the folder of the project itself"):
         demo(Path())
+    assert tree(checkout) == before
+
+
+def test_a_project_that_uses_the_package_is_no_clone_of_it(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    Path("timnet/__init__.py").unlink()
+    before = tree(checkout)
+    with pytest.raises(ParameterError, match="no clone of the project"):
+        demo(tmp_path / "demo")
     assert tree(checkout) == before
 
 

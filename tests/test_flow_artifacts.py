@@ -18,6 +18,7 @@ from prefect.client.orchestration import get_client
 from flows import artifacts
 from flows.artifacts import Progress, key
 from timnet.paths import Workspace, write_text
+from timnet.reporting import render
 
 show = flow(artifacts.show, name="show", validate_parameters=False)
 DONE = ["validate@demo", "score@demo-random", "tables"]
@@ -105,6 +106,20 @@ def test_against_main(prefect_api, reproduced, tmp_path):
         shown("against-main").data == run(root, "timnet", "compare", "main").stdout.rstrip() + "\n"
     )
     assert "epochs 2 here, 1 there" in shown("against-main").data
+
+
+def test_against_main_has_transfers(workspace, monkeypatch):
+    shutil.copy(ROOT / "params.yaml", workspace.params)
+    monkeypatch.setattr(artifacts.git, "ask", lambda *_: "main")
+    asked = []
+
+    def compared(_, runs, name):
+        asked.extend(runs)
+        return render.Table("compare", name, ("run",), [])
+
+    monkeypatch.setattr(artifacts.revisions, "compared", compared)
+    artifacts.against_main(workspace)
+    assert {"emovo-random", "emovo-to-emodb"} <= set(asked)
 
 
 def test_nothing_is_shown_that_was_not_made(prefect_api, workspace):

@@ -141,7 +141,15 @@ def test_plan_of_some_corpora_and_protocols(tmp_path):
         "validate@demo",
         "folds@demo-random",
     ]
-    assert plan(tmp_path, protocols=["cross-corpus"]) == {}
+    never = ("cross-corpus", "validated-epoch", "speaker-independent-validated")
+    assert [name for name in never if plan(tmp_path, protocols=[name])] == []
+    edit(
+        tmp_path / "params.yaml",
+        "folds: {protocol: speaker}",
+        "folds: {protocol: speaker, validation: 1}",
+    )
+    validated = plan(tmp_path, protocols=["speaker-independent-validated"])
+    assert "score@demo-speaker" in validated and "score@demo-random" not in validated
     with pytest.raises(ParameterError, match="demoo"):
         plan(tmp_path, corpora=["demoo"])
 

@@ -280,12 +280,23 @@ def test_what_stops_it_is_said(first, tmp_path):
     state = retrain(root, weights={"demo": archive}, return_state=True)
     assert state.is_failed() and state.message == f"weights of demo: no file {archive}."
     archive.touch()
+    for options, said in (
+        ({"weights": {"demo": archive}}, "no results for demo"),
+        ({"tolerance": -1.0}, "tolerance is -1"),
+        ({"max_workers": 0}, "max_workers is 0"),
+        ({"mirror": "http://somebody:secret@x"}, "contains a login"),
+    ):
+        state = retrain(root, **options, return_state=True)
+        assert state.is_failed() and said in state.message
+    flow = launch_flow("retrain", root, "--mirror", "http://somebody:secret@x")
+    _, errors = flow.communicate(timeout=60)
+    assert "contains a login" in errors and "secret" not in errors
     flow = launch_flow("retrain", root, "--weights", "demo")
     _, errors = flow.communicate(timeout=60)
     assert "argument --weights: give CORPUS=ZIP, such as emovo=EMOVO_1.zip" in errors
     options = (
         "--protocol=speaker-independent",
-        f"--weights=demo={archive}",
+        f"--weights=emovo={archive}",
         "--patience=1",
         "--mirror=http://x",
     )
@@ -294,7 +305,7 @@ def test_what_stops_it_is_said(first, tmp_path):
     assert "unknown revision 'mian'" in errors
     given = newest(root).run.parameters
     assert given["protocols"] == ["speaker-independent"]
-    assert given["weights"] == {"demo": str(archive)}
+    assert given["weights"] == {"emovo": str(archive)}
     assert (given["patience"], given["mirror"]) == (1.0, "http://x")
     assert (given["max_workers"], given["pool"], given["promote"]) == (3, "p", "candidate")
     push_epochs(root, 70)

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from small_pipeline import dvc
 
 from timnet.corpora import CORPORA
-from timnet.errors import LicenceError, ParameterError
+from timnet.errors import LicenceError, ParameterError, TimnetError
 from timnet.project.remotes import refuse_outputs, refuse_unlicensed
 
 STAGES = """\
@@ -121,6 +121,14 @@ def test_a_remote_without_an_address_is_refused(made):
     assert failed.returncode and said in failed.stderr
     with pytest.raises(ParameterError, match=r"no remote 'public' in \.dvc/config; it has private"):
         refuse_unlicensed(made, "public")
+
+
+def test_what_dvc_cannot_read_is_said_in_a_line(project, tmp_path):
+    (project / "dvc.yaml").write_text("stages: [")
+    for folder in (project, tmp_path / "none"):
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(TimnetError, match=r"^DVC: "):
+            refuse_unlicensed(folder, "private")
 
 
 def test_plain_dvc_push_sends_nothing_restricted_elsewhere(project, tmp_path):

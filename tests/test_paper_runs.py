@@ -133,6 +133,24 @@ def test_what_is_here_is_listed(folder: Path) -> None:
     assert casia.split() == ["casia-random", "missing:", "casia", "no", "no"]
 
 
+def test_without_a_corpus_one_has_to_be_named(folder: Path) -> None:
+    yaml, path = YAML(), folder / "params.yaml"
+    content = yaml.load(path)
+    content["features"]["sets"] = {}
+    emptied = dict.fromkeys(("corpora", "runs", "models", "tuned_on"), {})
+    yaml.dump(content | emptied, path)
+    refused = run(folder, "timnet", "runs", "--add", "table-1", check=False)
+    assert refused.returncode == 1
+    assert "params.yaml has no corpus of table-1. Name one: casia, emodb" in refused.stderr
+
+
+def test_seeds_of_runs_that_are_there_are_not_changed_silently(folder: Path) -> None:
+    before = (folder / "params.yaml").read_text()
+    added = ("timnet", "runs", "--add", "table-1", "emovo", "--seeds", "5")
+    assert "Seeds of its entries stay as they are" in run(folder, *added).stdout
+    assert (folder / "params.yaml").read_text() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (

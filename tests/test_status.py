@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from small_pipeline import dvc, make, until, write_recording
 
 from flows.reproduce import look
+from timnet.cli.stages import TrainingReport
 from timnet.errors import ArtifactError
 from timnet.paths import Workspace, write_text
 from timnet.project import estimates, params
@@ -29,6 +30,7 @@ from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
 from timnet.project.machine import has_bf16
 from timnet.project.status import groups, nothing_to_add, stale_stages, training_stages
 from timnet.project.status import refuse_data_changes as refuse
+from timnet.training.train import Progress
 
 LOCK = (ROOT / "dvc.lock").read_bytes()
 PART = LOCK[:8192]  # what DVC has written at first when it writes the file anew
@@ -89,6 +91,16 @@ def test_a_run_that_never_ran_is_estimated_from_those_that_did(
     assert told("train@demo-random", "manifest@demo").endswith("; not known yet: manifest@demo")
     write_text(workspace.times("manifest@demo"), '{"seconds": 6, "work": 240}')
     assert told("manifest@demo") == "about 6 s"
+
+
+def test_networks_that_train_together_count_each() -> None:
+    """5 networks of 4 epochs in two parts, then in three since memory was too small for these."""
+    shown = []
+    report = TrainingReport(lambda _, done: shown.append(done), networks=5)
+    for parts, part, epoch in ((2, 0, 1), (2, 1, 1), (3, 0, 3), (3, 0, 4), (3, 1, 1), (3, 2, 1)):
+        report(Progress(part, parts, epoch, 0.5, 0.5))
+    assert shown == [3, 5, 6, 8, 10, 11]
+    assert report.epochs == 2 * 2 + 2 + 1  # the first part went on from epoch 2
 
 
 def test_bf16_on_a_cpu_without_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ def demo(
     from timnet.project import demo as clone
 
     start = time.monotonic()
-    if not Path("dvc.yaml").exists() or not Path(".git").exists():
+    if not all(Path(name).exists() for name in ("dvc.yaml", ".git", "timnet/__init__.py")):
         raise ParameterError("this folder is no clone of the project. Run this in the root of one.")
     if folder.resolve() == Path().resolve():
         raise ParameterError("this is the folder of the project itself; name another one.")

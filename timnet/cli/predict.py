@@ -25,6 +25,7 @@ ENDINGS = frozenset((".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp2", "
 ENDINGS |= {".ogg", ".opus", ".rf64", ".snd", ".w64", ".wav", ".wave"}
 
 
+MICROPHONE = Path("microphone")  # the name of what was recorded
 USEFUL = 10  # recordings of a speaker, with which most is gained: benchmarks/enrolment.csv
 
 
@@ -96,7 +97,9 @@ def predict(
     elif model is not None:
         say_unenrolled(loaded)
     writer: Any = {
-        Format.table: lambda: formats.TableWriter(loaded.labels, paths, abstain_below),
+        Format.table: lambda: formats.TableWriter(
+            loaded.labels, paths or [MICROPHONE], abstain_below
+        ),
         Format.csv: lambda: formats.CsvWriter(loaded.labels, abstain_below),
         Format.json: lambda: formats.JsonLinesWriter(abstain_below),
     }[form]()
@@ -174,9 +177,9 @@ def _recorded(
     signal, rate = record(seconds, loaded.card.typical.sample_rates)
     print("done", file=sys.stderr)
     try:
-        yield Path("microphone"), loaded.predict(signal, rate, single=single)
+        yield MICROPHONE, loaded.predict(signal, rate, single=single)
     except AudioError as error:
-        yield Path("microphone"), str(error)
+        yield MICROPHONE, str(error)
 
 
 def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:

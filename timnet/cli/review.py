@@ -172,7 +172,7 @@ def verify(
         best = keeps_best_on_test(record["folds"])
         work = stage.Work([file], split, labels, training, record["seeds"], best)
         checkpoints = workspace.checkpoints(f"{run}-verify")
-        with training_progress(f"{run}, fold {fold}", training.epochs) as report:
+        with training_progress(f"{run}, fold {fold}", work, only=fold) as report:
             again = stage.train(work, checkpoints, place, workers(place), report, say, fold)
         shutil.rmtree(checkpoints)
     schema = again.predictions.schema

@@ -172,14 +172,20 @@ def _add(
 
     made = []
     for table in tables:
-        own = corpora or [each for each in params.corpora if each in paper_runs.corpora_of(table)]
+        known = paper_runs.corpora_of(table)
+        own = corpora or [each for each in params.corpora if each in known]
+        if not own:
+            raise ParameterError(
+                f"params.yaml has no corpus of {table}. Name one: {', '.join(known)}."
+            )
         # ablations with the whole network, which they are held against
         for each in ("table-1", table) if table == "table-s3" else (table,):
             made.append(paper_runs.entries(each, own, seeds))
     written = _enter(workspace, made, {})
     if not written:
         of = f" for {', '.join(corpora)}" if corpora else ""
-        say(f"params.yaml already has all of {', '.join(tables)}{of}.")
+        kept = " Seeds of its entries stay as they are: change them there." if seeds else ""
+        say(f"params.yaml already has all of {', '.join(tables)}{of}.{kept}")
         return
     say(f"added to params.yaml: {', '.join(written)}. `timnet status` estimates their cost.")
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from timnet.project.params import Params, Trained
     from timnet.training.stack import TrainSettings
+    from timnet.training.train import Work
 
 STAGES = "Stages, as `dvc repro` calls them"
 
@@ -206,7 +207,7 @@ def _train(
     if place == "cpu" and in_slow_bf16(params, [stage]):
         say(f"{name}: {SLOW_BF16}.")
     checkpoints = workspace.checkpoints(name)
-    shown = training_progress(name, chosen.epochs, workspace.progress(stage))
+    shown = training_progress(name, work, workspace.progress(stage))
     with timed(workspace, stage) as done, shown as report:
         result = training.train(work, checkpoints, place, workers(place), report, say)
         text = as_json(
@@ -264,26 +265,38 @@ def training_settings(params: Params, settings: Trained, place: str) -> TrainSet
 class TrainingReport:
     """Takes what training tells of itself; counts the epochs that were trained meanwhile."""
 
-    def __init__(self, show: Callable[[Any, int], None]) -> None:
-        self._show = show
+    def __init__(self, show: Callable[[Any, int], None], networks: int) -> None:
+        self._show, self._networks, self._parts = show, networks, 0
         self._first, self._last = dict[int, int](), dict[int, int]()
 
     def __call__(self, message: Any) -> None:
+        if message.parts != self._parts:  # also when a GPU's memory was too small for fewer
+            self._parts, self._first, self._last = message.parts, {}, {}
         self._first.setdefault(message.part, message.epoch - 1)
         self._last[message.part] = message.epoch
-        self._show(message, sum(self._last.values()))
+        self._show(message, self._of_all(self._last))
 
     @property
     def epochs(self) -> int:
         """Of all networks, without those of checkpoints that training went on from."""
-        return sum(self._last.values()) - sum(self._first.values())
+        return self._of_all(self._last) - self._of_all(self._first)
+
+    def _of_all(self, epochs: Mapping[int, int]) -> int:
+        """Epochs of each part, times its networks: the first parts have one more than the last."""
+        each, more = divmod(self._networks, max(self._parts, 1))
+        return sum(count * (each + (part < more)) for part, count in epochs.items())
 
 
 @contextmanager
-def training_progress(run: str, epochs: int, file: Path | None = None) -> Iterator[TrainingReport]:
-    """One line: epochs done of all parts, loss, accuracy, time left. In a log, now and then.
+def training_progress(
+    run: str, work: Work, file: Path | None = None, only: int | None = None
+) -> Iterator[TrainingReport]:
+    """One line: epochs done of all networks, loss, accuracy, time left. In a log, now and then.
 
     Once a second at most the same goes to `file`, for who watches from outside.
+
+    Args:
+        only: the fold that is trained alone.
     """
     from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -293,13 +306,15 @@ def training_progress(run: str, epochs: int, file: Path | None = None) -> Iterat
         TimeElapsedColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
+    folds = set(zip(*(work.folds[name].to_pylist() for name in ("fold_seed", "fold")), strict=True))
+    networks = len(work.seeds) * sum(only in (None, fold) for _, fold in folds)
+    total = networks * work.settings.epochs
     told = written = time.monotonic()
     with bars(*columns) as progress:
         task = progress.add_task(run, total=None, said="")
 
         def show(message: Any, done: int) -> None:
             nonlocal told, written
-            total = message.parts * epochs
             said = f"loss {message.loss:.3f}"
             if message.accuracy == message.accuracy:  # else nothing is tested
                 said += f", test accuracy {100 * message.accuracy:.1f} %"
@@ -313,7 +328,7 @@ def training_progress(run: str, epochs: int, file: Path | None = None) -> Iterat
                 say(f"{run}: {done} of {total} fold-epochs, {said}")
 
         try:
-            yield TrainingReport(show)
+            yield TrainingReport(show, networks)
         finally:
             if file:
                 file.unlink(missing_ok=True)

@@ -35,7 +35,10 @@ def _version(name: str) -> str:
     """`emovo@v1.2` to the newest tag of it, `emovo@v1.2.5`."""
     artifact, _, wanted = name.partition("@")
     listed = git.ask(Path(), "tag", "--list", f"{artifact}@v*") or ""
-    tags = sorted(listed.split(), key=natural_key)
+    every = set(listed.split())
+    # `emovo@v1.2.0!` takes a version back
+    valid = (tag for tag in every if not tag.endswith("!") and f"{tag}!" not in every)
+    tags = sorted(valid, key=natural_key)
     fitting = [tag for tag in tags if tag == name or tag.startswith(f"{name}.")]
     if not fitting:
         raise ParameterError(
@@ -87,7 +90,8 @@ def _where_else() -> str:
 
     with suppress(DvcException), Repo() as repo:  # what is wrong with it DVC has said
         remote = repo.config["core"].get("remote")
-        if remote and not has_address(repo.config["remote"][remote]["url"]):
+        there = repo.config["remote"].get(remote)
+        if there and not has_address(there["url"]):
             return f"It is not in the cache, and {no_address(remote)}"
     return (
         "If it is in neither the cache nor the remote, run `timnet push` on the machine that made "

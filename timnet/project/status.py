@@ -10,11 +10,11 @@ from typing import Any
 from timnet import records
 from timnet.corpora import CORPORA
 from timnet.errors import ArtifactError, listing
-from timnet.evaluation.protocols import CROSS, PROTOCOLS
+from timnet.evaluation.protocols import CROSS, LAST, ON_TEST, PROTOCOLS, VALIDATED
 from timnet.paths import Workspace
 from timnet.project import git, params
 from timnet.project.dvc import findings, look, read_noted
-from timnet.project.params import Params
+from timnet.project.params import Params, Run
 from timnet.project.remotes import PRIVATE, has_address
 
 
@@ -271,13 +271,12 @@ def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[
         ParameterError: params.yaml has no such corpus.
     """
     known = params.read(workspace.params)
-    folds = {protocol.folds for protocol in PROTOCOLS if protocol.name in protocols}
     for corpus in corpora:
         known.corpus(corpus)
     every = groups(known)
     chosen = [] if protocols and not corpora else list(corpora or known.corpora)
-    wanted = [name for name, run in known.runs.items() if run.folds.protocol in folds]
-    if CROSS in folds:
+    wanted = [name for name, run in known.runs.items() if not _protocols(run).isdisjoint(protocols)]
+    if CROSS in protocols:
         wanted += [transfer.source for transfer in known.transfers.values()]
         wanted += known.transfers
     if not protocols:
@@ -288,6 +287,14 @@ def stages_of(workspace: Workspace, corpora: Sequence[str], protocols: Sequence[
         if set(known.corpora_of(name)) <= set(corpora or known.corpora)
     ]
     return [stage for name in chosen for stage in every[name]]
+
+
+def _protocols(run: Run) -> set[str]:
+    """Names of the protocols under which a run has scores."""
+    epochs = {LAST}
+    if not run.baseline:
+        epochs.add(VALIDATED if run.folds.validation else ON_TEST)
+    return {p.name for p in PROTOCOLS if p.folds == run.folds.protocol and p.epoch in epochs}
 
 
 def stale_stages(repo: Any) -> dict[str, list[str]]:
