@@ -137,7 +137,7 @@ def test_without_a_corpus_one_has_to_be_named(folder: Path) -> None:
     yaml, path = YAML(), folder / "params.yaml"
     content = yaml.load(path)
     content["features"]["sets"] = {}
-    emptied = dict.fromkeys(("corpora", "runs", "models", "tuned_on"), {})
+    emptied = {key: {} for key in ("corpora", "runs", "models", "tuned_on")}
     yaml.dump(content | emptied, path)
     refused = run(folder, "timnet", "runs", "--add", "table-1", check=False)
     assert refused.returncode == 1
