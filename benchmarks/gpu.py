@@ -324,8 +324,9 @@ def voted(state: State, splits: list[Split], labels: np.ndarray) -> float:
     total = np.zeros((len(labels), given.shape[2]))
     for row, split in enumerate(splits):
         total[split.test] += given[row, : len(split.test)]
-    hits = total.argmax(1) == labels
-    return 100 * float(np.mean([hits[labels == k].mean() for k in np.unique(labels)]))
+    tested = np.unique(np.concatenate([split.test for split in splits]))
+    hits, truth = total.argmax(1)[tested] == labels[tested], labels[tested]
+    return 100 * float(np.mean([hits[truth == k].mean() for k in np.unique(truth)]))
 
 
 def uars(state: State, splits: list[Split], labels: np.ndarray) -> list[float]:

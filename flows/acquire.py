@@ -51,7 +51,7 @@ def acquire(corpora: list[str], workspace: Path = Path(), mirror: str | None = N
         mirror: Address of an institute's own copies. Prefect keeps and shows it: one with a login
             belongs into the environment, as TIMNET_MIRROR, which is used where none is given.
     """
-    if mirror and without_login(mirror)[1]:
+    if has_login(mirror):
         return Failed(message=LOGIN)
     logging.getLogger("timnet").setLevel(logging.INFO)
     root, stop = workspace.absolute(), Event()
@@ -68,6 +68,11 @@ def acquire(corpora: list[str], workspace: Path = Path(), mirror: str | None = N
     if failed:
         return Failed(message="\n".join(failed))
     return Completed(message=f"{', '.join(futures)}: in data/, under DVC")
+
+
+def has_login(mirror: str | None) -> bool:
+    """Whether Prefect would keep a login, see `LOGIN`."""
+    return mirror is not None and without_login(mirror)[1] is not None
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE)
@@ -127,7 +132,7 @@ def main() -> None:
     parser.add_argument("--workspace", type=Path, default=Path(), help="folder of data/")
     parser.add_argument("--mirror", help="URL of copies, instead of TIMNET_MIRROR")
     arguments = vars(parser.parse_args())
-    if arguments["mirror"] and without_login(arguments["mirror"])[1]:
+    if has_login(arguments["mirror"]):
         sys.exit(f"acquire: {LOGIN}")
     if not arguments["workspace"].is_dir():
         sys.exit(f"acquire: no folder {arguments['workspace']}")

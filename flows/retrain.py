@@ -33,7 +33,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import ValidationError
 
-from flows.acquire import LOGIN, acquire
+from flows.acquire import LOGIN, acquire, has_login
 from flows.artifacts import show
 from flows.command import TOLD, failure, run_and_exit
 from flows.pool import prepare
@@ -43,7 +43,6 @@ from flows.reproduce import PATIENT, Work, look, outcome, refuse_options, run_st
 from flows.run_control import describe, exclusive, watch
 from timnet import corpora as registry
 from timnet.acquire import acquire as stage
-from timnet.acquire.download import without_login
 from timnet.cli.review import CLOSED, TOLERANCE
 from timnet.errors import ParameterError, TimnetError
 from timnet.evaluation.protocols import NOT_OPTIMISTIC, ORDER
@@ -97,7 +96,7 @@ def retrain(
         pool: Work pool whose machines train in place of this one; see `flows.worker`.
     """
     root, run = workspace.absolute(), this_run()
-    if mirror and without_login(mirror)[1]:
+    if has_login(mirror):
         return Failed(message=LOGIN)
     try:
         refuse_options(max_workers)
@@ -412,7 +411,7 @@ def main() -> None:
     parser.add_argument("--pool", help="work pool whose machines train")
     arguments = vars(parser.parse_args())
     arguments["weights"] = dict(arguments.get("weights", ()))
-    if without_login(arguments.get("mirror", ""))[1]:
+    if has_login(arguments.get("mirror")):
         sys.exit(f"retrain: {LOGIN}")
     run_and_exit(retrain, **arguments)
 

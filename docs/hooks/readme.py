@@ -54,7 +54,11 @@ def _scores_of(method: str) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def _table(name: str) -> list[dict[str, str]]:
-    with (ROOT / f"results/tables/{name}.csv").open(encoding="utf-8") as file:
+    return _rows(f"results/tables/{name}.csv")
+
+
+def _rows(path: str) -> list[dict[str, str]]:
+    with (ROOT / path).open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -234,8 +238,7 @@ def cross() -> str:
 
 def epochs() -> str:
     """Cross-corpus scores of the last epoch, and of the best on the tested corpus."""
-    with (ROOT / "benchmarks/cross_epochs.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows("benchmarks/cross_epochs.csv")
     pairs = paper()["table_s4_cross_corpus_best"]
     printed = dict(zip(pairs["order"], pairs["TIM-Net"], strict=True))
     told = [
@@ -270,11 +273,10 @@ def across() -> str | None:
 
 def screened() -> str:
     """What else was tried on EMOVO's unseen speakers."""
-    with (ROOT / "benchmarks/recipes.csv").open(encoding="utf-8") as file:
-        rows = [
-            (row["settings"], row["epochs"], f"{float(row['uar']):.1f} ± {row['seeds_sd']}")
-            for row in csv.DictReader(file)
-        ]
+    rows = [
+        (row["settings"], row["epochs"], f"{float(row['uar']):.1f} ± {row['seeds_sd']}")
+        for row in _rows("benchmarks/recipes.csv")
+    ]
     head = ("settings that differ from the paper's", "epochs", "UAR")
     return _markdown(head, rows, right=(1, 2))
 
@@ -308,17 +310,13 @@ def _vote(run: str) -> float:
 
 def known_speakers() -> str:
     """What else was tried on EMOVO's random folds."""
-    with (ROOT / "benchmarks/known_speakers.csv").open(encoding="utf-8") as file:
-        rows = [
-            (
-                row["settings"],
-                row["epochs"],
-                row["folds"],
-                f"{float(row['uar']):.1f}",
-                f"{float(row['paper_recipe']):.1f}",
-            )
-            for row in csv.DictReader(file)
-        ]
+    rows = [
+        (
+            *(row[name] for name in ("settings", "epochs", "folds")),
+            *(f"{float(row[name]):.1f}" for name in ("uar", "paper_recipe")),
+        )
+        for row in _rows("benchmarks/known_speakers.csv")
+    ]
     head = (
         "settings that differ from the paper's",
         "epochs",

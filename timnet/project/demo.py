@@ -46,11 +46,9 @@ def set_up(source: Path, folder: Path, progress: Callable[[int], None] | None = 
     generate(workspace.corpus("demo"), progress=progress)
     ask_dvc(partial, "add", "data")
     run(partial, "git", "add", "--all")
-    # nobody's own: neither their name and key nor their hooks
-    ours = ("user.name=timnet demo", "user.email=demo@localhost", "commit.gpgSign=false")
-    settings = [word for each in ours for word in ("-c", each)]
-    commit = ("commit", "--quiet", "--no-verify", "--message", "Set up the demo")
-    run(partial, "git", *settings, *commit)
+    author = ("-c", "user.name=timnet demo", "-c", "user.email=demo@localhost")
+    commit = ("commit", "--quiet", "--no-verify", "--no-gpg-sign", "--message", "Set up the demo")
+    run(partial, "git", *author, *commit)
     # for the Makefile: what is installed here will do there
     (partial / MARK).write_text(str(Path(sys.executable).parent), encoding="utf-8")
     show_offline(partial)

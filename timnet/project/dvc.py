@@ -30,20 +30,29 @@ def repository(root: Path) -> Iterator[Any]:
         WorkspaceInUse: another process works on the workspace with DVC.
         TimnetError: there is none, or its files are damaged.
     """
-    from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo, lock_repo
 
     if told := running_dvc(root):
         raise WorkspaceInUse(told)
+    with dvc_errors():
+        try:
+            with Repo(str(root)) as repo, lock_repo(repo):
+                with _read_fast():
+                    _look_once(repo)
+                yield repo
+        except LockError as error:
+            raise_if_in_use(root, str(error))
+            raise WorkspaceInUse(str(error)) from None
+
+
+@contextmanager
+def dvc_errors() -> Iterator[None]:
+    """Raise an error of DVC as a `TimnetError`, with a way out where one is known."""
+    from dvc.exceptions import DvcException
+
     try:
-        with Repo(str(root)) as repo, lock_repo(repo):
-            with _read_fast():
-                _look_once(repo)
-            yield repo
-    except LockError as error:
-        raise_if_in_use(root, str(error))
-        raise WorkspaceInUse(str(error)) from None
+        yield
     except DvcException as error:
         ways = [name for name in git.NOTED if name in str(error)]
         way = f". Restore it from git: `git checkout -- {ways[0]}`." if ways else ""

@@ -8,30 +8,19 @@ name the terms, and the outputs of corpora that anyone may pass on, once they ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from timnet.corpora import recipe_of
 from timnet.corpora.corpus import Corpus
-from timnet.errors import LicenceError, ParameterError, TimnetError, listing
+from timnet.errors import LicenceError, ParameterError, listing
 from timnet.paths import Workspace
+from timnet.project.dvc import dvc_errors
 
 PRIVATE = "private"
 MODELS = "build/models"  # weights, which hold no utterance
 NOWHERE = "/dev/null/"  # begins the address that .dvc/config has until someone sets one
-
-
-@contextmanager
-def _in_words() -> Iterator[None]:
-    """What DVC complains of as an error of ours, which ends in a line."""
-    from dvc.exceptions import DvcException
-
-    try:
-        yield
-    except DvcException as error:
-        raise TimnetError(f"DVC: {error}") from None
 
 
 def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) -> None:
@@ -48,7 +37,7 @@ def refuse_unlicensed(root: Path, remote: str, targets: Collection[str] = ()) ->
     """
     from dvc.repo import Repo
 
-    with _in_words(), Repo(str(root)) as repo:
+    with dvc_errors(), Repo(str(root)) as repo:
         known = repo.config["remote"]
         if remote not in known:
             raise ParameterError(
