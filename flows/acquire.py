@@ -35,7 +35,7 @@ from timnet.acquire import acquire as stage
 from timnet.acquire.download import Progress, without_login
 from timnet.errors import TimnetError
 from timnet.paths import Workspace
-from timnet.project.dvc import repository
+from timnet.project.dvc import refuse_without_dvc, repository
 from timnet.project.status import noted, nothing_to_add
 from timnet.project.tracked import refuse_ignore_files, refuse_left_out, restored
 
@@ -55,6 +55,10 @@ def acquire(corpora: list[str], workspace: Path = Path(), mirror: str | None = N
         return Failed(message=LOGIN)
     logging.getLogger("timnet").setLevel(logging.INFO)
     root, stop = workspace.absolute(), Event()
+    try:
+        refuse_without_dvc(root)
+    except TOLD as error:
+        return failure(error)
     describe(this_run(), root, f"acquire {', '.join(corpora)}")
     futures = {name: bring.submit(root, name, mirror, stop) for name in dict.fromkeys(corpora)}
     try:
@@ -134,9 +138,8 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     if has_login(arguments["mirror"]):
         sys.exit(f"acquire: {LOGIN}")
-    if not arguments["workspace"].is_dir():
-        sys.exit(f"acquire: no folder {arguments['workspace']}")
     with command(acquire.name):  # before a server is started
+        refuse_without_dvc(arguments["workspace"])
         for name in arguments["corpora"]:
             registry.corpus(name, Workspace(arguments["workspace"]).data)
     state = run(acquire, **arguments)

@@ -102,7 +102,8 @@ class Repository:
         found = self._ask("rev-parse", "-q", "--verify", f"{revision}^{{commit}}")
         if found is None:
             raise ArtifactError(
-                f"{self.root}: unknown revision {revision!r}. Name an existing branch."
+                f"{self.root}: unknown revision {revision!r}. Name an existing branch, tag or "
+                "commit."
             )
         return found
 

@@ -162,6 +162,9 @@ def test_a_corpus_that_fails_does_not_excuse_its_own_loss(folder, tmp_path):
 
 
 def test_mistakes_on_the_command_line(folder, tmp_path):
+    assert f"no DVC repository in {folder}" in failing(folder, "acquire", "demo")
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "init", "--quiet")
     assert "unknown corpus 'emodbb'; known are casia, demo" in failing(folder, "acquire", "emodbb")
     assert "one corpus at a time" in failing(folder, "acquire", "savee", "casia", "--from", "x")
     assert "--csv" in failing(

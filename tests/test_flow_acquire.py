@@ -84,6 +84,13 @@ def test_who_must_be_asked_and_what_fails_stops_no_other(prefect_api, folder):
     assert files_under_dvc(folder) == 482
 
 
+def test_a_folder_within_a_project_gets_nothing(prefect_api, folder):
+    (folder / "notes").mkdir()
+    state = acquire(["demo"], folder / "notes", return_state=True)
+    assert state.is_failed() and f"no DVC repository in {folder}/notes" in state.message
+    assert tree(folder / "notes") == {}
+
+
 def test_command_line_tries_again_and_shows_it(prefect_api, server, tmp_path, folder):
     mirror = offer(server, tmp_path, "savee", "savee.zip")
     server.script = [status(503, Retry_After=0)]

@@ -275,7 +275,9 @@ def test_what_stops_it_is_said(first, tmp_path):
     root = copy(first.root, tmp_path / "home")
     state = retrain(root, branch="mian", return_state=True)
     assert state.is_failed()
-    assert state.message == f"{root}: unknown revision 'mian'. Name an existing branch."
+    assert f"{root}: unknown revision 'mian'" in state.message
+    state = retrain(root, baseline="mian", return_state=True)  # before anything is trained
+    assert state.is_failed() and "unknown revision 'mian'" in state.message
     archive = tmp_path / "a.zip"
     state = retrain(root, weights={"demo": archive}, return_state=True)
     assert state.is_failed() and state.message == f"weights of demo: no file {archive}."

@@ -27,4 +27,4 @@ def test_plots_of_two_revisions_show_without_a_network(workspace: Path) -> None:
 
 def test_offline_plots_need_a_dvc_repository(tmp_path: Path) -> None:
     result = run(tmp_path, "timnet", "offline-plots", check=False)
-    assert "no DVC repository here; run this in the root of the project" in result.stderr
+    assert f"no DVC repository in {tmp_path}; run this in the root of the project" in result.stderr

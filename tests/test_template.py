@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from timnet.acquire.synthesis import generate
 from timnet.corpora import demo
-from timnet.errors import ArtifactError, ParameterError
+from timnet.errors import ArtifactError, ParameterError, TimnetError
 from timnet.project import template
 
 RUNS = """\
@@ -86,6 +86,13 @@ def test_what_is_there_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="no code"):
         template.update(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_without_git_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(TimnetError, match="git was not found"):
+        template.write(tmp_path / "project")
+    assert not (tmp_path / "project").exists()
 
 
 def test_code_of_another_version_is_named_until_the_project_is_updated(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def acquire(
     licence: Annotated[
         str | None, typer.Option(help="With --csv: the licence of the recordings.")
     ] = None,
-    add: Annotated[bool, typer.Option(help="Run `dvc add data` at the end.")] = True,
+    add: Annotated[
+        bool, typer.Option(help="Run `dvc add data` at the end; needs a DVC repository here.")
+    ] = True,
 ) -> None:
     """Bring corpora to data/, whole or not at all, and put them under DVC.
 
@@ -59,6 +61,10 @@ def acquire(
         )
     if (language or licence) and not csv:
         raise ParameterError("--language and --licence are for recordings of --csv.")
+    if add:  # before a download
+        from timnet.project.dvc import refuse_without_dvc
+
+        refuse_without_dvc(workspace.root)
     brought: dict[str, Corpus] = {}
     failures: list[str] = []
     for name in names:
@@ -120,11 +126,6 @@ def _put_under_dvc(workspace: Workspace, brought: dict[str, Corpus]) -> None:
     from timnet.project.tracked import refuse_ignore_files, refuse_left_out, restored
 
     root = workspace.root
-    if not (root / ".dvc").is_dir():
-        raise ParameterError(
-            "no DVC repository here, so data/ is not under DVC. Run this in the root of the "
-            "project, or with --no-add."
-        )
     refuse_ignore_files(root)
     with repository(root) as repo:
         why = nothing_to_add(repo, list(brought))

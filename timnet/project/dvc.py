@@ -12,11 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from timnet import records
-from timnet.errors import ArtifactError, TimnetError, listing
+from timnet.errors import ArtifactError, ParameterError, TimnetError, listing
+from timnet.paths import Workspace
 from timnet.project import git
 from timnet.project.locks import WorkspaceInUse, raise_if_in_use, running_dvc
 
 PATIENCE = 5.0  # s that another DVC has to end what it writes
+
+
+def refuse_without_dvc(root: Path) -> None:
+    """Stop where a folder is not the root of a DVC repository; DVC itself takes one above it.
+
+    Raises:
+        ParameterError: it is none.
+    """
+    if not Workspace(root).dvc.is_dir():
+        raise ParameterError(
+            f"no DVC repository in {root.resolve()}; run this in the root of the project."
+        )
 
 
 @contextmanager

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from timnet.errors import ParameterError
 from timnet.paths import Workspace, write_text
-from timnet.project.dvc import ask_dvc
+from timnet.project.dvc import ask_dvc, refuse_without_dvc
 
 OFFLINE = "tmp/offline-plots.html"  # below .dvc, where git looks at nothing
 
@@ -19,9 +18,7 @@ def show_offline(root: Path) -> None:
     """
     import vl_convert
 
-    folder = Workspace(root).dvc
-    if not folder.is_dir():
-        raise ParameterError("no DVC repository here; run this in the root of the project.")
+    refuse_without_dvc(root)
     # DVC's specifications are of Vega-Lite 5
     scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", vl_version="5.21")
     scripts = scripts.replace("</script", "<\\/script")
@@ -29,5 +26,5 @@ def show_offline(root: Path) -> None:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>DVC plots</title>\n'
         f"{{refresh_tag}}<script>{scripts}</script></head>\n<body>{{plot_divs}}</body></html>\n"
     )
-    write_text(folder / OFFLINE, page)
+    write_text(Workspace(root).dvc / OFFLINE, page)
     ask_dvc(root, "config", "--local", "plots.html_template", OFFLINE)

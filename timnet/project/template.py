@@ -51,16 +51,19 @@ def write(folder: Path) -> None:
 
     Raises:
         ParameterError: something is there.
+        TimnetError: there is no git; nothing was written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ParameterError(f"{folder} is not empty; name a new folder.")
+    if git.ask(Path(), "--version") is None:
+        raise TimnetError("git was not found. Install it, then run this again.")
     (folder / "data").mkdir(parents=True)
     for name, place in PLACES.items():
         (folder / place).parent.mkdir(exist_ok=True)
         shutil.copyfile(NEW / name, folder / place)
     write_text(folder / CODE, _as_yaml(hashes(folder / "dvc.yaml")))
     if git.ask(folder, "init", "--quiet", "--initial-branch", "main") is None:
-        raise TimnetError(f"{folder}: `git init` failed. Is git installed?")
+        raise TimnetError(f"{folder}: `git init` failed.")
     git.run(folder, "add", "--all")
 
 
