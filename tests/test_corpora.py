@@ -205,6 +205,17 @@ def test_the_table_of_corpora(folder):
         assert expected in text
 
 
+def test_names_of_recordings_are_told_as_they_are(folder, tmp_path):
+    recipe = import_table(own_table(tmp_path / "mine"), "mine", folder / "data")
+    name_in_params(folder, "mine")
+    for name in ("[take 0].wav", "[", "x].wav"):
+        (folder / "data/mine" / name).write_bytes(b"x")
+    (folder / "data/mine/b[").mkdir()
+    (folder / "data/mine/b[/x].wav").write_bytes(b"x")
+    said = " ".join(run(folder, "timnet", "corpora").stdout.split())
+    assert recipe.utterances and "[take 0].wav" in said and "b[/x].wav" in said
+
+
 def test_a_corpus_in_full(folder):
     assert "no params.yaml and no data/ here. Run timnet in" in failing(folder, "corpora", "emodb")
     name_in_params(folder, "demo")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from timnet.cli.common import place_kernels
+from timnet.cli.common import need_compiler, place_kernels
 from timnet.errors import ParameterError
 
 
@@ -34,6 +34,15 @@ def noexec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_kernels_lie_where_programs_may_run(noexec: Path, tmp_path: Path) -> None:
     place_kernels(tmp_path / "build" / "kernels")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "build" / "kernels")
+
+
+def test_a_command_that_trains_takes_them_there(
+    noexec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CXX", "true")
+    need_compiler("cpu")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "build" / "kernels")
 
 

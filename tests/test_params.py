@@ -191,6 +191,18 @@ REFUSED: dict[str, tuple[Callable[[dict], object], str]] = {
         ),
         "run demo-speaker is a baseline; a model needs networks",
     ),
+    "svm beside networks that do not adapt": (
+        lambda c: c["models"]["whole"].update(svm=True),
+        "models.whole: svm: needs a run whose folds are `{protocol: speaker}` and nothing else",
+    ),
+    "svm beside folds of several speakers": (
+        lambda c: (
+            c["models"]["whole"].update(svm=True),
+            c["recipes"]["paper"].update(by_speaker=True),
+            c["runs"]["demo-speaker"]["folds"].update(number=2),
+        ),
+        "models.whole: svm: needs a run whose folds are `{protocol: speaker}` and nothing else",
+    ),
     "model that would have to normalise": (
         lambda c: (
             c["recipes"].update(own={"normalise": "corpus"}),

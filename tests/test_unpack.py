@@ -7,6 +7,7 @@ import random
 import re
 import stat
 import struct
+import subprocess
 import tarfile
 import zipfile
 import zlib
@@ -62,6 +63,17 @@ def test_backslashes_are_separators(tmp_path):
     archive = tarred({"top\\a\\1.wav": b"one"}, tmp_path / "a.tar", "w")
     unpack(archive, tmp_path / "out")
     assert tree(tmp_path / "out") == {"top/a/1.wav": b"one"}
+
+
+def test_a_folder_may_be_packed_from_within(tmp_path):
+    source = laid_out(MEMBERS, tmp_path / "source")
+    subprocess.run(["tar", "czf", tmp_path / "a.tgz", "-C", source, "."], check=True)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for path, content in {"": b"", **MEMBERS}.items():
+            file.writestr(f"./{path}", content)
+    for name in ("a.tgz", "a.zip"):
+        unpack(tmp_path / name, tmp_path / f"out-{name}")
+        assert tree(tmp_path / f"out-{name}") == KEPT
 
 
 def test_copy_takes_no_links(tmp_path):

@@ -207,7 +207,7 @@ def workplace(corpus: str, data: Path, scratch: Path | None) -> Iterator[Path]:
         with (work / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a killed process lets go
-            except OSError:
+            except BlockingIOError:
                 raise CorpusError(
                     f"{work}: another process is acquiring {corpus}. Wait until it ends."
                 ) from None

@@ -217,6 +217,10 @@ class _Sieve:
         self.kept.append(text)
         return text
 
+    def pass_folder(self, name: str) -> None:
+        if name.rstrip("/") != ".":  # as of `tar -C folder .`
+            self.safe(name)
+
     def safe(self, name: str) -> PurePosixPath:
         """The name as a path; backslashes of Windows archives are separators."""
         plain = name.replace("\\", "/")
@@ -278,7 +282,7 @@ def _unzip(archive: Path, folder: Path, sieve: _Sieve, progress: Progress | None
                     "pass the folder with --from."
                 )
             if info.filename.endswith("/"):
-                sieve.safe(info.filename)
+                sieve.pass_folder(info.filename)
             elif path := sieve.admit(info.filename):
                 wanted[path] = info
         total = sum(info.file_size for info in wanted.values())
@@ -307,7 +311,7 @@ def _untar(
             if not (info.isreg() or info.isdir()) or info.issparse():
                 raise sieve.refusal(info.name, "is a link or a device, or has holes")
             if info.isdir():
-                sieve.safe(info.name)
+                sieve.pass_folder(info.name)
             elif path := sieve.admit(info.name):
                 refuse_space(folder, info.size)
                 member = file.extractfile(info)

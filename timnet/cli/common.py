@@ -168,13 +168,6 @@ def need_compiler(place: str) -> None:
             f"the recipe is compiled, but there is no compiler: {' or '.join(names)}. Install one, "
             f"name yours in {name}, or set compiled to false."
         )
-    scratch = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or tempfile.gettempdir())
-    if scratch.is_dir() and os.statvfs(scratch).f_flag & os.ST_NOEXEC:
-        raise ParameterError(
-            f"the recipe is compiled, but programs may not run in {scratch} (it is mounted with "
-            "noexec), where kernels are compiled. Set TMPDIR to a folder where they may, or set "
-            "compiled to false."
-        )
     if place == "cuda" and find_spec("triton") is None:
         raise ParameterError(
             "the recipe is compiled, but Triton, which compiles for a GPU, is not installed. "

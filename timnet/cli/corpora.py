@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,7 +111,7 @@ def _acquire_one(workspace: Workspace, name: str, source: Path | None, url: str 
     from timnet import corpora
     from timnet.acquire import acquire as stage
 
-    mirror = os.environ.get("TIMNET_MIRROR")
+    mirror = os.environ.get("TIMNET_MIRROR") or None
     with _transfer(name) as progress:
         recipe = corpora.corpus(name, workspace.data)
         got = stage.acquire(recipe, workspace.data, source, url, mirror, progress=progress)
@@ -172,7 +173,7 @@ def corpora(
             "no params.yaml and no data/ here. Run timnet in the root of the project, which "
             "contains them."
         )
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
     if name is not None:
         _describe(registry.corpus(name, data), console)
         return
@@ -198,7 +199,8 @@ def _describe(recipe: Any, console: Any) -> None:
     from timnet.acquire import acquire as stage
 
     state = stage.state(recipe, Workspace(Path()).data)
-    sexes = [f"{list(recipe.speakers.values()).count(sex)} {sex}" for sex in ("female", "male")]
+    sexes = Counter(recipe.speakers.values())
+    told = ", ".join(f"{sexes[sex]} {sex}" for sex in ("female", "male", "unknown") if sexes[sex])
     counts = ", ".join(f"{label} {recipe.counts[label]}" for label in recipe.labels)
     folds = len(recipe.speaker_groups or recipe.speakers)
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -207,9 +209,7 @@ def _describe(recipe: Any, console: Any) -> None:
         "here": f"{state.status}, {state.utterances} of {recipe.utterances} utterances",
         "": state.detail,
         "emotions": counts,
-        "speakers": (
-            f"{len(recipe.speakers)} ({', '.join(sexes)}), {folds} speaker-independent folds"
-        ),
+        "speakers": (f"{len(recipe.speakers)} ({told}), {folds} speaker-independent folds"),
         "sample rates": ", ".join(f"{rate} Hz" for rate in recipe.sample_rates),
         "durations": f"{recipe.seconds[0]:g} to {recipe.seconds[1]:g} s",
         "licence": recipe.licence,

@@ -62,7 +62,7 @@ def list_runs(
                 f"{custom[0]} is a custom corpus: `timnet runs --add {custom[0]}` alone."
             )
         if custom:
-            _add_custom(workspace, custom[0], seeds or 1)
+            _add_custom(workspace, custom[0], seeds)
         else:
             _add(workspace, params, *_tables_and_corpora(names or []), seeds)
     elif names:
@@ -190,7 +190,7 @@ def _add(
     say(f"added to params.yaml: {', '.join(written)}. `timnet status` estimates their cost.")
 
 
-def _add_custom(workspace: Workspace, name: str, seeds: int) -> None:
+def _add_custom(workspace: Workspace, name: str, seeds: int | None) -> None:
     """A random and a speaker-independent run of a custom corpus, of lengths that fit it, and the
     model of the second.
     """
@@ -206,7 +206,7 @@ def _add_custom(workspace: Workspace, name: str, seeds: int) -> None:
         with bar(f"manifest {name}", recipe.utterances) as advance:
             table = manifest.build(recipe, workspace.corpus(name), advance)
     length = proposals.signal_length(table)
-    made = proposals.entries(name, table, length, seeds)
+    made = proposals.entries(name, table, length, seeds or 1)
     written = _enter(workspace, [made], {name: CUSTOM})
     seconds = length / proposals.SAMPLE_RATE
     whole = proposals.share_within(table, length)
@@ -214,7 +214,8 @@ def _add_custom(workspace: Workspace, name: str, seeds: int) -> None:
     if len(recipe.speakers) < 2:
         say(f"{name}: one speaker, so no speaker-independent run is possible")
     if not written:
-        say(f"params.yaml already has runs of these names: {', '.join(made['runs'])}")
+        kept = " Their seeds stay as they are: change them there." if seeds else ""
+        say(f"params.yaml already has runs of these names: {', '.join(made['runs'])}.{kept}")
         return
     say(f"added to params.yaml: {', '.join(written)}. `timnet status` estimates their cost.")
 

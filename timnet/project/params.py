@@ -300,6 +300,12 @@ class Params(_Section):
                 f"{place}: run {model.run} is trained by recipe {run.recipe}, whose normalise: "
                 "corpus or utterance, or standardised, a model cannot follow when it predicts"
             )
+        adapts = recipe.by_speaker or recipe.normalise == "speaker"
+        if model.svm and not (adapts and run.folds == Folds(protocol="speaker")):
+            raise ValueError(
+                f"{place}: svm: needs a run whose folds are `{{protocol: speaker}}` and nothing "
+                "else, and a recipe that adapts to speakers, such as `adapted`"
+            )
         if model.networks == model.run:
             return
         if model.networks not in self.sources:
