@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timnet import schemas
+from timnet.dataset.normalise import sounding_frames
 from timnet.errors import ParameterError, TrainingError
 from timnet.evaluation import score
 from timnet.training import baseline
@@ -59,11 +60,11 @@ def accuracy(by: str, normalise: str = "none") -> float:
 
 def test_padding_does_not_count() -> None:
     mfcc, _ = corpus()
-    speech = baseline.speech_frames(mfcc)
+    speech = sounding_frames(mfcc)
     longer = np.concatenate([mfcc[:, -2:], mfcc, np.repeat(mfcc[:, -1:], 30, 1)], 1)
     expected = baseline.statistics(mfcc, speech)
     np.testing.assert_allclose(
-        baseline.statistics(longer, baseline.speech_frames(longer)), expected, atol=1e-9
+        baseline.statistics(longer, sounding_frames(longer)), expected, atol=1e-9
     )
     first = mfcc[0][speech[0]].astype(np.float64)
     np.testing.assert_allclose(expected[0, :CHANNELS], first.mean(0))
@@ -75,7 +76,7 @@ def test_padding_does_not_count() -> None:
 
 def test_silence_alone_gives_numbers() -> None:
     silent = np.zeros((1, FRAMES, CHANNELS), np.float32)
-    assert not baseline.statistics(silent, baseline.speech_frames(silent)).any()
+    assert not baseline.statistics(silent, sounding_frames(silent)).any()
 
 
 def test_it_learns_and_knowing_the_speaker_s_range_helps() -> None:
@@ -88,7 +89,7 @@ def test_it_learns_and_knowing_the_speaker_s_range_helps() -> None:
 @given(factor=st.floats(0.1, 10), offset=st.floats(-50, 50))
 def test_a_speaker_s_own_scale_and_offset_do_not_matter_once_normalised(factor, offset) -> None:
     mfcc, table = corpus(utterances=24)
-    speech = baseline.speech_frames(mfcc)
+    speech = sounding_frames(mfcc)
     speakers = np.array(table["speaker"].to_pylist())
     moved = mfcc.astype(np.float64)
     moved[speakers == "s1"] = moved[speakers == "s1"] * factor + offset
@@ -117,7 +118,7 @@ def test_its_predictions_are_a_run_s(normalise: str) -> None:
 def test_across_corpora_speakers_of_one_name_are_not_one_speaker() -> None:
     mfcc, table = corpus()
     moved = mfcc.copy()
-    moved[baseline.speech_frames(mfcc)] += 100
+    moved[sounding_frames(mfcc)] += 100
     both = np.concatenate([mfcc, moved])
     names = ["one"] * len(mfcc) + ["two"] * len(mfcc)
     utterances = pa.concat_tables([table, table]).append_column("corpus", [names])

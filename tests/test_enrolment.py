@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from timnet import schemas
 from timnet.cli import app
-from timnet.dataset import features
+from timnet.dataset import features, normalise
 from timnet.errors import ArtifactError, AudioError, ParameterError
 from timnet.evaluation import score
 from timnet.evaluation.together import together
@@ -106,7 +106,7 @@ def test_recordings_of_a_speaker_count_against_three_of_the_training_set_s() -> 
     made = with_svm().svm
     assert made is not None
     mfcc = np.stack([features.mfcc(each, RATE, with_svm().settings) for each in OWN])
-    seen = baseline.statistics(mfcc, baseline.speech_frames(mfcc))
+    seen = baseline.statistics(mfcc, normalise.sounding_frames(mfcc))
     mine = made.enrolled(mfcc)
     np.testing.assert_allclose(mine.mean, (3 * made.mean + 4 * seen.mean(0)) / 7, rtol=1e-5)
     np.testing.assert_allclose(
@@ -277,6 +277,7 @@ def test_a_microphone_s_recording_enrols_a_speaker(
         (("mine", "--model", "deaf.safetensors", "--one-speaker"), "small"),
         (("mine", "--one-speaker", "--enrol", "mine"), "--one-speaker"),
         (("--microphone", "1", "--one-speaker"), "--one-speaker"),
+        (("--microphone", "0", "--one-speaker"), "--one-speaker"),
     ),
 )
 def test_the_command_refuses_what_makes_no_sense(
@@ -325,7 +326,8 @@ def test_a_broken_recording_is_told_of_and_the_others_enrol(folder: Path) -> Non
 def test_coverage_is_told_with_and_without_enrolment(folder: Path) -> None:
     given = ["predict", "new.wav", "--model", "adapting.safetensors", "--abstain-below", "0.1"]
     assert "41.0 % of these" in CliRunner().invoke(app, given).stdout
-    assert "50.0 % of these" in CliRunner().invoke(app, [*given, "--enrol", "mine"]).stdout
+    enrolled = CliRunner().invoke(app, [*given, "--enrol", "mine"]).stdout
+    assert "50.0 % of these" in enrolled and "recordings of each speaker, not 4" in enrolled
     bare = [*given[:2], "--model", "deaf.safetensors", *given[4:]]
     assert "no figures" in CliRunner().invoke(app, bare).stdout
 

@@ -131,7 +131,7 @@ def test_nothing_that_is_held_out_is_trained_on(listed, protocol, number, valida
         zip(table["fold_seed"].to_pylist(), table["fold"].to_pylist(), strict=True)
     ):
         parts = parts_of(table, seed, fold)
-        assert parts["test"]
+        assert parts["test"] and (parts["validation"] or not validation)
         tested.setdefault(seed, []).extend(parts["test"])
         assert len({u for part in parts.values() for u in part}) == sum(map(len, parts.values()))
         held_out = {"speaker": ["speaker"], "sentence": ["sentence"], "random": []}.get(
@@ -148,6 +148,19 @@ def test_nothing_that_is_held_out_is_trained_on(listed, protocol, number, valida
             }
     for utterances in tested.values():
         assert sorted(utterances) == sorted(who)  # each once
+
+
+def test_a_fold_without_an_utterance_for_validation_is_refused() -> None:
+    """Its epoch would be chosen on the test fold."""
+    said = {"03": "a", "08": "a", "09": "ab", "10": "ab"}  # by each speaker
+    pairs = [(speaker, sentence) for speaker, known in said.items() for sentence in known]
+    speakers, sentences = map(list, zip(*pairs, strict=True))
+    names = [f"u{number}" for number in range(len(pairs))]
+    listed = pa.table({"utterance": names, "speaker": speakers, "sentence": sentences})
+    rest = ("speaker-sentence", None, None)
+    assert len(folds.table(listed, *rest, 0, lambda: CORPORA["emodb"]))
+    with pytest.raises(ParameterError, match="fold 0 has no utterances for validation"):
+        folds.table(listed, *rest, 1, lambda: CORPORA["emodb"])
 
 
 def test_an_unknown_speaker_is_named() -> None:

@@ -73,6 +73,22 @@ def test_utterances_that_both_tested_are_compared():
     assert rule.said.endswith("On the 60 utterances that both tested.")
 
 
+def test_settings_that_are_new_or_gone_are_told():
+    def made(**folds):
+        record = {"seeds": [0], "features": {"settings": {}}, "train": {"epochs": 1}}
+        known = result(hits(0.8))
+        return Result(
+            known.record | record | {"folds": {"protocol": "speaker", **folds}}, known.predictions
+        )
+
+    for here, there, said in (
+        (made(), made(number=2), "folds' number None here, 2 there"),
+        (made(validation=1), made(), "folds' validation 1 here, None there"),
+    ):
+        table = verdicts.compare_table({"run": here}, {"run": there}, "main", "0123", [])
+        assert f"`run` was made with other settings: {said}." in render.markdown(table)
+
+
 def test_what_cannot_be_compared_closes_it():
     there = {"run": result(hits(0.8))}
     for other in (
@@ -135,9 +151,8 @@ def test_protocols_choose_what_counts():
     names = [rule.name for rule in judge(here, there)]
     assert names == ["UAR of run, last-epoch", "validation of demo"]
     assert judge(here, there, protocols=("best-epoch",))[0].name == "UAR of run, best-epoch"
-    assert [rule.name for rule in judge(here, there, protocols=("cross-corpus",))] == [
-        "validation of demo"
-    ]
+    nothing, _ = judge(here, there, protocols=("cross-corpus",))
+    assert not nothing.passed and "No run has scores under cross-corpus" in nothing.said
 
 
 def test_validation_must_have_passed():

@@ -83,6 +83,8 @@ def test_a_model_is_found_by_name(
         ArtifactError, match=r"no model 'voice': .* Models here: voices\. Make it with"
     ):
         timnet.load_model("voice")
+    with pytest.raises(ArtifactError, match=r"no model 'emodb-adpated'.* 'emodb-adapted'"):
+        timnet.load_model("emodb-adpated")
     with pytest.raises(ArtifactError, match=r"no model 'voices@v1\.2\.0' here\. `timnet card voic"):
         timnet.load_model("voices@v1.2.0")
     for version in ("v1.2.9", "v1.2.10", "v1.20.0"):  # as `timnet card` brings them

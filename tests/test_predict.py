@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from models import LABELS, RATE, small_model, voice
 from typer.testing import CliRunner
 
 from timnet.cli import app
+from timnet.cli import predict as predicting
 from timnet.dataset import features
 from timnet.errors import AudioError
 from timnet.models import formats, model
@@ -81,7 +83,7 @@ def test_a_signal_of_any_type_is_predicted(small: model.Model) -> None:
     as_integers = np.round(sound * 32768).astype(np.int16)
     stereo = np.stack((sound, sound), 1).astype(np.float64)
     for signal in (as_integers, stereo, sound.tolist()):
-        found = small.predict(signal, RATE)
+        found = small.predict(signal, float(RATE))
         np.testing.assert_allclose(found.logits, small.predict(sound, RATE).logits, atol=0.02)
 
 
@@ -94,6 +96,8 @@ def test_a_signal_of_any_type_is_predicted(small: model.Model) -> None:
         (np.zeros((2, 900)), RATE, "900 channels; the limit is 16"),
         (np.zeros((2, 2, 2)), RATE, r"a signal of shape \(2, 2, 2\) and type float64; expected"),
         (np.array(["a"]), RATE, "expected .* floats or signed integers"),
+        (np.array([1, 2]), RATE, "int64, whose full scale is unknown"),
+        (np.zeros(900), 16000.5, "16000.5 samples per second; expected a whole number"),
     ),
 )
 def test_a_bad_signal_is_named(small: model.Model, signal, rate: int, message: str) -> None:
@@ -219,6 +223,10 @@ def test_emotions_of_long_sound_are_listed(folder: Path) -> None:
         ["0:00", "to", "0:03", "calm", "1.00"],
         ["0:03", "to", "0:05", "happy", "0.99"],
     ]
+    said = formats.TableWriter(found.labels, [folder], 0.995).line(folder, found).splitlines()
+    assert [line.split()[3] for line in said[1:]] == ["calm", "-"]
+    told = json.loads(formats.JsonLinesWriter(0.995).line(folder, found))
+    assert [part["emotion"] for part in told["timeline"]] == ["calm", None]
 
 
 def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:
@@ -251,6 +259,28 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path, tmp_path: Path) -> 
     ):
         assert reason in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_folder_that_may_not_be_read_is_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open", "closed", "open/closed"):
+        (tmp_path / name).mkdir()
+    shutil.copy(folder / "sounds" / "v8.wav", tmp_path / "open")
+    real = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root may read all
+    found, missing = predicting._recordings([tmp_path / "open", tmp_path / "closed"])
+    assert [path.name for path in found] == ["v8.wav"]
+    assert missing == [
+        f"{tmp_path}/open/closed (Permission denied)",
+        f"{tmp_path}/closed (Permission denied)",
+    ]
 
 
 def test_what_is_hidden_in_a_folder_is_left_out(folder: Path, tmp_path: Path) -> None:

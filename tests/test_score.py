@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from timnet import records, schemas
-from timnet.evaluation import score
+from timnet.errors import ArtifactError
+from timnet.evaluation import results, score
 
 LABELS = ("angry", "sad")
 
@@ -70,6 +72,18 @@ def test_with_several_seeds_the_headline_is_their_mean() -> None:
     assert scores["uar"]["seed_sd"] == pytest.approx(np.std(draws, ddof=1), abs=1e-4)
 
 
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"no weights")])
+def test_damaged_weights_are_named_before_anything_is_kept(tmp_path: Path, harm) -> None:
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    for name in (*results.KEPT, "weights.npz"):
+        (trained / name).write_bytes(b"x")
+    harm(trained / "weights.npz")
+    with pytest.raises(ArtifactError, match=r"weights\.npz: not the weights of a run"):
+        results.keep(trained, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
 def test_one_seed_has_no_spread() -> None:
     scores = score.scores(predictions(folds=2, seeds=1), LABELS, "random")["last-epoch"]
     assert "seed_sd" not in scores["uar"]
@@ -97,6 +111,8 @@ def test_the_kind_of_epoch_makes_the_protocol() -> None:
         "sentence-independent-validated",
         "sentence-independent",
     ]
+    told = score.scores(validated, LABELS, "sentence")  # of the last epoch alone
+    assert [name for name in told if "calibration" in told[name]] == ["sentence-independent"]
 
 
 @pytest.mark.parametrize(

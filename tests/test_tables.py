@@ -18,7 +18,7 @@ from timnet.paper import paper
 from timnet.paper import runs as paper_runs
 from timnet.reporting import corpus_tables, cross_tables, render, report, tables, unseen_tables
 from timnet.reporting.render import Table, row_of
-from timnet.reporting.scored import ScoredRun
+from timnet.reporting.scored import ScoredRun, rough
 
 
 def scores_of(pair: tuple[float, float], seeds: list[int], **more: object) -> dict:
@@ -246,6 +246,25 @@ def test_settings_that_are_off_are_the_paper_s() -> None:
         assert "8" in changed.differences[0] or "speaker" in changed.differences[0]
 
 
+def test_speakers_in_groups_are_a_setting_of_their_own() -> None:
+    run = unseen("emovo", "speaker", 28)
+    assert run.is_the_paper_s
+    run.record["folds"]["number"] = 2
+    assert run.differences == ["2 groups of speakers, not each alone"]
+
+
+def test_intervals_over_few_speakers_or_folds_are_called_rough() -> None:
+    run = unseen("emovo", "speaker", 28)
+    few = dict(run.scores[SPEAKER], clusters=2)
+    run.scores.update({"sentence-independent": few, "last-epoch": {**few, "clusters": 10}})
+    (told,) = rough([run])
+    assert told.startswith("Intervals over few speakers or folds of sentences are rough")
+    assert told.endswith("emovo 6 speakers; emovo 2 folds of sentences.")
+    few["clusters"] = run.scores[SPEAKER]["clusters"] = 10
+    run.scores.pop("last-epoch")
+    assert rough([run]) == []
+
+
 def test_of_a_custom_corpus_the_paper_has_no_signal_length() -> None:
     (run,) = of_table("table-1", "emovo", best_epoch=(90.5, 89.0), last_epoch=(80.0, 80.0))
     record = run.record | {"trained_on": "mine", "tested_on": "mine"}
@@ -346,6 +365,10 @@ def test_an_ablation_and_the_svm_are_held_against_the_whole_network() -> None:
     assert found["TIM-Net"]["last-epoch against TIM-Net"] == ""
     assert found["SVM"]["last-epoch against TIM-Net"] == "-4.00 [-7.00, -1.00]"
     assert found["SVM"]["best-epoch UAR"] == "-"
+    apart = "includes the difference between precisions"
+    assert apart not in render.markdown(tables.ablation(runs, of_means))
+    runs[0].record["train"]["precision"] = "bf16"
+    assert apart in render.markdown(tables.ablation(runs, of_means))
 
 
 def test_an_ablation_with_other_settings_is_named_and_stands_in_the_first_table() -> None:
@@ -368,6 +391,9 @@ def test_cross_corpus_averages_need_all_twenty_pairs() -> None:
     last = ours(runs)
     assert (last["UAR"], last["WAR"]) == ("34.10 ± 0.10", "35.00 ± 0.00")
     assert (last["pairs"], last["seeds"]) == ("20", "3")
+    (draws,) = [each["draws"] for each in runs[0].scores[CROSS]["corpora"].values()][:1]
+    draws.pop(0)  # of this source seeds 1 and 2 alone: the mean is over these for all
+    assert (ours(runs)["UAR"], ours(runs)["seeds"]) == ("34.15 ± 0.07", "2")
     one = cross_runs(paper_runs.CROSS_CORPORA, seeds=1)
     assert ours(one)["UAR"] == "34.00"  # a single seed has no spread
 

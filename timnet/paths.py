@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,13 +135,20 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def names_below(folder: Path) -> Iterator[Path]:
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def names_below(folder: Path, unread: Callable[[OSError], None] = _raise) -> Iterator[Path]:
     """All names in a folder but those of folders, in a fixed order.
 
     Through links to folders, but in no circle.
+
+    Args:
+        unread: is told of folders that cannot be read.
     """
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=unread, followlinks=True):
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()

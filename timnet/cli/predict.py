@@ -84,7 +84,7 @@ def predict(
 
     if (microphone is None) == (not recordings):
         raise ParameterError("give recordings, or --microphone SECONDS: one of them.")
-    if one_speaker and (enrol or microphone):
+    if one_speaker and (enrol or microphone is not None):
         raise ParameterError("--one-speaker is of files alone: no --enrol, no --microphone.")
     paths, failures = _recordings(recordings or [])
     loaded = load_model(model, to_enrol=bool(enrol) or one_speaker)
@@ -108,7 +108,7 @@ def predict(
     if microphone is not None:
         predictions = _recorded(loaded, microphone, single)
     try:
-        if head and (paths or microphone):
+        if head and (paths or microphone is not None):
             say(head)
         for path, found in predictions:
             if isinstance(found, str):
@@ -159,9 +159,8 @@ def _enrolled(loaded: Model, paths: list[Path], failures: list[str]) -> Model:
         loaded = stage.enrolled(loaded, recordings)
     except AudioError as error:
         raise AudioError(f"{error} {_unread(failures)}" if failures else str(error)) from None
-    better = (
-        "" if len(recordings) >= USEFUL else f": {USEFUL} or more, of several emotions, are better"
-    )
+    enough = sum(map(len, recordings)) >= USEFUL  # windows: a long recording is as good as many
+    better = "" if enough else f": {USEFUL} or more, of several emotions, are better"
     number = counted(len(recordings), "recording")
     typer.echo(f"adapted to the speaker of {number}{better}\n", err=True)
     return loaded
@@ -174,7 +173,7 @@ def _recorded(
     from timnet.models.microphone import record
 
     print(f"recording {seconds:g} s ...", file=sys.stderr, flush=True)
-    signal, rate = record(seconds, loaded.card.typical.sample_rates)
+    signal, rate = record(seconds, sorted(loaded.card.typical.sample_rates, reverse=True))
     print("done", file=sys.stderr)
     try:
         yield MICROPHONE, loaded.predict(signal, rate, single=single)
@@ -192,20 +191,33 @@ def _recordings(given: list[Path]) -> tuple[list[Path], list[str]]:
 
     found: dict[Path, None] = {}
     missing = []
+
+    def unread(error: OSError) -> None:
+        missing.append(f"{name(Path(error.filename))} ({error.strerror})")
+
     for path in given:
         if any(len(os.fsencode(part)) > 255 for part in path.parts):
             missing.append(f"{name(path)[:80]}… (file name too long)")
-        elif path.is_dir():
+            continue
+        try:
+            path.stat()
+        except PermissionError as error:
+            unread(error)
+            continue
+        except OSError:
+            pass
+        if path.is_dir():
+            before = len(missing)
             named = [
                 file
-                for file in names_below(path)
+                for file in names_below(path, unread)
                 if file.suffix.lower() in endings
                 and not any(part[0] == "." for part in file.relative_to(path).parts)
                 and not is_litter(file.relative_to(path))
             ]
             files = [file for file in named if file.is_file()]
             missing += [f"{name(file)} ({_no_file(file)})" for file in named if not file.is_file()]
-            if not named:
+            if not named and len(missing) == before:
                 missing.append(f"{name(path)} (no recordings in this folder)")
             found |= dict.fromkeys(sorted(files, key=lambda file: natural_key(str(file))))
         elif path.is_file():

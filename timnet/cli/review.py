@@ -98,7 +98,8 @@ def gate(
         f"Before: {baseline} at {old}. After: {candidate} at {new}. UAR in percent.",
         f"Tolerance in points of UAR: {tolerance:g}; protocols: {', '.join(protocols)}. The gate "
         f"closes if the whole interval of a change is below {-tolerance:g}: paired bootstrap over "
-        "the utterances that both tested, and over their speakers where these are unseen.",
+        "the utterances that both tested, first over their speakers or folds of sentences where "
+        "these are unseen.",
     ]
     title = f"The gate is {'closed' if closed else 'open'}"
     say(render.markdown(verdicts.gate_table(found, title, notes)))

@@ -162,7 +162,8 @@ def grouped_table(
         validation: how many groups (of the first kind) choose a fold's epoch.
 
     Raises:
-        ParameterError: so many groups for validation that nothing is left to train on.
+        ParameterError: so many groups for validation that nothing is left to train on, or a fold
+            without an utterance to choose its epoch by.
     """
     number = int(groups.max()) + 1
     if validation > number - 2:
@@ -181,6 +182,11 @@ def grouped_table(
             parts[apart & (distance > 0) & (distance <= validation)] = "validation"
             parts[(distance == 0) & (second == other)] = "test"
             if (parts == "test").any():
+                if validation and not (parts == "validation").any():
+                    raise ParameterError(
+                        f"folds: fold {fold} has no utterances for validation: those of its "
+                        "validation groups are all left out. Choose another validation, or 0."
+                    )
                 tables.append(_table(manifest, fold, parts, seed))
                 fold += 1
     return pa.concat_tables(tables)

@@ -61,6 +61,9 @@ def judge(
         tested = dict.fromkeys((*here[run].tests, *(there[run].tests if same_folds else ())))
         for protocol in (each for each in tested if each in protocols):
             rules.append(uar(_name(run, protocol), found.get(protocol), tolerance))
+    if here and not rules:
+        said = f"No run has scores under {', '.join(protocols)}: nothing was compared."
+        rules.append(Rule("UAR", False, said))
     corpora = sorted({corpus for result in here.values() for corpus in _corpora(result)})
     return rules + [validation(corpus, validations.get(corpus)) for corpus in corpora]
 

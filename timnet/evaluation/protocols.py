@@ -66,7 +66,6 @@ _STRICT: tuple[tuple[str, str, str, Varies, str], ...] = (
         "speakers",
         "speakers",
     ),
-    (CROSS, CROSS, "trained on one corpus, tested on others", "speakers", "speakers"),
 )
 PROTOCOLS = (
     Protocol(
@@ -97,6 +96,9 @@ PROTOCOLS = (
             ("-validated", VALIDATED, CHOSEN.format(held_out)),
             ("", LAST, "the last epoch"),
         )
+    ),
+    Protocol(
+        CROSS, CROSS, LAST, "trained on one corpus, tested on others, the last epoch", "speakers"
     ),
 )
 MEANING = {protocol.name: protocol.meaning for protocol in PROTOCOLS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,16 +53,22 @@ def keep(trained: Path, results: Path) -> None:
         results: the run's folder below results/runs.
 
     Raises:
-        ArtifactError: a file is missing; then none is copied.
+        ArtifactError: a file is missing, or the weights are damaged; then none is copied.
     """
     for name in KEPT:
         if not (trained / name).is_file():
             raise ArtifactError(f"{trained / name}: no such file. Run `dvc repro`.")
+    path = trained / "weights.npz"
+    try:
+        with np.load(path) as weights:
+            scales = score.scale_rows(weights)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ArtifactError(
+            f"{path}: not the weights of a run ({error}). Run `dvc repro`."
+        ) from None
     for name in KEPT:
         with replacing(results / name) as partial:
             shutil.copyfile(trained / name, partial)
-    with np.load(trained / "weights.npz") as weights:
-        scales = score.scale_rows({name: weights[name] for name in weights.files})
     write_text(results / "scales.csv", scales.write_csv())
 
 

@@ -162,7 +162,7 @@ def scores(
         else:
             (of_run,) = by_corpus.values()
         several = len({part.fold for part in own if part.fold is not None}) > 1
-        if several and not protocols.named(protocol).optimistic:  # fitted on the other folds
+        if several and protocols.named(protocol).epoch == protocols.LAST:  # fitted on other folds
             of_run["calibration"] = _calibration(predictions, labels)
         result[protocol] = of_run
     return result
@@ -306,7 +306,7 @@ def curves(history: pa.Table) -> pl.DataFrame:
     )
 
 
-def scale_rows(weights: dict[str, np.ndarray]) -> pl.DataFrame:
+def scale_rows(weights: Mapping[str, np.ndarray]) -> pl.DataFrame:
     """The learned weights over time scales: fold_seed, seed, fold, block (from 1), weight."""
     rows = [
         (int(fold_seed), int(seed), int(fold), block, round(float(weight), 6))

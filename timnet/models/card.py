@@ -303,9 +303,13 @@ def vouched(card: Card, below: float) -> str:
         return f"{card.name} has no figures on answers that are held back."
     row = max(known, key=lambda each: each.below)
     right = "" if row.correct is None else f", and {100 * row.correct:.1f} % of these are correct"
+    measured = ""
+    if card.enrolled:
+        number = card.data.utterances // card.data.speakers
+        measured = f" That is with about {number} recordings of each speaker, not {card.enrolled}."
     return (
         f"Of the held-out predictions of run {card.run} {100 * row.answered:.1f} % reach "
-        f"{row.below:g}{right} (`timnet card`)."
+        f"{row.below:g}{right} (`timnet card`).{measured}"
     )
 
 

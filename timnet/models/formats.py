@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from timnet.models.predict import Prediction
+    from timnet.models.predict import Prediction, Segment
 
 WIDEST = 44  # characters of a name in the table
 
 
 def name(path: Path) -> str:
     """A path as printable text, whatever bytes its name is made of."""
-    text = os.fsencode(path).decode("utf-8", "replace")
     return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in plain(path)
     )
 
 
-def answer(found: Prediction, abstain_below: float) -> str | None:
+def answer(found: Prediction | Segment, abstain_below: float) -> str | None:
     """The emotion; None where it is less probable than it is to be."""
     return found.emotion if found.probability >= abstain_below else None
+
+
+def plain(path: Path) -> str:
+    """A path as UTF-8, whatever bytes its name is made of."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 class TableWriter:
@@ -62,7 +66,7 @@ class TableWriter:
         if len(found.windows) > 1:
             lines += [
                 f"  {_clock(part.start)} to {_clock(part.end)}  "
-                f"{part.emotion:{self.label}}  {part.probability:.2f}"
+                f"{answer(part, self.abstain_below) or '-':{self.label}}  {part.probability:.2f}"
                 for part in found.timeline
             ]
         return "\n".join(lines)
@@ -90,7 +94,7 @@ class CsvWriter:
             found.networks,
             reasons,
         ]
-        return _row([os.fsencode(path).decode("utf-8", "replace"), f"{found.seconds:.3f}", *cells])
+        return _row([plain(path), f"{found.seconds:.3f}", *cells])
 
 
 class JsonLinesWriter:
@@ -104,7 +108,7 @@ class JsonLinesWriter:
 
     def line(self, path: Path, found: Prediction) -> str:
         content: dict[str, Any] = {
-            "recording": os.fsencode(path).decode("utf-8", "replace"),
+            "recording": plain(path),
             "seconds": round(found.seconds, 3),
             "emotion": answer(found, self.abstain_below),
             "probabilities": {
@@ -119,7 +123,7 @@ class JsonLinesWriter:
                 {
                     "start": round(part.start, 3),
                     "end": round(part.end, 3),
-                    "emotion": part.emotion,
+                    "emotion": answer(part, self.abstain_below),
                     "probability": round(part.probability, 4),
                 }
                 for part in found.timeline

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from timnet.corpora.corpus import natural_key
 from timnet.dataset import features
-from timnet.errors import ArtifactError, listing
+from timnet.errors import ArtifactError, listing, suggestion
 from timnet.models.card import Card, Typical
 from timnet.models.enrolment import Scale
 from timnet.models.out_of_domain import ENVELOPE, Reference
@@ -240,8 +240,9 @@ def find(name: str | Path, models: Path = Path("build/models")) -> Path:
             f"no model {str(name)!r} here. `timnet card {name}` fetches it from the registry."
         )
     here = sorted(file.name.removesuffix(ENDING) for file in models.glob(f"[!.]*{ENDING}"))
+    near = suggestion(str(name), [*here, IN_THE_BOX.stem, TO_ENROL_IN_THE_BOX.stem])
     raise ArtifactError(
-        f"no model {str(name)!r}: neither a file nor {path}. "
+        f"no model {str(name)!r}: neither a file nor {path}.{near} "
         + (f"Models here: {listing(here)}. " if here else "")
         + f"Make it with `dvc repro`, or, from a DVC remote that has it, `dvc pull {path}`."
     )

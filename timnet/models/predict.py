@@ -138,7 +138,8 @@ class Model:
         """The emotion of a recording in memory.
 
         Args:
-            signal: (samples,) or (samples, channels), floats of full scale 1 or integers.
+            signal: (samples,) or (samples, channels), floats of full scale 1, or integers of at
+                most 32 bits.
             sample_rate: samples per second.
             single: ask the first network alone; otherwise all of them vote.
 
@@ -172,8 +173,8 @@ class Model:
         """
         recordings = []
         for signal in signals:
-            read = _from_memory(signal, sample_rate)
-            recordings.append(list(_features_of_windows(self, read, sample_rate, _Analysis())))
+            read, rate = _from_memory(signal, sample_rate)
+            recordings.append(list(_features_of_windows(self, read, rate, _Analysis())))
         return enrolled(self, recordings)
 
     def enrol_files(self, paths: Iterable[Path | str]) -> Model:
@@ -216,20 +217,25 @@ class _Analysis:
 
 def of_signal(model: Model, signal: np.ndarray, sample_rate: int, single: bool) -> Prediction:
     """See `Model.predict`."""
-    read, analysis = _from_memory(signal, sample_rate), _Analysis()
+    (read, rate), analysis = _from_memory(signal, sample_rate), _Analysis()
     _run_networks(
         model,
         single,
-        ((analysis, mfcc) for mfcc in _features_of_windows(model, read, sample_rate, analysis)),
+        ((analysis, mfcc) for mfcc in _features_of_windows(model, read, rate, analysis)),
     )
     prediction = analysis.prediction(model)
     assert isinstance(prediction, Prediction)
     return prediction
 
 
-def _from_memory(signal: np.ndarray, sample_rate: int) -> Read:
-    """A recording in memory, checked, to be read bit by bit."""
+def _from_memory(signal: np.ndarray, sample_rate: float) -> tuple[Read, int]:
+    """A recording in memory, checked, to be read bit by bit; and its samples per second."""
     signal = np.asarray(signal)
+    rate = int(sample_rate)
+    if rate != sample_rate:
+        raise AudioError(f"{sample_rate:g} samples per second; expected a whole number")
+    if signal.dtype == np.int64:
+        raise AudioError("a signal of int64, whose full scale is unknown; expected int16 or int32")
     if signal.dtype.kind == "i":
         signal = signal / -float(np.iinfo(signal.dtype).min)
     if signal.dtype.kind != "f" or signal.ndim not in (1, 2):
@@ -237,7 +243,7 @@ def _from_memory(signal: np.ndarray, sample_rate: int) -> Read:
             f"a signal of shape {signal.shape} and type {signal.dtype}; expected (samples,) or "
             "(samples, channels) of floats or signed integers"
         )
-    audio.check_form(1 if signal.ndim == 1 else signal.shape[1], sample_rate)
+    audio.check_form(1 if signal.ndim == 1 else signal.shape[1], rate)
     rest = signal.astype(np.float32, copy=False)
 
     def read(samples: int) -> np.ndarray:
@@ -245,7 +251,7 @@ def _from_memory(signal: np.ndarray, sample_rate: int) -> Read:
         taken, rest = rest[:samples], rest[samples:]
         return taken
 
-    return read
+    return read, rate
 
 
 def read_speaker(

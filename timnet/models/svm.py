@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from timnet.dataset.normalise import sounding_frames
 from timnet.training import baseline
 from timnet.training.baseline import Machine
 
@@ -34,7 +35,7 @@ class Svm:
 
     def enrolled(self, mfcc: np.ndarray) -> Svm:
         """The same for the speaker of some recordings, (recordings, T, C), as extracted."""
-        seen = baseline.statistics(mfcc, baseline.speech_frames(mfcc))
+        seen = baseline.statistics(mfcc, sounding_frames(mfcc))
         share = len(seen) / (len(seen) + PRIOR)
         mean, deviation = (
             ((1 - share) * known + share * own).astype(np.float32)
@@ -44,7 +45,7 @@ class Svm:
 
     def logits(self, mfcc: np.ndarray, classes: int) -> np.ndarray:
         """Decision values (recordings, classes) of (recordings, T, C), as extracted."""
-        seen = baseline.statistics(mfcc, baseline.speech_frames(mfcc)) - self.mean
+        seen = baseline.statistics(mfcc, sounding_frames(mfcc)) - self.mean
         return self._machine.decide(seen / self.deviation, classes)[0]
 
 
@@ -56,7 +57,7 @@ def of(mfcc: np.ndarray, speakers: np.ndarray, targets: np.ndarray) -> Svm:
         speakers: (utterances,) who speaks.
         targets: (utterances,) label indices.
     """
-    seen = baseline.statistics(mfcc, baseline.speech_frames(mfcc))
+    seen = baseline.statistics(mfcc, sounding_frames(mfcc))
     own = [seen[speakers == speaker] for speaker in np.unique(speakers)]
     deviation = np.mean([each.std(0) for each in own], 0)
     return Svm(

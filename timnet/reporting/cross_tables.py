@@ -52,11 +52,10 @@ def _of_the_paper(tested: Tested) -> Tested:
 
 def _by_seed(tested: Tested) -> dict[str, np.ndarray]:
     """Mean over the pairs for each seed that all of them have, (seeds,) UAR and WAR."""
-    number = min(len(scores["draws"]) for _, scores in tested.values())
+    drawn = [{draw["seed"]: draw for draw in scores["draws"]} for _, scores in tested.values()]
+    shared = sorted(set.intersection(*map(set, drawn)))
     return {
-        name: np.mean(
-            [[draw[name] for draw in scores["draws"][:number]] for _, scores in tested.values()], 0
-        )
+        name: np.mean([[of[seed][name] for seed in shared] for of in drawn], 0)
         for name in ("uar", "war")
     }
 

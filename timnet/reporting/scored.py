@@ -30,6 +30,8 @@ FREE = ("precision", "compiled", "tabs", "variant")  # compared in another way, 
 # values of a setting that the paper has not, at which it changes nothing
 OFF = (None, 0, False, "none", "constant", "")
 MOST_NAMED = 6  # runs in a note
+# what an interval draws first, in words
+DRAWN = {"utterances": "utterances", "speakers": "speakers", "folds": "folds of sentences"}
 UNCHANGED = {"batch_norm_momentum": 0.01}  # as Keras has it
 
 
@@ -139,6 +141,9 @@ class ScoredRun:
         if validation := self.record["folds"].get("validation"):
             pairs.append(("groups for validation", validation, 0))
         told = [f"{name} {value}, not {theirs}" for name, value, theirs in pairs if value != theirs]
+        groups = self.record["folds"].get("number")
+        if self.record["folds"]["protocol"] == "speaker" and groups:
+            told.append(f"{groups} groups of speakers, not each alone")
         return told + [
             f"{name} {value}"
             for name, value in _flat(train)
@@ -248,21 +253,20 @@ def other_settings(runs: Iterable[ScoredRun]) -> list[str]:
 
 
 def rough(runs: Iterable[ScoredRun]) -> list[str]:
-    """A note on intervals over few speakers, where a run has such."""
-    few = {
-        f"{corpus} {scores['clusters']}": None
-        for run in runs
-        for protocol in run.scores
-        for corpus, scores in run.of_corpora(protocol).items()
-        if protocols.known(protocol)
-        and protocols.named(protocol).varies == "speakers"
-        and scores.get("clusters", FEW_CLUSTERS) < FEW_CLUSTERS
-    }
+    """A note on intervals over few speakers or folds of sentences, where a run has such."""
+    few: dict[str, set[str]] = {}
+    for run in runs:
+        for protocol in filter(protocols.known, run.scores):
+            drawn = DRAWN[protocols.named(protocol).varies]
+            for corpus, scores in run.of_corpora(protocol).items():
+                if scores.get("clusters", FEW_CLUSTERS) < FEW_CLUSTERS:
+                    few.setdefault(drawn, set()).add(f"{corpus} {scores['clusters']}")
     if not few:
         return []
+    told = (f"{', '.join(sorted(few[drawn]))} {drawn}" for drawn in DRAWN.values() if drawn in few)
     return [
-        "Intervals over few speakers are rough, and more often too narrow than too wide: "
-        f"{', '.join(sorted(few))} speakers."
+        f"Intervals over few {' or '.join(drawn for drawn in DRAWN.values() if drawn in few)} are "
+        f"rough, and more often too narrow than too wide: {'; '.join(told)}."
     ]
 
 

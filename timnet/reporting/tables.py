@@ -275,7 +275,7 @@ def figure_rows(runs: list[ScoredRun]) -> list[tuple[str, str, dict, float, dict
                 f"recipe {chosen}": find(
                     runs, run.corpus, protocol, is_network=True, recipe=chosen
                 ),
-                "SVM": find(runs, run.corpus, protocol, is_baseline=True),
+                "SVM": find(runs, run.corpus, protocol, method="SVM"),
             }
             marks = {
                 name: other.scores[protocol]["uar"]["value"]
@@ -435,6 +435,7 @@ def ablation(runs: list[ScoredRun], paired: Paired) -> Table:
             row.append(Cell(seeds(run.scores[LAST_EPOCH]), run.name))
             row.append(Cell("" if run.is_baseline else run.record["train"]["precision"]))
             rows.append(row)
+    mixed = len({run.record["train"]["precision"] for run in used if not run.is_baseline}) > 1
     return Table(
         "table-s3",
         "Table S3: ablation",
@@ -459,8 +460,8 @@ def ablation(runs: list[ScoredRun], paired: Paired) -> Table:
             "the scales instead of learned weights; TCN: residual blocks, forward only.",
             "In brackets: 95 % CI by bootstrap over utterances. Against TIM-Net: points of UAR, "
             "the same utterances resampled for both, each the mean over its seeds; not "
-            "significant where the interval includes 0. The CI ignores seed variance but includes "
-            "the bf16/fp32 difference.",
+            "significant where the interval includes 0. The CI ignores seed variance"
+            + (" but includes the difference between precisions." if mixed else "."),
             *other_settings(apart),
             *departures(run for run in used if run.is_the_paper_s),
         ],
@@ -491,9 +492,9 @@ def calibration(runs: list[ScoredRun]) -> Table:
     )
     notes = [
         "error: expected calibration error over 15 bins, of the last epoch's probabilities for "
-        "utterances unseen in training. After: with all logits divided by one temperature, each "
-        "fold's fitted on the other folds (Guo et al., ICML 2017). The temperature in the table "
-        "is that of all folds.",
+        "utterances unseen in training, of the first training seed. After: with all logits divided "
+        "by one temperature, each fold's fitted on the other folds (Guo et al., ICML 2017). The "
+        "temperature in the table is that of all folds.",
     ]
     if any(run.is_baseline for run, *_ in told):
         notes.append(

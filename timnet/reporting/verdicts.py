@@ -107,13 +107,14 @@ def compare_table(
             for protocol, change in found.items()
             if change.left_out
         ]
-        differ = differing(made_with(here[run].record), made_with(there[run].record))
+        new, old = made_with(here[run].record), made_with(there[run].record)
+        differ = differing(dict.fromkeys(old) | new, old)  # also what is no longer set
         if told := [f"{name} {new} here, {old} there" for name, (new, old) in differ]:
             notes.append(f"`{run}` was made with other settings: {'; '.join(told)}.")
     tables = sorted(PurePosixPath(path).stem for path in changed)
     notes += [
-        "95 %: paired bootstrap over the utterances that both tested, and their speakers where "
-        "these are unseen; not significant if the interval includes 0.",
+        "95 %: paired bootstrap over the utterances that both tested, first over their speakers or "
+        "folds of sentences where these are unseen; not significant if the interval includes 0.",
         f"tables that changed: {', '.join(tables) or 'none'}.",
     ]
     columns = ("run", "protocol", "score", commit, "here", "change", "95 % of the change")

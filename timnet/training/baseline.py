@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from timnet import schemas
+from timnet.dataset.normalise import sounding_frames
 from timnet.errors import ParameterError, TrainingError
 
 if TYPE_CHECKING:
@@ -25,19 +26,6 @@ if TYPE_CHECKING:
 PENALTY = 10.0  # C: how much a training utterance on the wrong side costs
 NORMALISE = ("none", "utterance", "speaker")
 NAME = "svm"  # as runs name it
-SILENCE = 1e-3  # where speech reaches 100
-
-
-def speech_frames(mfcc: np.ndarray) -> np.ndarray:
-    """Which frames are not padding, (utterances, frames) bool.
-
-    A frame without signal has the same value in all mel bands, so that all of its coefficients but
-    the first are zero, up to rounding.
-
-    Args:
-        mfcc: (utterances, frames, coefficients), as extracted.
-    """
-    return np.abs(mfcc[..., 1:]).max(-1) > SILENCE
 
 
 def statistics(mfcc: np.ndarray, speech: np.ndarray) -> np.ndarray:
@@ -116,7 +104,7 @@ def transferred(
         speakers: (utterances,) who speaks.
         by: as `normalise` of `inputs`.
     """
-    seen = inputs(mfcc, speech_frames(mfcc), speakers, by)
+    seen = inputs(mfcc, sounding_frames(mfcc), speakers, by)
     return trained(weights["inputs"], weights["targets"], "the source").decide(seen, classes)[0]
 
 
@@ -153,7 +141,7 @@ def predictions(
     if across:  # two corpora may have speakers of one name
         corpora = utterances["corpus"].to_pylist()
         speakers = np.array([f"{c}/{s}" for c, s in zip(corpora, speakers, strict=True)])
-    seen = inputs(mfcc, speech_frames(mfcc), speakers, normalise)
+    seen = inputs(mfcc, sounding_frames(mfcc), speakers, normalise)
     channels = mfcc.shape[2]
     parts = []
     for split in sorted(splits, key=lambda split: (split.fold_seed, split.seed)):

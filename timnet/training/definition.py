@@ -1,7 +1,7 @@
 """TIM-Net as one would write it first: the definition, one network of PyTorch's own layers.
 
 `network.py` computes the same for many networks at once and is what trains; this is what it is
-checked against, what an exported model is made of, and what to read first. Names as there.
+checked against, and what to read first. Names as there.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ import torch
 from timnet import schemas
 from timnet.dataset import features as feature_files
 from timnet.dataset import normalise
+from timnet.dataset.normalise import sounding_frames
 from timnet.errors import ArtifactError, TrainingError, listing
 from timnet.processes import end_with, worker_environment
 from timnet.training import augment, baseline, network, splits, stack, streams
@@ -196,7 +197,7 @@ def train_baseline(work: Work, normalise: str, only: int | None = None) -> Train
     else:
         (split,) = splits
         speakers = np.array(table["speaker"].to_pylist())
-        seen = baseline.inputs(mfcc, baseline.speech_frames(mfcc), speakers, normalise)
+        seen = baseline.inputs(mfcc, sounding_frames(mfcc), speakers, normalise)
         weights |= {"inputs": seen[split.train], "targets": material.targets[split.train]}
         told = schemas.predictions(len(work.labels), mfcc.shape[2]).empty_table()
     return TrainedRun(schemas.HISTORY.empty_table(), told, weights)
