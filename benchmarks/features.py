@@ -24,6 +24,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from timnet.dataset.features import FeatureSettings
 from timnet.processes import worker_environment
@@ -36,6 +38,8 @@ def by_timnet(path: Path, scratch: Path) -> None:
 
     values = features.of_file(path, SETTINGS, features.mel_filters())
     assert isinstance(values, np.ndarray)
+    table = pa.table({"mfcc": pa.FixedSizeListArray.from_arrays(values.ravel(), values.size)})
+    pq.write_table(table, scratch / f"{path.stem}.parquet")
 
 
 def by_resampy(path: Path, scratch: Path) -> None:

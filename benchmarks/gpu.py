@@ -429,12 +429,16 @@ def main() -> None:
     name = torch.cuda.get_device_name() if given.device == "cuda" else "CPU"
     bench.keep(step="machine", name=name, torch=torch.__version__, python=sys.version.split()[0])
     torch.use_deterministic_algorithms(True)
+    failed = []
     with worker_environment():
         for step in given.steps:
             try:
                 STEPS[step](bench)
             except Exception as error:  # the other steps go on
                 bench.keep(step=step, error=f"{type(error).__name__}: {error}"[:800])
+                failed.append(step)
+    if failed:
+        sys.exit(f"gpu: {', '.join(failed)} failed")
 
 
 if __name__ == "__main__":

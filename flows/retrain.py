@@ -16,14 +16,18 @@ is simply started again. On a tip that is up to date it ends in seconds.
 
 import argparse
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 from prefect.exceptions import FlowPauseTimeout
@@ -118,7 +122,7 @@ def retrain(
             told += left_out(repository, git_remote)
             waiting = undecided(repository, made, promote)
         if waiting:  # with the checkout free meanwhile: a person may take days
-            decision = ask(made, waiting, patience) if promote == "ask" else PRODUCTION
+            decision = ask(run, made, waiting, patience) if promote == "ask" else PRODUCTION
             with at_work(root, run, git_remote, branch) as repository:
                 do(decision, lambda: decide(repository, made, waiting, decision))
         return Completed(message=f"{told}{registered(repository, made)}")
@@ -348,11 +352,12 @@ def undecided(repository: Repository, made: Candidate, promote: Promote) -> list
     return [version for version in versions if not version.stages & done]
 
 
-def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
+def ask(run: FlowRun, made: Candidate, waiting: list[Version], patience: float) -> str:
     """A person's decision. Nothing is held meanwhile.
 
     Raises:
         TimnetError: nobody gave one in time.
+        Stopped: the run was cancelled.
     """
     names = ", ".join(map(str, waiting))
     text = f"{names} of {made.name} passed the gate: see the artifact `gate`. Use it in production?"
@@ -360,11 +365,7 @@ def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
     end = time.monotonic() + 3600 * patience
     while True:
         try:
-            answer = pause_flow_run(
-                wait_for_input=Answer.with_initial_data(description=text),
-                timeout=max(int(end - time.monotonic()), 1),
-                poll_interval=LOOKS,
-            )
+            answer = answered(run, text, max(int(end - time.monotonic()), 1))
         except ValidationError:  # someone resumed it past the form, which insists on an answer
             get_run_logger().warning("resumed without a decision: asking again")
             continue
@@ -374,6 +375,32 @@ def ask(made: Candidate, waiting: list[Version], patience: float) -> str:
                 "to be asked again."
             ) from None
         return answer.decision
+
+
+def answered(run: FlowRun, text: str, timeout: int) -> Answer:
+    """As `pause_flow_run`, which in a thread of its own lets a cancelled run end.
+
+    Raises:
+        FlowPauseTimeout: nobody answered within `timeout` s.
+        ValidationError: the run was resumed without an answer.
+        Stopped: it was cancelled.
+    """
+    answer = Future[Answer]()
+
+    def pause() -> None:
+        form = Answer.with_initial_data(description=text)
+        try:
+            answer.set_result(pause_flow_run(form, timeout=timeout, poll_interval=LOOKS))
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=copy_context().run, args=(pause,), daemon=True).start()
+    with get_client(sync_client=True) as client:
+        while not wait([answer], LOOKS).done:
+            state = client.read_flow_run(run.id).state
+            if state and (state.is_cancelling() or state.is_cancelled()):
+                raise Stopped("cancelled")
+    return answer.result()
 
 
 def decide(repository: Repository, made: Candidate, waiting: list[Version], decision: str) -> None:

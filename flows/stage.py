@@ -16,7 +16,7 @@ from flows.pool import FLOW
 from flows.process_group import ProcessGroup
 from flows.reproduce import ask, reproduce_stage
 from flows.run_control import exclusive
-from timnet.errors import ParameterError
+from timnet.errors import ParameterError, TimnetError
 from timnet.paths import replacing
 from timnet.project import git
 from timnet.project.remotes import PRIVATE, refuse_unlicensed
@@ -57,10 +57,13 @@ def check_out(root: Path, commit: str) -> None:
     """Bring the clone to a commit; what git does not know stays.
 
     Raises:
-        ParameterError: the commit cannot be had.
+        TimnetError: git cannot fetch.
+        ParameterError: the commit is not where the clone fetches from.
     """
     if git.ask(root, "cat-file", "-e", f"{commit}^{{commit}}") is None:
-        git.run(root, "fetch", "--quiet", "--all")
+        fetched = git.run(root, "fetch", "--quiet", "--all")
+        if fetched.returncode:  # which another try may mend, see `reproduce.TRANSIENT`
+            raise TimnetError(f"{root}: git fetch failed: {fetched.stderr.decode().strip()}")
     switched = git.run(root, "checkout", "--quiet", "--force", "--detach", commit)
     if switched.returncode:
         why = switched.stderr.decode().strip()

@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_runs import resume_flow_run
-from prefect.states import Running
+from prefect.states import Cancelling, Running
 from retraining_project import copy, make, push, push_epochs, refs
 from small_pipeline import dvc, launch_flow, until
 
@@ -196,6 +196,13 @@ def test_a_person_decides(first, tmp_path):
             seen = newest(root).run
             return seen if seen.state.is_paused() else None
 
+    until(paused, 120)
+    with get_client(sync_client=True) as client:  # asked again by the next run
+        client.set_flow_run_state(newest(root).run.id, Cancelling(), force=True)
+    _, errors = flow.communicate(timeout=60)
+    assert (flow.returncode, errors.splitlines()[-1]) == (1, "retrain: cancelled")
+    assert newest(root).run.state.is_cancelled()
+    flow = launch_flow("retrain", root, "--promote", "ask")
     asking = until(paused, 120)
 
     def refused():

@@ -133,5 +133,11 @@ def test_the_compose_file_asks_for_what_is_tried() -> None:
     stated = (ROOT / "deploy/team.env.example").read_text()
     for name in ("DATABASE_PASSWORD", "LOGIN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         assert f"{name}=" in stated
+    assert asked["PREFECT_SERVER_UI_API_URL"].endswith("/api") and "ADDRESS=" in stated
     ports = services["server"]["ports"]
     assert all(each.startswith("127.0.0.1:") for each in ports)  # behind a proxy
+
+
+def test_the_image_holds_no_password() -> None:
+    left_out = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {"deploy/team.env", ".dvc/config.local", ".prefect"} <= set(left_out)
