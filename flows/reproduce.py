@@ -87,8 +87,8 @@ TAIL = 12  # lines of output that the message of a failed stage quotes
 # What may be otherwise a little later: somebody else's lock, the network. Nothing else is.
 TRANSIENT = re.compile(
     r"is busy, it is being blocked by|Unable to acquire lock|\(process \d+\) is running"
-    "|Temporary failure in name resolution"
-    "|Could not resolve host|Connection (reset|refused|aborted|timed out)"
+    "|Temporary failure in name resolution|Could not resolve host|Could(n't| not) connect to"
+    "|Connection (reset|refused|aborted|timed out)"
 )
 PAUSES = [1.0, 5.0, 15.0, 30.0]  # s before each new try
 GPU = "gpu"  # the global limit that stages marked `meta: {gpu: true}` share, in all workspaces

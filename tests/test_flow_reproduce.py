@@ -28,7 +28,8 @@ from flows.reproduce import Found, Step, is_transient, outcome, reproduce
 from flows.reproduce import dvc as started_dvc
 from flows.reproduce import plan as plan_of
 from flows.server import free_port, start_server
-from timnet.errors import ParameterError
+from flows.stage import check_out
+from timnet.errors import ParameterError, TimnetError
 from timnet.project.dvc import repository
 
 
@@ -174,6 +175,18 @@ def test_what_is_worth_another_try():
     assert is_transient(None, None, Failed(message=busy))
     assert is_transient(None, None, Failed(message="Connection reset by peer"))
     assert not is_transient(None, None, Failed(message="timnet: 3 of 588 files are missing"))
+
+
+def test_a_clone_that_cannot_fetch_tries_again(tmp_path):
+    run(tmp_path, "git", "init", "--quiet")
+    run(tmp_path, "git", "remote", "add", "origin", f"http://127.0.0.1:{free_port()}/nothing")
+    with pytest.raises(TimnetError, match="git fetch failed") as caught:
+        check_out(tmp_path, 40 * "0")
+    assert is_transient(None, None, Failed(message=str(caught.value)))
+    run(tmp_path, "git", "remote", "set-url", "origin", tmp_path)
+    with pytest.raises(ParameterError, match="Push it") as lacking:
+        check_out(tmp_path, 40 * "0")
+    assert not is_transient(None, None, Failed(message=str(lacking.value)))
 
 
 def test_a_served_flow_knows_its_types():
