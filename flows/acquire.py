@@ -83,7 +83,7 @@ def has_login(mirror: str | None) -> bool:
 def bring(workspace: Path, name: str, mirror: str | None, stop: Event) -> State:
     """Bring one corpus to its place, or say why not."""
     data, progress = Workspace(workspace).data, report(name, stop)
-    mirror = mirror or os.environ.get("TIMNET_MIRROR") or None
+    mirror = mirror or os.environ.get("TIMNET_MIRROR")
     try:
         got = stage.acquire(registry.corpus(name, data), data, mirror=mirror, progress=progress)
     except TOLD as error:

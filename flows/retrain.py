@@ -107,7 +107,7 @@ def retrain(
         options = gate_options(protocols, tolerance, weights or {})
         with at_work(root, run, git_remote, branch) as repository:
             do("look", repository.fetch)
-            repository.commit_of(repository.revision(baseline or branch))
+            repository.commit_of(repository.revision(baseline or branch))  # before any work
             made = brought_up_to_date(repository, branch, mirror, max_workers, pool)
             if made is None:
                 told = f"nothing has changed: {branch} is up to date"

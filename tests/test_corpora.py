@@ -161,7 +161,7 @@ def test_a_corpus_that_fails_does_not_excuse_its_own_loss(folder, tmp_path):
     assert (folder / "data.dvc").read_bytes() == before
 
 
-def test_mistakes_on_the_command_line(folder, tmp_path):
+def test_mistakes_on_the_command_line(folder, tmp_path, monkeypatch):
     assert f"no DVC repository in {folder}" in failing(folder, "acquire", "demo")
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
@@ -170,6 +170,8 @@ def test_mistakes_on_the_command_line(folder, tmp_path):
     assert "--csv" in failing(
         folder, "acquire", "mine", "--csv", "x.csv", "--url", "http://127.0.0.1/x.zip"
     )
+    monkeypatch.setenv("TIMNET_MIRROR", "")  # is none
+    assert "CASIA cannot be downloaded freely" in failing(folder, "acquire", "casia")
     assert "demo is generated here" in failing(folder, "acquire", "demo", "--from", "x")
     assert failing(folder, "acquire", "emovo", "--url", "http://nowhere.invalid/x.zip").startswith(
         "timnet: emovo: http://nowhere.invalid/x.zip: the host cannot be found"

@@ -227,7 +227,7 @@ def _download(
     name = published.file if published else f"{corpus.id}.zip"
     if url is not None:
         return work / name, fetch(url, work / name, progress=progress)["url"]
-    if mirror is not None:
+    if mirror:  # an empty one is none
         url = f"{mirror.rstrip('/')}/{corpus.id}/{name}"
     elif published is not None:
         url = published.url

@@ -111,7 +111,7 @@ def _acquire_one(workspace: Workspace, name: str, source: Path | None, url: str 
     from timnet import corpora
     from timnet.acquire import acquire as stage
 
-    mirror = os.environ.get("TIMNET_MIRROR") or None
+    mirror = os.environ.get("TIMNET_MIRROR")
     with _transfer(name) as progress:
         recipe = corpora.corpus(name, workspace.data)
         got = stage.acquire(recipe, workspace.data, source, url, mirror, progress=progress)
@@ -209,7 +209,7 @@ def _describe(recipe: Any, console: Any) -> None:
         "here": f"{state.status}, {state.utterances} of {recipe.utterances} utterances",
         "": state.detail,
         "emotions": counts,
-        "speakers": (f"{len(recipe.speakers)} ({told}), {folds} speaker-independent folds"),
+        "speakers": f"{len(recipe.speakers)} ({told}), {folds} speaker-independent folds",
         "sample rates": ", ".join(f"{rate} Hz" for rate in recipe.sample_rates),
         "durations": f"{recipe.seconds[0]:g} to {recipe.seconds[1]:g} s",
         "licence": recipe.licence,

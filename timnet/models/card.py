@@ -268,20 +268,25 @@ def _enrolment(card: Card) -> list[str]:
     if card.enrolled:
         by = counted(card.enrolled, "recording")
         now = f"This file is adapted to one speaker, by {by}. Before, its scores were:"
-    fitted, number = card.unenrolled.calibration, card.data.utterances // card.data.speakers
+    fitted = card.unenrolled.calibration
     return [
         "## Enrolment",
         "The networks need recordings of the speaker, without labels, several emotions among them "
         "(`timnet predict --enrol FOLDER`, or `--one-speaker`): "
         f"{' and '.join(_adapted_by(card))} are theirs. {_beside(card)}The scores and "
         "probabilities above are those of speakers enrolled by all of their own recordings in the "
-        f"corpus, about {number} each, the tested one among them.",
+        f"corpus, about {_of_each_speaker(card)} each, the tested one among them.",
         now,
         _figures(card.unenrolled),
         f"Logits are then divided by {fitted.temperature:.3f}; the expected calibration error is "
         f"{100 * fitted.error_before:.1f} % before, {100 * fitted.error_after:.1f} % after.",
         _coverage(card, card.unenrolled),
     ]
+
+
+def _of_each_speaker(card: Card) -> int:
+    """Recordings of the training set, on average."""
+    return card.data.utterances // card.data.speakers
 
 
 def _beside(card: Card) -> str:
@@ -305,8 +310,10 @@ def vouched(card: Card, below: float) -> str:
     right = "" if row.correct is None else f", and {100 * row.correct:.1f} % of these are correct"
     measured = ""
     if card.enrolled:
-        number = card.data.utterances // card.data.speakers
-        measured = f" That is with about {number} recordings of each speaker, not {card.enrolled}."
+        measured = (
+            f" That is with about {_of_each_speaker(card)} recordings of each speaker, not "
+            f"{card.enrolled}."
+        )
     return (
         f"Of the held-out predictions of run {card.run} {100 * row.answered:.1f} % reach "
         f"{row.below:g}{right} (`timnet card`).{measured}"

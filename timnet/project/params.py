@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from timnet.corpora import CORPORA, CUSTOM
 from timnet.errors import ParameterError, listing, suggestion
-from timnet.records import DamagedRecord, read_yaml
+from timnet.records import DamagedRecord, adapts_to_speakers, read_yaml
 
 _SHORT = reprlib.Repr()  # for what YAML's aliases can make endless
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
@@ -300,8 +300,8 @@ class Params(_Section):
                 f"{place}: run {model.run} is trained by recipe {run.recipe}, whose normalise: "
                 "corpus or utterance, or standardised, a model cannot follow when it predicts"
             )
-        adapts = recipe.by_speaker or recipe.normalise == "speaker"
-        if model.svm and not (adapts and run.folds == Folds(protocol="speaker")):
+        by_speakers = adapts_to_speakers(vars(recipe)) and run.folds == Folds(protocol="speaker")
+        if model.svm and not by_speakers:
             raise ValueError(
                 f"{place}: svm: needs a run whose folds are `{{protocol: speaker}}` and nothing "
                 "else, and a recipe that adapts to speakers, such as `adapted`"

@@ -263,10 +263,11 @@ def rough(runs: Iterable[ScoredRun]) -> list[str]:
                     few.setdefault(drawn, set()).add(f"{corpus} {scores['clusters']}")
     if not few:
         return []
-    told = (f"{', '.join(sorted(few[drawn]))} {drawn}" for drawn in DRAWN.values() if drawn in few)
+    known = [drawn for drawn in DRAWN.values() if drawn in few]
+    told = (f"{', '.join(sorted(few[drawn]))} {drawn}" for drawn in known)
     return [
-        f"Intervals over few {' or '.join(drawn for drawn in DRAWN.values() if drawn in few)} are "
-        f"rough, and more often too narrow than too wide: {'; '.join(told)}."
+        f"Intervals over few {' or '.join(known)} are rough, and more often too narrow than too "
+        f"wide: {'; '.join(told)}."
     ]
 
 

@@ -107,8 +107,8 @@ def compare_table(
             for protocol, change in found.items()
             if change.left_out
         ]
-        new, old = made_with(here[run].record), made_with(there[run].record)
-        differ = differing(dict.fromkeys(old) | new, old)  # also what is no longer set
+        ours, theirs = made_with(here[run].record), made_with(there[run].record)
+        differ = differing(dict.fromkeys(theirs) | ours, theirs)  # also what is no longer set
         if told := [f"{name} {new} here, {old} there" for name, (new, old) in differ]:
             notes.append(f"`{run}` was made with other settings: {'; '.join(told)}.")
     tables = sorted(PurePosixPath(path).stem for path in changed)
